@@ -1,0 +1,1 @@
+"""Volumes, cohorts, pairs and phantoms."""

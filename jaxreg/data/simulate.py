@@ -1,0 +1,198 @@
+"""What simulated cohorts share: random shapes, random acquisitions, and the cohort on disk.
+
+Every random quantity comes from a NumPy generator given as an argument, so a seed fixes a cohort.
+Fields and displacements live on a voxel grid of isotropic spacing; lengths are in millimetres where
+the name says so. `write_cohort` is the only function here with an effect.
+"""
+
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from scipy import ndimage
+
+from jaxreg import spatial
+from jaxreg.data import volume
+from jaxreg.errors import InputError
+
+SUBJECTS: Mapping[str, int] = MappingProxyType({"train": 12, "val": 2, "test": 4})
+"""Subjects per split of a simulated cohort, unless the caller says otherwise."""
+
+
+class Subject(NamedTuple):
+    """One simulated person: an image in [0, 1] per domain, 0 outside the brain, and the labels."""
+
+    images: dict[str, Float32[np.ndarray, "x y z"]]
+    labels: Int[np.ndarray, "x y z"]
+
+
+def smooth_field(
+    rng: np.random.Generator, shape: tuple[int, int, int], *, spacing_mm: float, scale_mm: float
+) -> Float32[np.ndarray, "x y z"]:
+    """A Gaussian random field of mean 0 and variance 1: white noise smoothed by σ = `scale_mm`.
+
+    It is drawn on a grid of about σ/2 and refined linearly, so its cost does not grow with σ.
+    """
+    factor = max(1.0, scale_mm / 2 / spacing_mm)
+    coarse = tuple(int(np.ceil(n / factor)) + 1 for n in shape)
+    noise = rng.standard_normal(coarse).astype(np.float32)
+    field = ndimage.gaussian_filter(noise, scale_mm / (factor * spacing_mm), mode="wrap")
+    field = (field - field.mean()) / max(float(field.std()), 1e-6)
+    if factor == 1:
+        return field[: shape[0], : shape[1], : shape[2]]
+    return np.asarray(spatial.resize(field[..., None], shape, (factor,) * 3))[..., 0]
+
+
+def random_displacement(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    *,
+    spacing_mm: float,
+    rms_mm: float,
+    scale_mm: float = 14.0,
+) -> Float32[np.ndarray, "x y z 3"]:
+    """Displacement (voxels) of a random diffeomorphism without an affine part.
+
+    It is exp(v) of a stationary velocity whose components are Gaussian fields of σ = `scale_mm`,
+    less their affine fit, scaled to a root-mean-square length of `rms_mm`.
+    """
+    factor = max(1.0, scale_mm / 2.5 / spacing_mm)
+    coarse = tuple(int(np.ceil(n / factor)) for n in shape)
+    step_mm = factor * spacing_mm
+    fields = [smooth_field(rng, coarse, spacing_mm=step_mm, scale_mm=scale_mm) for _ in range(3)]
+    velocity = _without_affine(np.stack(fields, axis=-1))
+    velocity *= rms_mm / step_mm / max(float(np.sqrt(np.sum(velocity**2, -1).mean())), 1e-6)
+    displacement = spatial.exponentiate(jnp.asarray(velocity), squarings=5)
+    return np.asarray(spatial.resize_displacement(displacement, shape, (factor,) * 3))
+
+
+def _without_affine(velocity):
+    """The velocity less its affine least-squares fit, weighted towards the middle of the grid."""
+    axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in velocity.shape[:3]]
+    at = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    basis = np.concatenate([np.ones_like(at[:, :1]), at], axis=1)
+    weight = np.exp(-2 * np.sum(at**2, axis=1, keepdims=True))
+    flat = velocity.reshape(-1, 3)
+    affine = np.linalg.solve(basis.T @ (weight * basis), basis.T @ (weight * flat))
+    return (flat - basis @ affine).reshape(velocity.shape).astype(np.float32)
+
+
+def acquire(
+    rng: np.random.Generator,
+    image: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    *,
+    spacing_mm: float,
+    regional: float = 0.06,
+    bias: float = 0.07,
+    noise: float = 0.02,
+) -> Float32[np.ndarray, "x y z"]:
+    """`image` (0 … 1) as one scanner run shows it: in (0, 1] inside the mask, 0 outside.
+
+    `regional` is the standard deviation of a contrast that varies from region to region (σ 12 mm),
+    `bias` that of the logarithm of a gain (σ 45 mm), `noise` that of each channel of a complex
+    signal whose magnitude is the image. Blur is up to half a voxel.
+    """
+    field = functools.partial(smooth_field, rng, image.shape, spacing_mm=spacing_mm)
+    tissue = image * (1 + regional * field(scale_mm=12.0)) * np.exp(bias * field(scale_mm=45.0))
+    tissue = ndimage.gaussian_filter(tissue, rng.uniform(0.2, 0.5))
+    real, imaginary = noise * rng.standard_normal((2, *image.shape), dtype=np.float32)
+    magnitude = np.hypot(tissue + real, imaginary)
+    return np.where(mask, np.clip(magnitude, 1 / 100, 1), 0).astype(np.float32)
+
+
+def block_mean(array: Float[np.ndarray, "x y z"], factor: int) -> Float[np.ndarray, "i j k"]:
+    """Mean over blocks of factor³ voxels; the shape must be a multiple of `factor`."""
+    for axis in range(3):
+        before = (slice(None),) * axis
+        array = sum(array[(*before, slice(n, None, factor))] for n in range(factor))
+    return array / factor**3
+
+
+def block_mode(labels: Int[np.ndarray, "x y z"], factor: int) -> Int[np.ndarray, "i j k"]:
+    """The most frequent label of each block of factor³ voxels."""
+    i, j, k = (n // factor for n in labels.shape)
+    blocks = labels.reshape(i, factor, j, factor, k, factor).transpose(0, 2, 4, 1, 3, 5)
+    blocks = blocks.reshape(i, j, k, factor**3)
+    counts = [np.sum(blocks == blocks[..., n : n + 1], axis=-1) for n in range(factor**3)]
+    winner = np.argmax(np.stack(counts, axis=-1), axis=-1)
+    return np.take_along_axis(blocks, winner[..., None], axis=-1)[..., 0]
+
+
+def centred_affine(shape: tuple[int, int, int], spacing_mm: float) -> Float[np.ndarray, "4 4"]:
+    """RAS affine of a grid whose middle is the origin."""
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = -spacing_mm * (np.asarray(shape) - 1) / 2
+    return affine
+
+
+def write_cohort(
+    folder: Path | str,
+    subject: Callable[[int], Subject],
+    *,
+    subjects: Mapping[str, int],
+    labels: Mapping[int, str],
+    affine: Float[np.ndarray, "4 4"],
+    name: str,
+) -> Path:
+    """Write subject(0), subject(1), … as a cohort (all of train, then val, then test).
+
+    The cohort is built beside `folder` and renamed at the end: an interrupted run leaves nothing.
+
+    Raises:
+        InputError: the folder exists and is not empty, or the splits are not usable.
+    """
+    folder = Path(folder)
+    _check_writable(folder, subjects)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    splits = [split for split in SUBJECTS for _ in range(subjects.get(split, 0))]
+    width = max(2, len(str(len(splits))))
+    names = [f"sub-{n + 1:0{width}d}" for n in range(len(splits))]
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        build = Path(temporary) / "cohort"
+        build.mkdir()
+        description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
+        description |= {"GeneratedBy": [{"Name": "jaxreg"}]}
+        (build / "dataset_description.json").write_text(json.dumps(description, indent=1) + "\n")
+        _write_table(
+            build / "participants.tsv", ("participant_id", "split"), zip(names, splits, strict=True)
+        )
+        _write_table(build / "labels.tsv", ("index", "name"), sorted(labels.items()))
+        for index, participant in enumerate(names):
+            _write_subject(build / participant, subject(index), affine)
+        os.rename(build, folder)
+    return folder
+
+
+def _check_writable(folder, subjects):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: expected a new or empty folder, it exists and has content.")
+    unknown = set(subjects) - set(SUBJECTS)
+    if unknown or min(subjects.values(), default=0) < 0 or sum(subjects.values()) < 1:
+        raise InputError(f"subjects: expected counts for {', '.join(SUBJECTS)}; got {subjects}.")
+
+
+def _write_table(path, header, rows):
+    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _write_subject(folder, subject, affine):
+    """Images as uint8 with a robust maximum of 200 (brain voxels at least 1), and the labels."""
+    folder.mkdir()
+    for domain, image in subject.images.items():
+        brain = image > 0
+        scale = 200 / np.percentile(image[brain], 99.5)
+        stored = np.where(brain, np.clip(np.rint(image * scale), 1, 255), 0)
+        path = folder / f"{folder.name}_{domain}.nii.gz"
+        volume.write(path, volume.Volume(stored, affine), dtype=np.uint8)
+    labels = volume.label_volume(subject.labels)
+    volume.write(folder / f"{folder.name}_dseg.nii.gz", volume.Volume(labels, affine))

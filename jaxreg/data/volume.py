@@ -1,0 +1,167 @@
+"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here and nowhere else.
+
+A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up) when it is read;
+`affine` maps its voxel indices to RAS millimetres.
+"""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from jaxreg.errors import InputError
+
+
+class Volume(NamedTuple):
+    """A 3-D array in RAS+ order and the affine of its voxel indices to RAS millimetres."""
+
+    array: Shaped[np.ndarray, "x y z"]
+    affine: Float[np.ndarray, "4 4"]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along each array axis, in millimetres."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+
+def read(path: Path | str) -> Volume:
+    """The 3-D volume in a file, RAS+; intensities are scaled as the header says.
+
+    Raises:
+        InputError: no such file, unreadable or truncated, not 3-D, an unusable affine, or NaN.
+    """
+    image = _load(path)
+    try:
+        image = nib.funcs.as_closest_canonical(image)
+        array = np.asarray(image.dataobj)
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: truncated or damaged ({_first_line(error)}).") from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = int(np.size(array) - np.isfinite(array).sum())
+        raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels.")
+    return Volume(array, np.asarray(image.affine, np.float64))
+
+
+def read_image(path: Path | str) -> Volume:
+    """A volume of intensities as float32; a constant one is refused."""
+    array, affine = read(path)
+    if array.min() == array.max():
+        raise InputError(f"{path}: expected an image, got the constant {array.flat[0]}.")
+    return Volume(array.astype(np.float32), affine)
+
+
+def read_labels(path: Path | str) -> Volume:
+    """A volume of integer labels as int32; values that are not whole are refused."""
+    array, affine = read(path)
+    whole = np.rint(array)
+    if array.dtype.kind == "f" and not np.array_equal(whole, array):
+        worst = array.flat[int(np.argmax(np.abs(whole - array)))]
+        raise InputError(f"{path}: expected integer labels, got values such as {worst:g}.")
+    return Volume(whole.astype(np.int32), affine)
+
+
+def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
+    """Write a volume as NIfTI-1 (sform and qform both set), as `dtype` or the array's own.
+
+    The bytes depend on nothing but the contents: no time stamp, no file name in the gzip header.
+    """
+    array = np.asarray(volume.array, dtype)
+    image = nib.nifti1.Nifti1Image(array, volume.affine)
+    image.set_sform(volume.affine, code=2)
+    image.set_qform(volume.affine, code=2)
+    image.header.set_xyzt_units("mm")
+    data = image.to_bytes()
+    path = Path(path)
+    path.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
+
+
+def normalize(
+    image: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    *,
+    percentiles: tuple[float, float] = (0.1, 99.5),
+) -> Float[np.ndarray, "x y z"]:
+    """Intensities in [0, 1], 0 outside the mask.
+
+    The upper percentile inside the mask becomes 1. What becomes 0 is 0 itself, or the lower
+    percentile where that is negative: magnitude images keep their zero.
+    """
+    low, high = np.percentile(image[mask], percentiles) if mask.any() else (0.0, 1.0)
+    low = min(float(low), 0.0)
+    scaled = np.clip((image - low) / max(float(high) - low, 1e-12), 0, 1)
+    return np.where(mask, scaled, 0).astype(np.float32)
+
+
+def coarser_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a grid of isotropic `spacing_mm` over the same field of view.
+
+    The lower corners (voxel edges, not centres) coincide; the last voxel may reach beyond.
+    """
+    factor = np.asarray(volume.spacing_mm) / spacing_mm
+    shape = tuple(int(n) for n in np.ceil(np.asarray(volume.array.shape) * factor - 1e-6))
+    to_old = np.diag([*(1 / factor), 1.0])
+    to_old[:3, 3] = 0.5 / factor - 0.5
+    return shape, volume.affine @ to_old
+
+
+def resample(volume: Volume, spacing_mm: float, *, labels: bool = False) -> Volume:
+    """A volume on the grid of `coarser_grid`: area mean (labels and masks: nearest neighbour).
+
+    Where the new grid is finer, interpolation is linear.
+    """
+    shape, affine = coarser_grid(volume, spacing_mm)
+    factor = np.asarray(volume.spacing_mm) / spacing_mm
+    array = volume.array
+    for axis in range(3):
+        n, n_out, f = array.shape[axis], shape[axis], factor[axis]
+        if labels:
+            nearest = np.floor((np.arange(n_out) + 0.5) / f).astype(int)
+            array = np.take(array, np.clip(nearest, 0, n - 1), axis=axis)
+        else:
+            weights = _resampling_weights(n, n_out, f)
+            array = np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
+    return Volume(np.ascontiguousarray(array, volume.array.dtype), affine)
+
+
+def _resampling_weights(n: int, n_out: int, factor: float) -> np.ndarray:
+    """Matrix [n_out, n], rows sum to 1: overlap of intervals (coarser) or linear (finer)."""
+    if factor >= 1:
+        at = np.clip((np.arange(n_out) + 0.5) / factor - 0.5, 0, n - 1)
+        return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n)))
+    start = np.arange(n_out)[:, None] / factor
+    voxel = np.arange(n)[None, :]
+    overlap = np.minimum(start + 1 / factor, voxel + 1) - np.maximum(start, voxel)
+    overlap = np.maximum(overlap, 0)
+    return overlap / overlap.sum(axis=1, keepdims=True)
+
+
+def label_volume(array: Int[np.ndarray, "x y z"]) -> np.ndarray:
+    """Labels in the smallest unsigned type that holds them, for writing."""
+    return array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
+
+
+_UNREADABLE = (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError)
+
+
+def _load(path: Path | str) -> Any:
+    """The image in a file, checked by its header alone."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: not readable as NIfTI or MGZ ({_first_line(error)}).") from error
+    if len(image.shape) != 3:
+        raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: expected an invertible affine, got {image.affine.tolist()}.")
+    return image
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,11 @@
+"""The one exception for what a user can put right: files, cohorts, configurations, flags."""
+
+
+class InputError(ValueError):
+    """Something that enters jaxreg is not what it must be; scripts print it in a line and exit 2."""
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError unless `value` is one of `choices`; `name` is the flag without dashes."""
+    if value not in choices:
+        raise InputError(f"--{name}: expected one of {', '.join(choices)}; got {value!r}.")

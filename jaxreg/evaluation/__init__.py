@@ -1,0 +1,1 @@
+"""Metrics, the λ sweep and the figures."""

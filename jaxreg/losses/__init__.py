@@ -1,0 +1,1 @@
+"""Similarities and regularisers, each a pure function of one sample."""

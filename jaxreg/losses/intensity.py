@@ -1,0 +1,64 @@
+"""Similarities of intensities: L1, mean squared error, local normalised cross-correlation."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+
+def masked_mean(values: Float[Array, "x y z"], mask: Bool[Array, "x y z"]) -> Float[Array, ""]:
+    """Mean of `values` over `mask`; 0 where the mask is empty."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def l1(
+    fixed: Float[Array, "x y z 1"], moved: Float[Array, "x y z 1"], mask: Bool[Array, "x y z"]
+) -> Float[Array, ""]:
+    """Mean of |fixed − moved| over the mask, in [0, 1] for intensities in [0, 1]."""
+    return masked_mean(jnp.abs(fixed - moved)[..., 0], mask)
+
+
+def mse(
+    fixed: Float[Array, "x y z 1"], moved: Float[Array, "x y z 1"], mask: Bool[Array, "x y z"]
+) -> Float[Array, ""]:
+    """Mean of (fixed − moved)² over the mask, in [0, 1]; for one modality only."""
+    return masked_mean(jnp.square(fixed - moved)[..., 0], mask)
+
+
+def lncc(
+    fixed: Float[Array, "x y z 1"],
+    moved: Float[Array, "x y z 1"],
+    mask: Bool[Array, "x y z"],
+    *,
+    window: int = 7,
+    epsilon: float = 1e-5,
+) -> Float[Array, ""]:
+    """1 − mean of cc² over the mask, in [0, 1]; 0 where every window is linearly related.
+
+    cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, cut at the border
+    of the grid. Squared, it needs no common contrast. ε stands against the noise of flat windows;
+    VoxelMorph puts it on window sums, here it is on means of intensities in [0, 1].
+    """
+    f, m = fixed[..., 0] - 0.5, moved[..., 0] - 0.5  # centred: the variances lose fewer digits
+    moments = jnp.stack([f, m, f * f, m * m, f * m], axis=-1)
+    mean_f, mean_m, ff, mm, fm = jnp.moveaxis(box_mean(moments, window), -1, 0)
+    covariance = fm - mean_f * mean_m
+    variance_f = jnp.maximum(ff - mean_f * mean_f, 0.0)
+    variance_m = jnp.maximum(mm - mean_m * mean_m, 0.0)
+    return 1 - masked_mean(covariance**2 / (variance_f * variance_m + epsilon), mask)
+
+
+def box_mean(x: Float[Array, "x y z c"], window: int) -> Float[Array, "x y z c"]:
+    """Mean over the cube of `window` voxels (odd) around each voxel, over what lies in the grid."""
+    for axis in range(3):
+        band = jnp.asarray(_band(x.shape[axis], window), x.dtype)
+        x = jnp.moveaxis(jnp.tensordot(band, x, axes=(1, axis)), 0, axis)
+    return x
+
+
+@functools.cache
+def _band(n: int, window: int) -> np.ndarray:
+    """Matrix [n, n] whose row i averages the voxels within `window // 2` of i."""
+    near = np.abs(np.arange(n)[:, None] - np.arange(n)[None, :]) <= window // 2
+    return near / near.sum(axis=1, keepdims=True)

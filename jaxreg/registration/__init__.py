@@ -1,0 +1,1 @@
+"""A pair of images: direct optimisation of a velocity field."""

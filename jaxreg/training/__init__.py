@@ -1,0 +1,1 @@
+"""The two stages, their loop and their checkpoints."""
