@@ -56,5 +56,5 @@ def _parzen(values, bins, sigma):
 
 
 def _log(p):
-    """log p with a floor far below one voxel's weight: empty bins contribute 0, not NaN."""
+    """Log p with a floor far below one voxel's weight: empty bins contribute 0, not NaN."""
     return jnp.log(jnp.maximum(p, 1e-12))

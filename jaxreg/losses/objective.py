@@ -117,9 +117,7 @@ def make_similarity(
     """
 
     def mi(key, fixed, moved, mask):
-        return global_mi(
-            key, fixed, moved, mask, samples=config.mi_samples, bins=config.mi_bins
-        )
+        return global_mi(key, fixed, moved, mask, samples=config.mi_samples, bins=config.mi_bins)
 
     def nce(key, fixed, moved, mask):
         assert encoder is not None and features is not None

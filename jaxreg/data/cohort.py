@@ -1,0 +1,241 @@
+"""Prepared cohorts on disk: participants and splits, scored structures, checked volumes in memory.
+
+    cohort/participants.tsv   participant_id  split (train|val|test)
+    cohort/labels.tsv         index  name
+    cohort/sub-01/sub-01_T1w.nii.gz, sub-01_dseg.nii.gz, sub-01_mask.nii.gz (optional)
+
+All volumes of a cohort share one grid.
+"""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxreg.data import volume
+from jaxreg.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort's tables; `participants` maps identifiers to splits, `structures` labels to names."""
+
+    folder: Path
+    participants: dict[str, str]
+    structures: dict[int, str] = field(default_factory=dict)
+
+    def file(self, participant: str, kind: str) -> Path:
+        """Where a participant's volume of a kind (a domain, `dseg`, `mask`) lies if there is one."""
+        return self.folder / participant / f"{participant}_{kind}.nii.gz"
+
+    def members(self, split: str, domain: str) -> list[str]:
+        """Participants of a split who have a domain, sorted.
+
+        Raises:
+            InputError: nobody in the split, or nobody there has the domain.
+        """
+        people = sorted(p for p, s in self.participants.items() if s == split)
+        if not people:
+            raise InputError(
+                f"{self.folder / 'participants.tsv'}: no participant in split {split!r}; "
+                f"it has {', '.join(sorted(set(self.participants.values())))}."
+            )
+        having = [p for p in people if self.file(p, domain).is_file()]
+        if not having:
+            raise InputError(
+                f"{self.folder}: expected {domain} volumes in split {split!r} "
+                f"(such as {self.file(people[0], domain)}), got none."
+            )
+        return having
+
+
+class Scan(NamedTuple):
+    """One image, intensities in [0, 1], background 0, and the mask of its brain."""
+
+    image: Float[np.ndarray, "x y z 1"]
+    mask: Bool[np.ndarray, "x y z"]
+
+
+def read_cohort(folder: Path | str) -> Cohort:
+    """The tables of a prepared cohort.
+
+    Raises:
+        InputError: no such folder or table, a missing column, an unknown split, a bad identifier.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such cohort folder.")
+    table = folder / "participants.tsv"
+    participants: dict[str, str] = {}
+    for row in _read_table(table, ("participant_id", "split")):
+        name, split = row["participant_id"], row["split"]
+        if split not in SPLITS:
+            raise InputError(f"{table}: {name}: expected split {'|'.join(SPLITS)}, got {split!r}.")
+        if not name or Path(name).name != name or name in (".", ".."):
+            raise InputError(f"{table}: expected a plain participant_id, got {name!r}.")
+        participants[name] = split
+    if not participants:
+        raise InputError(f"{table}: expected at least one participant, got none.")
+    return Cohort(folder, participants, _read_structures(folder / "labels.tsv"))
+
+
+def _read_structures(table: Path) -> dict[int, str]:
+    if not table.is_file():
+        return {}
+    rows = _read_table(table, ("index", "name"))
+    try:
+        return {int(row["index"]): row["name"] for row in rows}
+    except ValueError as error:
+        raise InputError(f"{table}: expected integers in column index ({error}).") from error
+
+
+def _read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{table}: no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{table}: not readable as UTF-8 text ({error}).") from error
+    rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    for row in rows:
+        lacking = [c for c in columns if row.get(c) is None]
+        if lacking:
+            raise InputError(f"{table}: expected the column {lacking[0]}, got {row}.")
+    return rows
+
+
+class Volumes:
+    """The checked volumes of some participants, on the cohort's grid or at another spacing.
+
+    Every file is read once when this is made; what fits into half of the free memory stays there,
+    the rest is read again when it is asked for.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        needed: Iterable[tuple[str, str]],
+        *,
+        spacing_mm: float | None = None,
+        memory_bytes: int | None = None,
+    ):
+        """Read and check `needed`: (participant, domain) or (participant, "dseg").
+
+        Raises:
+            InputError: a volume cannot be read, is constant, or lies on another grid.
+        """
+        self.cohort = cohort
+        self.target_mm = spacing_mm
+        self._grid: tuple[Path, tuple[int, ...], np.ndarray] | None = None
+        self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
+        budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
+        for key in dict.fromkeys(needed):
+            value = self._read(*key)
+            size = sum(a.nbytes for a in value) if isinstance(value, tuple) else value.nbytes
+            budget -= size
+            if budget > 0:
+                self._kept[key] = value
+        if self._grid is None:
+            raise InputError(f"{cohort.folder}: expected volumes to read, got none.")
+        _, shape, affine = self._grid
+        grid = volume.Volume(np.empty(shape, np.uint8), affine)
+        self.native_shape = _triple(shape)
+        self.native_affine = affine
+        self.native_spacing_mm = grid.spacing_mm
+        if spacing_mm is None:
+            self.shape, self.spacing_mm = self.native_shape, grid.spacing_mm
+        else:
+            self.shape = _triple(volume.coarser_grid(grid, spacing_mm)[0])
+            self.spacing_mm = (spacing_mm,) * 3
+
+    def scan(self, participant: str, domain: str) -> Scan:
+        """A participant's image of a domain and its mask."""
+        value = self._get(participant, domain)
+        assert isinstance(value, Scan)
+        return value
+
+    def labels(self, participant: str) -> Int[np.ndarray, "x y z"]:
+        """A participant's label map."""
+        value = self._get(participant, "dseg")
+        assert isinstance(value, np.ndarray)
+        return value
+
+    def _get(self, participant, kind):
+        kept = self._kept.get((participant, kind))
+        return kept if kept is not None else self._read(participant, kind)
+
+    def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
+        path = self.cohort.file(participant, kind)
+        if kind == "dseg":
+            return self._fit(path, volume.read_labels(path), labels=True).array
+        image = volume.read_image(path)
+        mask_path = self.cohort.file(participant, "mask")
+        if mask_path.is_file():
+            mask = volume.Volume(volume.read_labels(mask_path).array != 0, image.affine)
+            self._check_grid(mask_path, volume.read(mask_path))
+        else:
+            mask = volume.Volume(image.array != 0, image.affine)
+        image = volume.Volume(volume.normalize(image.array, mask.array), image.affine)
+        return Scan(
+            self._fit(path, image).array[..., None], self._fit(path, mask, labels=True).array
+        )
+
+    def _fit(self, path, value, *, labels=False):
+        self._check_grid(path, value)
+        if self.target_mm is None:
+            return value
+        return volume.resample(value, self.target_mm, labels=labels)
+
+    def _check_grid(self, path, value):
+        shape, affine = value.array.shape, value.affine
+        if self._grid is None:
+            self._grid = (path, shape, affine)
+        first, wanted_shape, wanted_affine = self._grid
+        if shape != wanted_shape or not np.allclose(affine, wanted_affine, atol=1e-3):
+            raise InputError(
+                f"{path}: expected the cohort's grid, {wanted_shape} with origin "
+                f"{np.round(wanted_affine[:3, 3], 2).tolist()} (as {first.name}), got {shape} with "
+                f"origin {np.round(affine[:3, 3], 2).tolist()}, or other axes."
+            )
+
+
+def neighbour_pairs(fixed: Sequence[str], moving: Sequence[str]) -> list[tuple[str, str]]:
+    """Each of `fixed` with the next of `moving` in sorted order, the last with the first.
+
+    Nobody is paired with themselves.
+    """
+    moving = sorted(moving)
+    pairs = []
+    for person in sorted(fixed):
+        after = [m for m in moving if m > person] + [m for m in moving if m < person]
+        if after:
+            pairs.append((person, after[0]))
+    return pairs
+
+
+def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over names and bytes of volumes (and masks): what a run was trained on."""
+    digest = hashlib.sha256()
+    for participant, kind in files:
+        for path in (cohort.file(participant, kind), cohort.file(participant, "mask")):
+            if path.is_file():
+                digest.update(path.name.encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _free_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = shape
+    return int(x), int(y), int(z)

@@ -1,0 +1,91 @@
+"""Endless, seeded, exactly resumable batches for both stages. grain is used here alone.
+
+Every element is a function of the seed and its position, so the position is the whole cursor.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+
+from jaxreg.data.cohort import Volumes
+from jaxreg.errors import InputError
+
+
+def image_batches(
+    volumes: Volumes,
+    members: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    batch_size: int,
+    flip: bool,
+) -> grain.DatasetIterator:
+    """Batches `{domain: [b, x, y, z, 1], domain + "_index": [b]}` of unpaired images.
+
+    `members[domain]` are the participants drawn from, one at random for each element and domain;
+    indices are into them. `flip` mirrors left and right half of the time.
+    """
+
+    def draw(_, rng: np.random.Generator):
+        element = {}
+        for domain, people in members.items():
+            index = int(rng.integers(len(people)))
+            image = volumes.scan(people[index], domain).image
+            element[domain] = _flipped(image, flip and rng.random() < 0.5)
+            element[f"{domain}_index"] = index
+        return element
+
+    return _iterate(grain.MapDataset.range(2**31).seed(seed).random_map(draw), batch_size)
+
+
+def pair_batches(
+    volumes: Volumes,
+    domains: tuple[str, str],
+    fixed: Sequence[str],
+    moving: Sequence[str],
+    *,
+    seed: int,
+    batch_size: int,
+    flip: bool,
+) -> grain.DatasetIterator:
+    """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
+
+    Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
+    never the same person. `flip` mirrors both left and right half of the time.
+
+    Raises:
+        InputError: somebody has nobody else to be paired with.
+    """
+    if len(set(moving)) < 2 and set(moving) & set(fixed):
+        raise InputError(
+            f"{volumes.cohort.folder}: pairs need two people in the train split, "
+            f"got only {', '.join(sorted(set(moving)))} with {domains[1]}."
+        )
+
+    def draw(f: int, rng: np.random.Generator):
+        others = [m for m, person in enumerate(moving) if person != fixed[f]]
+        m = others[int(rng.integers(len(others)))]
+        mirrored = flip and rng.random() < 0.5
+        fixed_scan = volumes.scan(fixed[f], domains[0])
+        moving_scan = volumes.scan(moving[m], domains[1])
+        return {
+            "fixed": _flipped(fixed_scan.image, mirrored),
+            "moving": _flipped(moving_scan.image, mirrored),
+            "fixed_mask": _flipped(fixed_scan.mask, mirrored),
+            "moving_mask": _flipped(moving_scan.mask, mirrored),
+            "fixed_index": f,
+            "moving_index": m,
+        }
+
+    source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()
+    return _iterate(source.random_map(draw), batch_size)
+
+
+def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterator:
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(dataset.batch(batch_size, drop_remainder=True).to_iter_dataset(options))
+
+
+def _flipped(array: np.ndarray, mirrored: bool) -> np.ndarray:
+    """`array` mirrored along axis 0, left and right, or as it is."""
+    return np.ascontiguousarray(array[::-1]) if mirrored else array

@@ -1,0 +1,139 @@
+"""The λ sweep: every pair of a split registered at every λ and scored on the cohort's own grid."""
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxreg.data.cohort import Volumes
+from jaxreg.evaluation import metrics
+from jaxreg.model import Model, velocities
+from jaxreg.spatial import resize_displacement, warp
+
+CHUNK_BYTES = 1_500_000_000
+"""Memory that one vmapped chunk of λ may take in the network, roughly."""
+_BYTES_PER_VOXEL = 400
+
+
+class Score(NamedTuple):
+    """One pair at one λ (None: no registration); Dice is NaN for structures not in both subjects."""
+
+    fixed: str
+    moving: str
+    lam: float | None
+    dice: Float[np.ndarray, " s"]
+    folds_percent: float
+    sdlogj: float
+    seconds: float
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean over the structures that both subjects have."""
+        return float(np.nanmean(self.dice))
+
+
+def chunk_size(shape: tuple[int, int, int]) -> int:
+    """How many λ are registered in one vmapped call on a grid."""
+    return int(np.clip(CHUNK_BYTES // (np.prod(shape) * _BYTES_PER_VOXEL), 1, 11))
+
+
+def displacements(
+    config: Any,
+    network_params: Any,
+    fixed: Float[np.ndarray, "x y z 1"],
+    moving: Float[np.ndarray, "x y z 1"],
+    lams: Sequence[float],
+    *,
+    squarings: int,
+) -> Iterator[tuple[list[float], Float[Array, "l x y z 3"], float]]:
+    """(λs, displacements, seconds) chunk by chunk, on the grid of the images.
+
+    The last chunk is filled up with its last λ, so that one program serves all.
+    """
+    size = min(chunk_size(_triple(fixed.shape)), len(lams))
+    for start in range(0, len(lams), size):
+        chunk = list(lams[start : start + size])
+        filled = jnp.asarray(chunk + chunk[-1:] * (size - len(chunk)), jnp.float32)
+        begin = time.perf_counter()
+        _, displacement = velocities(
+            network_params, fixed, moving, filled, config=config, squarings=squarings
+        )
+        displacement = jax.block_until_ready(displacement)[: len(chunk)]
+        yield chunk, displacement, time.perf_counter() - begin
+
+
+def score_pair(
+    model: Model,
+    volumes: Volumes,
+    native: Volumes,
+    pair: tuple[str, str],
+    lams: Sequence[float],
+) -> Iterator[tuple[Score, np.ndarray | None]]:
+    """Scores of no registration and of each λ, with the displacement on the cohort's own grid.
+
+    `volumes` are on the training grid, `native` (labels) on the cohort's.
+    """
+    fixed_id, moving_id = pair
+    domains = model.config.cohort.domain_pair
+    fixed = volumes.scan(fixed_id, domains[0]).image
+    moving = volumes.scan(moving_id, domains[1]).image
+    fixed_labels, moving_labels = (jnp.asarray(native.labels(p)) for p in pair)
+    structures = jnp.asarray(sorted(native.cohort.structures), jnp.int32)
+    both = np.asarray(_present(fixed_labels, moving_labels, structures))
+    plain = np.asarray(_dice(fixed_labels, moving_labels, structures))
+    yield Score(fixed_id, moving_id, None, np.where(both, plain, np.nan), 0.0, 0.0, 0.0), None
+    factor = tuple(a / b for a, b in zip(volumes.spacing_mm, native.native_spacing_mm, strict=True))
+    squarings = model.config.objective.squarings
+    for chunk, displacement, seconds in displacements(
+        model.config.network, model.params["network"], fixed, moving, lams, squarings=squarings
+    ):
+        for lam, coarse in zip(chunk, displacement, strict=True):
+            u, dice, folds, sdlogj = _score(
+                coarse, fixed_labels, moving_labels, structures, native.native_shape, factor
+            )
+            value = np.where(both, np.asarray(dice), np.nan)
+            yield (
+                Score(
+                    fixed_id,
+                    moving_id,
+                    float(lam),
+                    value,
+                    float(folds),
+                    float(sdlogj),
+                    seconds / len(chunk),
+                ),
+                np.asarray(u),
+            )
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "factor"))
+def _score(
+    displacement: Float[Array, "i j k 3"],
+    fixed_labels: Int[Array, "x y z"],
+    moving_labels: Int[Array, "x y z"],
+    structures: Int[Array, " s"],
+    shape: tuple[int, int, int],
+    factor: tuple[float, float, float],
+):
+    if any(f != 1 for f in factor):
+        displacement = resize_displacement(displacement, shape, factor)
+    moved = warp(moving_labels[..., None], displacement, order=0)[..., 0]
+    return (
+        displacement,
+        metrics.dice(fixed_labels, moved, structures),
+        metrics.folds_percent(displacement),
+        metrics.sdlogj(displacement),
+    )
+
+
+_dice = jax.jit(metrics.dice)
+_present = jax.jit(metrics.present)
+
+
+def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
+    return int(shape[0]), int(shape[1]), int(shape[2])

@@ -1,0 +1,124 @@
+"""A trained registration network, rebuilt from a run's own configuration."""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxreg.configuration import NetworkConfig, RegistrationConfig, from_json
+from jaxreg.losses.objective import (
+    CONTRASTIVE_LOSSES,
+    displacement_of,
+    init_projections,
+)
+from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
+from jaxreg.networks.velocity_unet import VelocityUNet
+from jaxreg.training.checkpoint import Checkpoints, open_run
+
+_TINY = (1, 16, 16, 16, 1)
+
+
+class Model(NamedTuple):
+    """Configuration and parameters of a registration run.
+
+    `params["network"]` are the network's; `params["projections"]` and `encoders` are there for the
+    contrastive losses. `step` is the training step, `spacing_mm` that of the training grid.
+    """
+
+    config: RegistrationConfig
+    params: dict[str, Any]
+    encoders: dict[str, Any]
+    step: int
+    spacing_mm: tuple[float, float, float]
+
+
+def network_of(config: NetworkConfig) -> VelocityUNet:
+    """The velocity network of a configuration."""
+    return VelocityUNet(stem=config.stem, conditioning=config.conditioning)
+
+
+def init_params(key: jax.Array, config: RegistrationConfig, encoder: Encoder | None) -> dict:
+    """Fresh trainable parameters: the network's, and projections where the loss needs them."""
+    network_key, projection_key = jax.random.split(key)
+    image, lam = jnp.zeros(_TINY), jnp.zeros(1)
+    network = network_of(config.network)
+    params = {"network": network.init(network_key, image, image, lam)["params"]}
+    if encoder is not None:
+        domains = config.cohort.domain_pair
+        params["projections"] = init_projections(projection_key, domains, encoder.channels)
+    return params
+
+
+def encoder_of(stem: str) -> Encoder:
+    """The encoder of stage 1 with a stem."""
+    return Encoder(stem, DEFAULT_CHANNELS[stem])
+
+
+def init_encoders(domains: tuple[str, ...], stem: str) -> dict[str, Any]:
+    """Parameters of the right structure for each domain's encoder; values are arbitrary."""
+    encoder = encoder_of(stem)
+    params = encoder.init(jax.random.key(0), jnp.zeros(_TINY))["params"]
+    return {domain: params for domain in dict.fromkeys(domains)}
+
+
+def load_model(workdir: Path) -> Model:
+    """The model at a registration run's newest checkpoint.
+
+    Raises:
+        InputError: no such run, or a checkpoint that does not fit its configuration.
+    """
+    checkpoints, meta = open_run(workdir, "reg")
+    config = from_json(RegistrationConfig, meta.config)
+    encoder, encoders = None, {}
+    if config.objective.loss in CONTRASTIVE_LOSSES:
+        stem = meta.identity["encoder_stem"]
+        encoder = encoder_of(stem)
+        encoders = init_encoders(config.cohort.domain_pair, stem)
+    trainable = init_params(jax.random.key(0), config, encoder)
+    params = checkpoints.params(meta.step, {"trainable": trainable, "frozen": encoders})
+    x, y, z = meta.identity["spacing_mm"]
+    return Model(config, params["trainable"], params["frozen"], meta.step, (x, y, z))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "squarings"))
+def velocities(
+    network_params: Any,
+    fixed: Float[Array, "x y z 1"],
+    moving: Float[Array, "x y z 1"],
+    lams: Float[Array, " l"],
+    *,
+    config: NetworkConfig,
+    squarings: int,
+) -> tuple[Float[Array, "l u v w 3"], Float[Array, "l x y z 3"]]:
+    """Velocity (half resolution) and displacement of exp(v) of one pair at each λ, in voxels."""
+    tile = (len(lams), *fixed.shape)
+    velocity = network_of(config).apply(
+        {"params": network_params},
+        jnp.broadcast_to(fixed, tile),
+        jnp.broadcast_to(moving, tile),
+        lams,
+    )
+    assert isinstance(velocity, jax.Array)
+    x, y, z = fixed.shape[:3]
+    displacement = jax.vmap(lambda v: displacement_of(v, (x, y, z), squarings=squarings))(velocity)
+    return velocity, displacement
+
+
+def newest_run(parent: Path) -> Path | None:
+    """The registration workdir below `parent` whose newest checkpoint was written last."""
+    runs = [p.parent.parent for p in parent.glob("*/checkpoints/*") if p.name.isdigit()]
+    times = {run: _written(run) for run in set(runs) if _is_registration(run)}
+    return max(times, key=lambda run: times[run]) if times else None
+
+
+def _written(run: Path) -> float:
+    return max(p.stat().st_mtime for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def _is_registration(run: Path) -> bool:
+    checkpoints = Checkpoints(run)
+    steps = checkpoints.steps()
+    return bool(steps) and checkpoints.meta(steps[-1]).stage == "reg"

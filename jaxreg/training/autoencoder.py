@@ -1,0 +1,109 @@
+"""Stage 1: one autoencoder per domain by L1 + (1 − LNCC), no pairs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.configuration import AutoencoderConfig, as_json, identity
+from jaxreg.data.cohort import Cohort, Volumes, fingerprint
+from jaxreg.data.pipeline import image_batches
+from jaxreg.evaluation import figures
+from jaxreg.losses.intensity import l1, lncc
+from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Autoencoder
+from jaxreg.training.loop import Task
+
+
+def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
+    """Stage 1 on a cohort, its train split read and checked."""
+    domains = tuple(dict.fromkeys(config.cohort.domain_pair))
+    members = {d: cohort.members("train", d) for d in domains}
+    held_out = {d: _held_out(cohort, d) for d in domains}
+    train = [(p, d) for d in domains for p in members[d]]
+    needed = train + [(p, d) for d in domains for p in held_out[d]]
+    volumes = Volumes(cohort, needed, spacing_mm=config.cohort.spacing)
+    optimizer = config.optimizer
+    network = autoencoder_of(config.encoder.stem)
+    keys = jax.random.split(jax.random.key(optimizer.seed), len(domains))
+    image = jnp.zeros((1, 16, 16, 16, 1))
+    params = {d: network.init(k, image)["params"] for d, k in zip(domains, keys, strict=True)}
+
+    def loss(params, frozen, sample, key):
+        del frozen, key
+        total, terms = jnp.zeros(()), {}
+        for domain in domains:
+            value, parts = reconstruction_loss(network, params[domain], sample[domain])
+            total += value
+            terms |= {f"{k}_{domain}": v for k, v in parts.items()}
+        return total, terms
+
+    def describe(batch, row):
+        names = (f"{members[d][batch[d + '_index'][row]]} {d}" for d in domains)
+        return ", ".join(names)
+
+    return Task(
+        stage="ae",
+        config=as_json(config),
+        identity={
+            **identity(config),
+            "data_sha256": fingerprint(cohort, train),
+            "spacing_mm": list(volumes.spacing_mm),
+        },
+        params=params,
+        frozen={},
+        loss=loss,
+        batches=image_batches(
+            volumes,
+            members,
+            seed=optimizer.seed,
+            batch_size=optimizer.batch_size,
+            flip=config.cohort.flip,
+        ),
+        arrays=domains,
+        describe=describe,
+        validate=_validation(network, volumes, held_out) if any(held_out.values()) else None,
+    )
+
+
+def autoencoder_of(stem: str) -> Autoencoder:
+    """The autoencoder of a stem."""
+    return Autoencoder(stem, DEFAULT_CHANNELS[stem])
+
+
+def reconstruction_loss(network: Autoencoder, params: Any, image: jax.Array):
+    """L1 + (1 − LNCC) of one image [x, y, z, 1] and its reconstruction, over the whole grid."""
+    output = network.apply({"params": params}, image[None])
+    assert isinstance(output, jax.Array)
+    everywhere = jnp.ones(image.shape[:3], bool)
+    parts = {"l1": l1(image, output[0], everywhere), "lncc": lncc(image, output[0], everywhere)}
+    return parts["l1"] + parts["lncc"], parts
+
+
+def _held_out(cohort: Cohort, domain: str) -> list[str]:
+    people = sorted(p for p, split in cohort.participants.items() if split == "val")
+    return [p for p in people if cohort.file(p, domain).is_file()]
+
+
+def _validation(network, volumes, held_out):
+    @jax.jit
+    def reconstruct(params, image):
+        output = network.apply({"params": params}, image[None])[0]
+        return reconstruction_loss(network, params, image)[1], output
+
+    def validate(params, frozen, step):
+        del frozen, step
+        scalars, pictures = {}, []
+        for domain, people in held_out.items():
+            for person in people:
+                image = volumes.scan(person, domain).image
+                parts, output = reconstruct(params[domain], image)
+                for name, value in parts.items():
+                    scalars.setdefault(f"{name}_{domain}", []).append(float(value))
+                if person == people[0]:
+                    output = np.clip(np.asarray(output)[..., 0], 0, 1)
+                    pictures.append((f"{person} {domain}", image[..., 0], output))
+        picture = figures.reconstructions(pictures, spacing_mm=volumes.spacing_mm)
+        return {k: float(np.mean(v)) for k, v in scalars.items()}, figures.to_rgb(picture)
+
+    return validate

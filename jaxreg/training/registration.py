@@ -1,0 +1,204 @@
+"""Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs without labels."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxreg.configuration import (
+    AutoencoderConfig,
+    RegistrationConfig,
+    as_json,
+    from_json,
+    identity,
+)
+from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
+from jaxreg.data.pipeline import pair_batches
+from jaxreg.errors import InputError
+from jaxreg.evaluation import figures
+from jaxreg.evaluation.sweep import score_pair
+from jaxreg.losses.objective import (
+    CONTRASTIVE_LOSSES,
+    FeatureExtractor,
+    Pair,
+    make_similarity,
+    objective,
+)
+from jaxreg.model import Model, encoder_of, init_encoders, init_params, load_model, network_of
+from jaxreg.spatial import warp
+from jaxreg.training.autoencoder import autoencoder_of
+from jaxreg.training.checkpoint import open_run, parameters_sha256
+from jaxreg.training.loop import Task
+
+VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
+_ARRAYS = ("fixed", "moving", "fixed_mask", "moving_mask")
+
+
+def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
+    """Stage 2 on a cohort, its train split read and checked, encoders loaded where needed."""
+    domains = config.cohort.domain_pair
+    fixed, moving = (cohort.members("train", d) for d in domains)
+    train = sorted({*((p, domains[0]) for p in fixed), *((p, domains[1]) for p in moving)})
+    pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
+    needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
+    volumes = Volumes(cohort, [*train, *sorted(needed)], spacing_mm=config.cohort.spacing)
+    encoder, encoders, extra = load_encoders(config)
+    params = init_params(jax.random.key(config.optimizer.seed), config, encoder)
+    if config.init_from is not None:
+        params, start = initialized_from(params, config)
+        extra["init_from_sha256"] = start
+    info = {**extra, "data_sha256": fingerprint(cohort, train)}
+    info["spacing_mm"] = list(volumes.spacing_mm)
+
+    def describe(batch, row):
+        people = fixed[batch["fixed_index"][row]], moving[batch["moving_index"][row]]
+        return f"fixed {people[0]} {domains[0]}, moving {people[1]} {domains[1]}"
+
+    return Task(
+        stage="reg",
+        config=as_json(config),
+        identity={**identity(config), **info},
+        params=params,
+        frozen=encoders,
+        loss=sample_loss(config, encoder),
+        batches=pair_batches(
+            volumes,
+            domains,
+            fixed,
+            moving,
+            seed=config.optimizer.seed,
+            batch_size=config.optimizer.batch_size,
+            flip=config.cohort.flip,
+        ),
+        arrays=_ARRAYS,
+        describe=describe,
+        validate=_validation(config, volumes, pairs) if pairs else None,
+    )
+
+
+def sample_loss(config: RegistrationConfig, encoder):
+    """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ."""
+    network = network_of(config.network)
+    domains = config.cohort.domain_pair
+
+    def loss(params, frozen, sample, key):
+        lam_key, similarity_key = jax.random.split(key)
+        lam = config.network.lam
+        lam = jax.random.uniform(lam_key) if lam is None else jax.numpy.float32(lam)
+        pair = Pair(*(sample[name] for name in _ARRAYS))
+        velocity = network.apply(
+            {"params": params["network"]}, pair.fixed[None], pair.moving[None], lam[None]
+        )
+        features = FeatureExtractor(frozen, params["projections"]) if encoder else None
+        similarity = make_similarity(config.objective, domains, encoder, features)
+        total, terms = objective(
+            similarity_key, pair, velocity[0], lam, similarity, config.objective
+        )
+        return total, {**terms, "lam": lam}
+
+    return loss
+
+
+def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """(encoder, frozen parameters by domain, identity) of stage 1; nothing for other losses.
+
+    Raises:
+        InputError: the encoders are missing, not of stage 1, or lack a domain.
+    """
+    if config.objective.loss not in CONTRASTIVE_LOSSES:
+        if config.encoders is not None:
+            raise InputError(
+                f"--encoders: read only by {' and '.join(CONTRASTIVE_LOSSES)}, "
+                f"not by --loss={config.objective.loss}."
+            )
+        return None, {}, {}
+    workdir = config.encoders or Path("runs/ae")
+    checkpoints, meta = open_run(workdir, "ae")
+    stored = from_json(AutoencoderConfig, meta.config)
+    trained = tuple(dict.fromkeys(stored.cohort.domain_pair))
+    missing = [d for d in config.cohort.domain_pair if d not in trained]
+    if missing:
+        raise InputError(f"{workdir}: expected encoders of {missing[0]}, got {', '.join(trained)}.")
+    network = autoencoder_of(stored.encoder.stem)
+    blank = network.init(jax.random.key(0), np.zeros((1, 16, 16, 16, 1), np.float32))["params"]
+    like = {"trainable": {d: blank for d in trained}, "frozen": {}}
+    restored = checkpoints.params(meta.step, like)["trainable"]
+    encoders = {d: restored[d]["encoder"] for d in dict.fromkeys(config.cohort.domain_pair)}
+    template = init_encoders(config.cohort.domain_pair, stored.encoder.stem)
+    assert jax.tree.structure(template) == jax.tree.structure(encoders)
+    extra = {
+        "encoder_stem": stored.encoder.stem,
+        "encoders_sha256": parameters_sha256(encoders),
+    }
+    return encoder_of(stored.encoder.stem), encoders, extra
+
+
+def initialized_from(params: dict[str, Any], config: RegistrationConfig):
+    """Parameters with those of `--init-from` put in, and their hash; projections where they fit."""
+    assert config.init_from is not None
+    start = load_model(config.init_from)
+    if start.config.network != config.network:
+        raise InputError(
+            f"{config.init_from}: expected a network of {config.network}, "
+            f"got {start.config.network}."
+        )
+    params = {**params, "network": start.params["network"]}
+    stored = start.params.get("projections")
+    if stored is not None and "projections" in params:
+        same = jax.tree.map(np.shape, stored) == jax.tree.map(np.shape, params["projections"])
+        params = {**params, "projections": stored} if same else params
+    return params, parameters_sha256(start.params)
+
+
+def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str, str]]:
+    """Neighbouring pairs of the val split, those with both domains and labels; may be empty."""
+    people = sorted(p for p, split in cohort.participants.items() if split == "val")
+    labelled = [p for p in people if cohort.file(p, "dseg").is_file()]
+    fixed, moving = ([p for p in labelled if cohort.file(p, d).is_file()] for d in domains)
+    return neighbour_pairs(fixed, moving)
+
+
+def _validation(config, volumes, pairs):
+    people = sorted({(p, "dseg") for pair in pairs for p in pair})
+    native = Volumes(volumes.cohort, people)
+    lam = config.network.lam
+    lams = VALIDATION_LAMBDAS if lam is None else (lam,)
+
+    def validate(params, frozen, step):
+        model = Model(config, params, frozen, step, volumes.spacing_mm)
+        scores, picture = [], None
+        for pair in pairs:
+            for score, u in score_pair(model, volumes, native, pair, lams):
+                scores.append(score)
+                if picture is None and score.lam == lams[len(lams) // 2]:
+                    picture = progress_picture(model, volumes, pair, u, f"step {step}")
+        scalars = {"dice_none": _mean([s for s in scores if s.lam is None])}
+        for lam in lams:
+            chosen = [s for s in scores if s.lam is not None and abs(s.lam - lam) < 1e-6]
+            scalars[f"dice_{lam:g}"] = _mean(chosen)
+            scalars[f"folds_percent_{lam:g}"] = float(np.mean([s.folds_percent for s in chosen]))
+        return scalars, picture
+
+    return validate
+
+
+def progress_picture(model: Model, volumes: Volumes, pair, displacement, title: str) -> np.ndarray:
+    """Fixed, moving, moved, grid and Jacobian of a pair on the cohort's own grid, as pixels."""
+    domains = model.config.cohort.domain_pair
+    grid = Volumes(volumes.cohort, zip(pair, domains, strict=True))
+    fixed, moving = (grid.scan(p, d).image for p, d in zip(pair, domains, strict=True))
+    moved = np.asarray(warp(jax.numpy.asarray(moving), jax.numpy.asarray(displacement)))
+    figure = figures.pair_progress(
+        fixed[..., 0],
+        moving[..., 0],
+        moved[..., 0],
+        displacement,
+        title=f"{pair[0]} from {pair[1]}, {title}",
+        spacing_mm=grid.spacing_mm,
+    )
+    return figures.to_rgb(figure)
+
+
+def _mean(scores) -> float:
+    return float(np.mean([s.mean_dice for s in scores]))
