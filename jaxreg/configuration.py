@@ -197,10 +197,10 @@ def from_json(cls: type, values: dict[str, Any]) -> Any:
     if unknown:
         raise InputError(f"stored configuration has fields unknown here: {sorted(unknown)}.")
     for name, value in values.items():
-        nested = types[name].default_factory
+        nested: Any = types[name].default_factory
         if isinstance(value, dict) and dataclasses.is_dataclass(nested):
             kwargs[name] = from_json(nested, value)  # pyright: ignore[reportArgumentType]
-        elif value is not None and "Path" in str(types[name].type):
+        elif isinstance(value, str) and "Path" in str(types[name].type):
             kwargs[name] = Path(value)
         else:
             kwargs[name] = value

@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Something that enters jaxreg is not what it must be; scripts print it in a line and exit 2."""
+    """What enters jaxreg is not what it must be; scripts print it in a line and exit 2."""
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

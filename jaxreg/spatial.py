@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 
-def identity_grid(shape: tuple[int, int, int]) -> Float[Array, "x y z 3"]:
+def identity_grid(shape: tuple[int, ...]) -> Float[Array, "x y z 3"]:
     """Voxel index of every voxel: the points at which `sample` returns the volume itself."""
     axes = [jnp.arange(n, dtype=jnp.float32) for n in shape]
     return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
@@ -26,11 +26,11 @@ def sample(
 ) -> Shaped[Array, "*p c"]:
     """Values of `volume` at `points` (voxels), edge-clamped; order 0 for labels, 1 for images."""
     if order == 0:
-        last = jnp.asarray(volume.shape[:3]) - 1
-        nearest = jnp.clip(jnp.floor(points + 0.5).astype(jnp.int32), 0, last)
-        return volume.at[nearest[..., 0], nearest[..., 1], nearest[..., 2]].get(
-            mode="promise_in_bounds"
+        x, y, z = (
+            jnp.clip(jnp.floor(points[..., a] + 0.5).astype(jnp.int32), 0, n - 1)
+            for a, n in enumerate(volume.shape[:3])
         )
+        return volume.at[x, y, z].get(mode="promise_in_bounds")
     if order != 1:
         raise ValueError(f"expected order 0 (nearest) or 1 (linear), got {order}.")
     return _sample_linear(volume, points)
@@ -73,10 +73,11 @@ def _sample_linear_backward(residuals, cotangent):
             total.at[index].add(weight * cotangent[..., k], mode="promise_in_bounds")
             for k, total in enumerate(d_channels)
         ]
-    last = jnp.asarray(volume.shape[:3], points.dtype) - 1
-    inside = (points >= 0) & (points <= last)
-    d_volume = jnp.stack(d_channels, axis=-1).reshape(volume.shape)
-    return d_volume, jnp.where(inside, jnp.stack(d_points, axis=-1), 0)
+    d_points = [
+        jnp.where((points[..., a] >= 0) & (points[..., a] <= n - 1), d, 0)
+        for (a, n), d in zip(enumerate(volume.shape[:3]), d_points, strict=True)
+    ]
+    return jnp.stack(d_channels, axis=-1).reshape(volume.shape), jnp.stack(d_points, axis=-1)
 
 
 _sample_linear.defvjp(_sample_linear_forward, _sample_linear_backward)
@@ -84,16 +85,17 @@ _sample_linear.defvjp(_sample_linear_forward, _sample_linear_backward)
 
 def _corners(shape, points):
     """The eight corners around each point: flat index, weight per axis, and its sign per axis."""
-    last = np.asarray(shape) - 1
-    points = jnp.clip(points, 0, jnp.asarray(last, points.dtype))
-    low = jnp.clip(jnp.floor(points), 0, jnp.asarray(np.maximum(last - 1, 0), points.dtype))
-    fraction = points - low
-    low = low.astype(jnp.int32)
-    high = jnp.minimum(low + 1, last.astype(np.int32))
+    low, high, fraction = [], [], []
+    for axis, n in enumerate(shape):
+        at = jnp.clip(points[..., axis], 0, n - 1)
+        below = jnp.clip(jnp.floor(at), 0, max(n - 2, 0))
+        fraction.append(at - below)
+        low.append(below.astype(jnp.int32))
+        high.append(jnp.minimum(low[axis] + 1, n - 1))
     strides = (shape[1] * shape[2], shape[2], 1)
     for corner in np.ndindex(2, 2, 2):
-        index = sum((high if c else low)[..., a] * strides[a] for a, c in enumerate(corner))
-        weights = [fraction[..., a] if c else 1 - fraction[..., a] for a, c in enumerate(corner)]
+        index = sum((high if c else low)[a] * strides[a] for a, c in enumerate(corner))
+        weights = [fraction[a] if c else 1 - fraction[a] for a, c in enumerate(corner)]
         yield index, weights, [1 if c else -1 for c in corner]
 
 
@@ -145,14 +147,14 @@ def jacobian_determinant(displacement: Float[Array, "x y z 3"]) -> Float[Array, 
     is the determinant in millimetres too.
     """
     d = [jnp.stack(jnp.gradient(displacement[..., a]), axis=-1) for a in range(3)]
-    a, b, c = (row + jnp.eye(3, dtype=displacement.dtype)[i] for i, row in enumerate(d))
+    a, b, c = (row.at[..., i].add(1) for i, row in enumerate(d))
     return jnp.sum(a * jnp.cross(b, c), axis=-1)
 
 
 def resize(
     volume: Float[Array, "x y z c"],
-    shape: tuple[int, int, int],
-    factor: tuple[float, float, float],
+    shape: tuple[int, ...],
+    factor: tuple[float, ...],
 ) -> Float[Array, "i j k c"]:
     """`volume` on a grid `factor` times finer along each axis, linear, of `shape` voxels.
 
@@ -171,11 +173,12 @@ def resize(
 
 def resize_displacement(
     displacement: Float[Array, "x y z 3"],
-    shape: tuple[int, int, int],
-    factor: tuple[float, float, float],
+    shape: tuple[int, ...],
+    factor: tuple[float, ...],
 ) -> Float[Array, "i j k 3"]:
     """The same map on a grid `factor` times finer: values are multiplied by `factor` too."""
-    return resize(displacement, shape, factor) * jnp.asarray(factor, displacement.dtype)
+    resized = resize(displacement, shape, factor)
+    return jnp.stack([resized[..., a] * f for a, f in enumerate(factor)], axis=-1)
 
 
 @functools.cache

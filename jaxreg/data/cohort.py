@@ -26,14 +26,14 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Cohort:
-    """A cohort's tables; `participants` maps identifiers to splits, `structures` labels to names."""
+    """A cohort's tables: identifiers → splits, scored labels → names."""
 
     folder: Path
     participants: dict[str, str]
     structures: dict[int, str] = field(default_factory=dict)
 
     def file(self, participant: str, kind: str) -> Path:
-        """Where a participant's volume of a kind (a domain, `dseg`, `mask`) lies if there is one."""
+        """Where a volume of a kind (a domain, `dseg`, `mask`) lies if there is one."""
         return self.folder / participant / f"{participant}_{kind}.nii.gz"
 
     def members(self, split: str, domain: str) -> list[str]:
@@ -143,9 +143,7 @@ class Volumes:
             budget -= size
             if budget > 0:
                 self._kept[key] = value
-        if self._grid is None:
-            raise InputError(f"{cohort.folder}: expected volumes to read, got none.")
-        _, shape, affine = self._grid
+        shape, affine = self._first_grid()
         grid = volume.Volume(np.empty(shape, np.uint8), affine)
         self.native_shape = _triple(shape)
         self.native_affine = affine
@@ -154,7 +152,7 @@ class Volumes:
             self.shape, self.spacing_mm = self.native_shape, grid.spacing_mm
         else:
             self.shape = _triple(volume.coarser_grid(grid, spacing_mm)[0])
-            self.spacing_mm = (spacing_mm,) * 3
+            self.spacing_mm = (spacing_mm, spacing_mm, spacing_mm)
 
     def scan(self, participant: str, domain: str) -> Scan:
         """A participant's image of a domain and its mask."""
@@ -167,6 +165,11 @@ class Volumes:
         value = self._get(participant, "dseg")
         assert isinstance(value, np.ndarray)
         return value
+
+    def _first_grid(self) -> tuple[tuple[int, ...], np.ndarray]:
+        if self._grid is None:
+            raise InputError(f"{self.cohort.folder}: expected volumes to read, got none.")
+        return self._grid[1:]
 
     def _get(self, participant, kind):
         kept = self._kept.get((participant, kind))

@@ -64,12 +64,12 @@ _ELLIPSOIDS = {
     ],
     "Thalamus": [(12, -19, 7, 9, 13, 9), (16, -27, 5, 8, 8, 8)],
     "Caudate": [(14, 15, 5, 6.5, 11, 10), (17, 0, 18, 5, 14, 5.5), (21, -18, 21, 4, 12, 4)],
-    "Pallidum": [(19, -3, -1, 5.5, 9.5, 6.5)],
+    "Pallidum": [(19, -3, -1, 6.5, 11, 8)],
     "Putamen": [(25, 10, 0, 6.5, 12, 10), (29, -7, 1, 5, 12, 8.5)],
     "Hippocampus": [(25, -14, -19, 7, 8, 6), (28, -24, -14, 6, 11, 5.5), (24, -35, -4, 6, 8, 5.5)],
-    "Amygdala": [(23, -3, -20, 8, 7.5, 7.5)],
+    "Amygdala": [(23, -2, -20, 9, 8.5, 8.5)],
     "VentralDC": [(9, -14, -9, 10, 11, 7)],
-    "Brain-Stem": [(0, -25, -14, 15, 11, 14), (0, -27, -34, 16, 13, 15), (0, -36, -58, 9, 9, 22)],
+    "Brain-Stem": [(0, -25, -14, 15, 11, 14), (0, -27, -34, 16, 13, 15), (0, -34, -54, 9, 9, 20)],
     "Cerebellum-Cortex": [(25, -64, -38, 32, 27, 23), (0, -64, -32, 18, 24, 22)],
     "Cerebral-Cortex": [
         (19, -14, 22, 49, 74, 55),
@@ -86,7 +86,7 @@ _ELLIPSOIDS = {
     ],
 }
 _BLEND = {"Cerebral-Cortex": 14.0, "Cerebellum-Cortex": 8.0, "Brain-Stem": 8.0}
-_CENTRE = (0.0, -17.0, 6.0)
+_CENTRE = (0.0, -17.0, 1.0)
 _EXTENT_MM = (150.0, 184.0, 156.0)
 _SCALE = 0.94
 
@@ -112,8 +112,8 @@ def phantom_subject(
     """Images in [0, 1], float32, and int32 labels of one subject; axes are RAS.
 
     The brain is life-size, or shrunk to fit a smaller field of view. `deformation_mm` is the
-    root-mean-square length of the subject's deviation from the template; domains are T1w, T2w and
-    FLAIR. Equal arguments give equal arrays.
+    root-mean-square length of the subject's deviation from the template, in millimetres of the
+    template; domains are T1w, T2w and FLAIR. Equal arguments give equal arrays.
 
     Raises:
         InputError: an unknown domain, or an unusable shape or spacing.
@@ -231,7 +231,7 @@ def _draw_anatomy(rng) -> _Anatomy:
     phases = template.uniform(0, 2 * np.pi, (2, 7))
     phases[1] = phases[0] + template.normal(0, 0.5, 7)
     phases = phases + rng.normal(0, 0.3, (2, 7))
-    return _Anatomy(waves, phases, rng.normal(0.3, 0.8), rng.uniform(0.7, 1.3))
+    return _Anatomy(waves, phases, rng.uniform(-0.4, 1.6), rng.uniform(0.7, 1.3))
 
 
 def _level_sets(points, step, anatomy) -> dict[str, np.ndarray]:
@@ -248,7 +248,7 @@ def _level_sets(points, step, anatomy) -> dict[str, np.ndarray]:
     pial = _pial_depth(points, cerebrum, step, anatomy)
     inner = np.minimum(level["core"], level["callosum"])
     level["Cerebral-Cortex"] = -pial
-    level["Cerebral-White-Matter"] = np.minimum(3.2 - pial, inner)
+    level["Cerebral-White-Matter"] = np.minimum(3.2 - pial, inner).astype(np.float32)
     level |= _cerebellum(side, cerebellum)
     level["CSF"] = hull
     return {name: level[name] for name in _STRUCTURES}
@@ -263,7 +263,7 @@ def _union(side, planes, step, name):
     for (smallest, largest), start, stop in zip(planes, low, high, strict=True):
         inside = np.flatnonzero((smallest <= stop) & (largest >= start))
         near.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(0, 0))
-    level = np.full(side[0].shape, 50, np.float32)
+    level = np.full_like(side[0], 50)
     local = [p[tuple(near)] for p in side]
     parts = [_ellipsoid(local, row) for row in _ELLIPSOIDS[name]]
     level[tuple(near)] = functools.reduce(lambda a, b: _smooth_min(a, b, blend), parts)

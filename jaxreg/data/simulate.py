@@ -1,12 +1,14 @@
 """What simulated cohorts share: random shapes, random acquisitions, and the cohort on disk.
 
-Every random quantity comes from a NumPy generator given as an argument, so a seed fixes a cohort.
-Fields and displacements live on a voxel grid of isotropic spacing; lengths are in millimetres where
+Every random quantity comes from a NumPy generator given as an argument, and NumPy and SciPy compute
+the rest: a seed fixes the bytes of a cohort, whatever device JAX has. Fields and displacements live
+on a voxel grid of isotropic spacing and follow `jaxreg.spatial`; lengths are in millimetres where
 the name says so. `write_cohort` is the only function here with an effect.
 """
 
 import functools
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,12 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy import ndimage
 
-from jaxreg import spatial
 from jaxreg.data import volume
 from jaxreg.errors import InputError
 
@@ -35,25 +35,37 @@ class Subject(NamedTuple):
 
 
 def smooth_field(
-    rng: np.random.Generator, shape: tuple[int, int, int], *, spacing_mm: float, scale_mm: float
+    rng: np.random.Generator, shape: tuple[int, ...], *, spacing_mm: float, scale_mm: float
 ) -> Float32[np.ndarray, "x y z"]:
     """A Gaussian random field of mean 0 and variance 1: white noise smoothed by σ = `scale_mm`.
 
     It is drawn on a grid of about σ/2 and refined linearly, so its cost does not grow with σ.
     """
-    factor = max(1.0, scale_mm / 2 / spacing_mm)
-    coarse = tuple(int(np.ceil(n / factor)) + 1 for n in shape)
-    noise = rng.standard_normal(coarse).astype(np.float32)
-    field = ndimage.gaussian_filter(noise, scale_mm / (factor * spacing_mm), mode="wrap")
+    step_mm = max(spacing_mm, scale_mm / 2)
+    noise = rng.standard_normal(_coarse_shape(shape, spacing_mm, step_mm), dtype=np.float32)
+    field = ndimage.gaussian_filter(noise, scale_mm / step_mm, mode="wrap")
     field = (field - field.mean()) / max(float(field.std()), 1e-6)
-    if factor == 1:
-        return field[: shape[0], : shape[1], : shape[2]]
-    return np.asarray(spatial.resize(field[..., None], shape, (factor,) * 3))[..., 0]
+    return _refine(field, shape, spacing_mm, step_mm)
+
+
+def _coarse_shape(shape, spacing_mm, step_mm):
+    """Sizes of the grid of voxels of `step_mm` that covers a grid of voxels of `spacing_mm`."""
+    x, y, z = (math.ceil(n * spacing_mm / step_mm - 1e-6) for n in shape)
+    return x, y, z
+
+
+def _refine(field, shape, spacing_mm, step_mm):
+    """A field on the grid of `_coarse_shape`, brought back to `shape` linearly."""
+    if step_mm == spacing_mm:
+        return field
+    coarse = volume.Volume(field, np.diag([step_mm, step_mm, step_mm, 1.0]))
+    x, y, z = shape
+    return volume.resample(coarse, spacing_mm).array[:x, :y, :z]
 
 
 def random_displacement(
     rng: np.random.Generator,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     spacing_mm: float,
     rms_mm: float,
@@ -64,14 +76,38 @@ def random_displacement(
     It is exp(v) of a stationary velocity whose components are Gaussian fields of σ = `scale_mm`,
     less their affine fit, scaled to a root-mean-square length of `rms_mm`.
     """
-    factor = max(1.0, scale_mm / 2.5 / spacing_mm)
-    coarse = tuple(int(np.ceil(n / factor)) for n in shape)
-    step_mm = factor * spacing_mm
+    step_mm = max(spacing_mm, scale_mm / 2.5)
+    coarse = _coarse_shape(shape, spacing_mm, step_mm)
     fields = [smooth_field(rng, coarse, spacing_mm=step_mm, scale_mm=scale_mm) for _ in range(3)]
     velocity = _without_affine(np.stack(fields, axis=-1))
     velocity *= rms_mm / step_mm / max(float(np.sqrt(np.sum(velocity**2, -1).mean())), 1e-6)
-    displacement = spatial.exponentiate(jnp.asarray(velocity), squarings=5)
-    return np.asarray(spatial.resize_displacement(displacement, shape, (factor,) * 3))
+    fine = np.moveaxis(exponentiate(velocity) * (step_mm / spacing_mm), -1, 0)
+    return np.stack([_refine(u, shape, spacing_mm, step_mm) for u in fine], axis=-1)
+
+
+def exponentiate(
+    velocity: Float32[np.ndarray, "x y z 3"], *, squarings: int = 5
+) -> Float32[np.ndarray, "x y z 3"]:
+    """Displacement of exp(v), voxels: `jaxreg.spatial.exponentiate` in SciPy."""
+    displacement = velocity / 2**squarings
+    for _ in range(squarings):
+        displacement = displacement + warp(displacement, displacement)
+    return displacement
+
+
+def warp(
+    array: Shaped[np.ndarray, "x y z c"],
+    displacement: Float32[np.ndarray, "x y z 3"],
+    *,
+    order: int = 1,
+) -> Shaped[np.ndarray, "x y z c"]:
+    """moved(x) = array(x + u(x)), edge-clamped: `jaxreg.spatial.warp` in SciPy."""
+    points = np.moveaxis(displacement, -1, 0) + np.indices(displacement.shape[:3], np.float32)
+    moved = [
+        ndimage.map_coordinates(channel, points, order=order, mode="nearest")
+        for channel in np.moveaxis(array, -1, 0)
+    ]
+    return np.stack(moved, axis=-1)
 
 
 def _without_affine(velocity):
@@ -113,7 +149,8 @@ def block_mean(array: Float[np.ndarray, "x y z"], factor: int) -> Float[np.ndarr
     """Mean over blocks of factor³ voxels; the shape must be a multiple of `factor`."""
     for axis in range(3):
         before = (slice(None),) * axis
-        array = sum(array[(*before, slice(n, None, factor))] for n in range(factor))
+        parts = [array[(*before, slice(n, None, factor))] for n in range(factor)]
+        array = functools.reduce(np.add, parts)
     return array / factor**3
 
 
@@ -127,7 +164,7 @@ def block_mode(labels: Int[np.ndarray, "x y z"], factor: int) -> Int[np.ndarray,
     return np.take_along_axis(blocks, winner[..., None], axis=-1)[..., 0]
 
 
-def centred_affine(shape: tuple[int, int, int], spacing_mm: float) -> Float[np.ndarray, "4 4"]:
+def centred_affine(shape: tuple[int, ...], spacing_mm: float) -> Float[np.ndarray, "4 4"]:
     """RAS affine of a grid whose middle is the origin."""
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = -spacing_mm * (np.asarray(shape) - 1) / 2

@@ -15,11 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from jaxreg import spatial
 from jaxreg.data import simulate, volume
 from jaxreg.errors import InputError
 
@@ -163,10 +161,8 @@ def _subject(template, index, *, seed, deformation_mm) -> simulate.Subject:
     )
     mean = functools.partial(simulate.block_mean, factor=template.fine)
     channels = np.stack([template.mask, *template.images.values()], axis=-1).astype(np.float32)
-    moved = np.asarray(spatial.warp(jnp.asarray(channels), jnp.asarray(u)))
-    labels = np.asarray(
-        spatial.warp(jnp.asarray(template.labels[..., None]), jnp.asarray(u), order=0)
-    )
+    moved = simulate.warp(channels, u)
+    labels = simulate.warp(template.labels[..., None], u, order=0)
     mask = mean(moved[..., 0]) > 0.5
     images = {
         domain: _acquire(rng, mean(moved[..., n]), mask, template.spacing_mm * template.fine)

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from nibabel.filebasedimages import ImageFileError
+from nibabel.funcs import as_closest_canonical
+from nibabel.nifti1 import Nifti1Image
 
 from jaxreg.errors import InputError
 
@@ -37,7 +40,7 @@ def read(path: Path | str) -> Volume:
     """
     image = _load(path)
     try:
-        image = nib.funcs.as_closest_canonical(image)
+        image = as_closest_canonical(image)
         array = np.asarray(image.dataobj)
     except _UNREADABLE as error:
         raise InputError(f"{path}: truncated or damaged ({_first_line(error)}).") from error
@@ -71,7 +74,7 @@ def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
     The bytes depend on nothing but the contents: no time stamp, no file name in the gzip header.
     """
     array = np.asarray(volume.array, dtype)
-    image = nib.nifti1.Nifti1Image(array, volume.affine)
+    image = Nifti1Image(array, volume.affine)
     image.set_sform(volume.affine, code=2)
     image.set_qform(volume.affine, code=2)
     image.header.set_xyzt_units("mm")
@@ -145,7 +148,7 @@ def label_volume(array: Int[np.ndarray, "x y z"]) -> np.ndarray:
     return array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
 
 
-_UNREADABLE = (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError)
+_UNREADABLE = (ImageFileError, OSError, EOFError, zlib.error, ValueError)
 
 
 def _load(path: Path | str) -> Any:

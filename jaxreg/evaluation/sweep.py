@@ -21,7 +21,7 @@ _BYTES_PER_VOXEL = 400
 
 
 class Score(NamedTuple):
-    """One pair at one λ (None: no registration); Dice is NaN for structures not in both subjects."""
+    """One pair at one λ (None: no registration); Dice is NaN where one subject lacks it."""
 
     fixed: str
     moving: str
@@ -45,8 +45,8 @@ def chunk_size(shape: tuple[int, int, int]) -> int:
 def displacements(
     config: Any,
     network_params: Any,
-    fixed: Float[np.ndarray, "x y z 1"],
-    moving: Float[np.ndarray, "x y z 1"],
+    fixed: Float[Array, "x y z 1"],
+    moving: Float[Array, "x y z 1"],
     lams: Sequence[float],
     *,
     squarings: int,
@@ -80,8 +80,8 @@ def score_pair(
     """
     fixed_id, moving_id = pair
     domains = model.config.cohort.domain_pair
-    fixed = volumes.scan(fixed_id, domains[0]).image
-    moving = volumes.scan(moving_id, domains[1]).image
+    fixed = jnp.asarray(volumes.scan(fixed_id, domains[0]).image)
+    moving = jnp.asarray(volumes.scan(moving_id, domains[1]).image)
     fixed_labels, moving_labels = (jnp.asarray(native.labels(p)) for p in pair)
     structures = jnp.asarray(sorted(native.cohort.structures), jnp.int32)
     both = np.asarray(_present(fixed_labels, moving_labels, structures))

@@ -51,7 +51,7 @@ def global_mi(
 
 def _parzen(values, bins, sigma):
     """Each value's weights on the bins, [n, bins], rows summing to 1."""
-    distance = values[:, None] * (bins - 1) - jnp.arange(bins, dtype=values.dtype)
+    distance = values[:, None] * (bins - 1) - jnp.arange(bins, dtype=values.dtype)[None]
     return jax.nn.softmax(-0.5 * jnp.square(distance / sigma), axis=1)
 
 

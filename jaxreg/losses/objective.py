@@ -79,7 +79,7 @@ class FeatureExtractor(NamedTuple):
 
 
 def displacement_of(
-    velocity: Float[Array, "u v w 3"], shape: tuple[int, int, int], *, squarings: int
+    velocity: Float[Array, "u v w 3"], shape: tuple[int, ...], *, squarings: int
 ) -> Float[Array, "x y z 3"]:
     """Displacement of exp(v) on the full grid, in its voxels; -v gives the inverse."""
     return resize_displacement(exponentiate(velocity, squarings=squarings), shape, (2.0,) * 3)
@@ -121,11 +121,14 @@ def make_similarity(
 
     def nce(key, fixed, moved, mask):
         assert encoder is not None and features is not None
-        maps = [
+        fixed_maps, moved_maps = (
             encoder.apply({"params": features.encoders[domain]}, image[None])
             for domain, image in zip(domains, (fixed, moved), strict=True)
-        ]
-        return nce_over_scales(key, *maps, mask, domains, encoder.strides, features, config)
+        )
+        strides = encoder.strides
+        return nce_over_scales(
+            key, fixed_maps, moved_maps, mask, domains, strides, features, config
+        )
 
     def similarity(key, fixed, moved, mask):
         if config.loss == "mi":
@@ -150,14 +153,17 @@ def nce_over_scales(
     for scale, stride in enumerate(strides):
         cell = locations // stride
         query, positive = (
-            Projection().apply(
-                {"params": features.projections[domain][f"scale{scale}"]},
-                take(maps[scale][0], cell),
-            )
+            _project(features.projections[domain][f"scale{scale}"], take(maps[scale][0], cell))
             for domain, maps in zip(domains, (fixed_maps, moved_maps), strict=True)
         )
         losses.append(patch_nce(query, positive, cell, temperature=config.nce_temperature))
     return jnp.mean(jnp.stack(losses))
+
+
+def _project(params: Any, features: Float[Array, "n c"]) -> Array:
+    projected = Projection().apply({"params": params}, features)
+    assert isinstance(projected, jax.Array)
+    return projected
 
 
 def init_projections(

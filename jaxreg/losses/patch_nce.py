@@ -16,7 +16,7 @@ def patch_nce(
     *,
     temperature: float = 0.07,
 ) -> Float[Array, ""]:
-    """Cross-entropy of (qᵢ·kⱼ/τ) with target i, the mean of both directions; ≥ 0, log n if all equal.
+    """Cross-entropy of (qᵢ·kⱼ/τ) with target i, mean of both directions; ≥ 0, log n if all equal.
 
     `query` and `positive` are L2-normalised. Locations of one `cell` (a voxel of the feature map)
     are not negatives of each other.

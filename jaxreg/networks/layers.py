@@ -52,7 +52,8 @@ def _convolve_slices(x, kernel, stride):
         # One 2-D convolution gives the three slices' contributions; shifted, they are summed.
         y = _convolve_2d(x, jnp.concatenate(list(kernel), axis=-1), 1)
         y = jnp.pad(y, pad_x)
-        return sum(y[:, k : k + n, ..., k * features : (k + 1) * features] for k in range(3))
+        a, b, c = (y[:, k : k + n, ..., k * features : (k + 1) * features] for k in range(3))
+        return a + b + c
     n_out = -(-n // stride)
     padded = jnp.pad(x, pad_x)
     shifted = [padded[:, k : k + stride * (n_out - 1) + 1 : stride] for k in range(3)]
@@ -60,7 +61,8 @@ def _convolve_slices(x, kernel, stride):
         # With few input channels one convolution of the neighbouring slices as channels is faster.
         joint = jnp.concatenate(shifted, axis=-1)
         return _convolve_2d(joint, jnp.concatenate(list(kernel), axis=2), stride)
-    return sum(_convolve_2d(s, kernel[k], stride) for k, s in enumerate(shifted))
+    a, b, c = (_convolve_2d(s, kernel[k], stride) for k, s in enumerate(shifted))
+    return a + b + c
 
 
 class Conv(nn.Module):
@@ -80,7 +82,7 @@ class Conv(nn.Module):
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype)
+            y = y + bias.astype(self.dtype)[None, None, None, None]
         return y
 
 
@@ -99,7 +101,8 @@ class InstanceNorm(nn.Module):
         """Scale · IN(x) + offset."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         offset = self.param("offset", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return instance_norm(x) * scale.astype(x.dtype) + offset.astype(x.dtype)
+        scale, offset = (p.astype(x.dtype)[None, None, None, None] for p in (scale, offset))
+        return instance_norm(x) * scale + offset
 
 
 class ConditionalNorm(nn.Module):
@@ -109,7 +112,7 @@ class ConditionalNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b x y z c"], context: Float[Array, "b d"]
     ) -> Float[Array, "b x y z c"]:
-        """`context` is the mapping network's answer to λ; γ and β are its linear, zero-started heads."""
+        """`context` is the mapping network's answer to λ; its zero-started heads give γ and β."""
         heads = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros, name="heads")(context)
         gamma, beta = jnp.split(heads[:, None, None, None, :].astype(x.dtype), 2, axis=-1)
         return (1 + gamma) * instance_norm(x) + beta

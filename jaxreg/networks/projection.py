@@ -1,4 +1,4 @@
-"""Projection heads of PatchNCE: features of one domain and scale → the space they are compared in."""
+"""Projection heads of PatchNCE: features of a domain and scale → where they are compared."""
 
 import flax.linen as nn
 import jax.numpy as jnp

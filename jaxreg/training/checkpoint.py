@@ -1,8 +1,8 @@
 """Checkpoints of a run: parameters, optimiser, data cursor and configuration. Orbax lives here.
 
 `<workdir>/checkpoints/<step>/` holds `params` (everything a network needs, frozen encoders
-included), `optimizer`, and `meta` (JSON: stage, configuration, identity, cursor, finished steps). Orbax writes
-into a temporary folder and renames it, so a checkpoint is there whole or not at all.
+included), `optimizer`, and `meta` (JSON: stage, configuration, identity, cursor, finished steps).
+Orbax writes into a temporary folder and renames it, so a checkpoint is there whole or not at all.
 """
 
 import hashlib
@@ -46,11 +46,12 @@ class Checkpoints:
 
     def save(self, meta: Meta, params: Any, optimizer: Any) -> None:
         """Write the checkpoint of `meta.step`, then drop the oldest."""
-        policy = ocp.training.preservation_policies.LatestN(KEPT)
+        keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
+        always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         with ocp.training.Checkpointer(
-            self.folder,
-            preservation_policy=policy,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            str(self.folder),
+            preservation_policy=keep,
+            save_decision_policy=always,
         ) as checkpointer:
             values = {"params": params, "optimizer": optimizer, "meta": meta._asdict()}
             checkpointer.save_checkpointables(meta.step, values, force=True, overwrite=True)
@@ -71,9 +72,9 @@ class Checkpoints:
 
     def _load(self, step, abstract):
         try:
-            return ocp.load_checkpointables(self.folder / str(step), abstract)
+            return ocp.load_checkpointables(str(self.folder / str(step)), abstract)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise InputError(
                 f"{self.folder / str(step)}: not a readable checkpoint ({reason})."
             ) from error
@@ -106,7 +107,9 @@ def parameters_sha256(params: Any) -> str:
 
 
 def _abstract(tree):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+    """Shapes and types, on one local device whatever the devices of the run that saved them."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
 
 
 def _checked(restored, like, path):

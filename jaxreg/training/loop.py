@@ -123,7 +123,7 @@ def make_step(task_loss, optimizer, mesh: jax.sharding.Mesh, seed: int):
         )(state.params, frozen, batch, keys)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(grads), **terms}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **terms}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return step

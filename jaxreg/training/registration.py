@@ -121,7 +121,7 @@ def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict
     if missing:
         raise InputError(f"{workdir}: expected encoders of {missing[0]}, got {', '.join(trained)}.")
     network = autoencoder_of(stored.encoder.stem)
-    blank = network.init(jax.random.key(0), np.zeros((1, 16, 16, 16, 1), np.float32))["params"]
+    blank = network.init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 16, 1)))["params"]
     like = {"trainable": {d: blank for d in trained}, "frozen": {}}
     restored = checkpoints.params(meta.step, like)["trainable"]
     encoders = {d: restored[d]["encoder"] for d in dict.fromkeys(config.cohort.domain_pair)}

@@ -1,0 +1,129 @@
+"""`eval`: a run's λ sweep over a split, scored on the cohort's own grid."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxreg.data.cohort import Cohort, Volumes, neighbour_pairs
+from jaxreg.errors import InputError
+from jaxreg.evaluation import report
+from jaxreg.evaluation.sweep import score_pair
+from jaxreg.model import Model
+from jaxreg.training.checkpoint import parameters_sha256
+
+
+def parse_lambdas(text: str) -> list[float]:
+    """`0:1:0.1` (first:last:step, both ends in) or `0.2,0.7` as ascending numbers.
+
+    Raises:
+        InputError: it does not parse, is empty, or leaves [0, 1].
+    """
+    wanted = "--lambdas: expected FIRST:LAST:STEP or A,B,… in [0, 1]"
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            count = int(np.floor((last - first) / step + 1e-6)) + 1 if step > 0 else 0
+            values = [round(first + i * step, 9) for i in range(min(count, 10_001))]
+        else:
+            values = sorted({float(part) for part in text.split(",")})
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{wanted}, got {text!r}.") from error
+    if not values or len(values) > 10_000 or not all(0 <= v <= 1 for v in values):
+        raise InputError(f"{wanted}, got {text!r}.")
+    return values
+
+
+def split_pairs(cohort: Cohort, split: str, domains: tuple[str, str], *, every: bool):
+    """(fixed, moving) of a split, people with labels: neighbours, or every ordered pair.
+
+    Raises:
+        InputError: fewer than one pair, or nobody with labels.
+    """
+    fixed, moving = (
+        [p for p in cohort.members(split, d) if cohort.file(p, "dseg").is_file()] for d in domains
+    )
+    if every:
+        pairs = [(f, m) for f, m in itertools.product(fixed, moving) if f != m]
+    else:
+        pairs = neighbour_pairs(fixed, moving)
+    if not pairs:
+        raise InputError(
+            f"{cohort.folder}: expected two people with labels (_dseg) in split {split!r}."
+        )
+    return pairs
+
+
+def evaluate(
+    model: Model,
+    name: str,
+    cohort: Cohort,
+    split: str,
+    lams: Sequence[float],
+    folder: Path,
+    *,
+    every_pair: bool = False,
+) -> dict[str, Any]:
+    """Sweep, score, and write results.csv, summary.json and the figures into `folder`.
+
+    Raises:
+        InputError: the cohort lacks the split, a domain, labels or structures.
+    """
+    if not cohort.structures:
+        raise InputError(f"{cohort.folder / 'labels.tsv'}: expected structures to score, got none.")
+    domains = model.config.cohort.domain_pair
+    if model.config.network.lam is not None:
+        lams = [model.config.network.lam]
+    pairs = split_pairs(cohort, split, domains, every=every_pair)
+    people = sorted({p for pair in pairs for p in pair})
+    images = sorted({(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)})
+    native = Volumes(cohort, [*images, *((p, "dseg") for p in people)])
+    spacing = model.config.cohort.spacing
+    volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
+    require_spacing(model, volumes)
+    scores, example = [], ([], [])
+    for pair in tqdm(pairs, unit="pair", dynamic_ncols=True):
+        for score, displacement in score_pair(model, volumes, native, pair, lams):
+            scores.append(score)
+            if pair == pairs[0] and displacement is not None:
+                example[0].append(score.lam)
+                example[1].append(displacement)
+    summary = report.summarize(scores) | {
+        "run": name,
+        "step": model.step,
+        "split": split,
+        "data": str(cohort.folder),
+        "parameters_sha256": parameters_sha256(model.params),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    order = [cohort.structures[i] for i in sorted(cohort.structures)]
+    report.write_results(folder / "results.csv", scores, order)
+    report.write_summary(folder / "summary.json", summary)
+    first = [native.scan(p, d).image for p, d in zip(pairs[0], domains, strict=True)]
+    report.write_figures(folder, name, summary, (first[0], first[1], *example), native.spacing_mm)
+    return summary
+
+
+def require_spacing(model: Model, volumes: Volumes) -> None:
+    """Raise InputError where the cohort's spacing is not the one that the run was trained at."""
+    if not np.allclose(volumes.spacing_mm, model.spacing_mm, rtol=0.02):
+        raise InputError(
+            f"{volumes.cohort.folder}: expected the run's {np.round(model.spacing_mm, 3)} mm, got "
+            f"{np.round(volumes.spacing_mm, 3)} mm; prepare it at the training spacing."
+        )
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """The table λ, Dice, folds, SDlogJ, seconds on standard output."""
+    none = summary["no_registration"]
+    print(f"{'λ':>6} {'Dice':>8} {'± SD':>7} {'folds %':>9} {'SDlogJ':>8} {'s/pair':>7}")
+    print(f"{'none':>6} {none['dice_mean']:8.4f} {none['dice_std']:7.4f}")
+    for row in summary["lambdas"]:
+        mark = " best" if row["lam"] == summary["best_lam"] else ""
+        print(
+            f"{row['lam']:6.2f} {row['dice_mean']:8.4f} {row['dice_std']:7.4f} "
+            f"{row['folds_percent']:9.4f} {row['sdlogj']:8.4f} {row['seconds']:7.2f}{mark}"
+        )

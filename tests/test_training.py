@@ -1,0 +1,179 @@
+"""Both stages on a tiny phantom cohort: resuming, self-contained workdirs, the sweep, refusals."""
+
+import csv
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from jaxreg.cli import main
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.evaluation.evaluate import parse_lambdas
+from jaxreg.model import encoder_of, init_params, load_model
+from jaxreg.training.autoencoder import autoencoder_of
+from jaxreg.training.checkpoint import Checkpoints, parameters_sha256
+
+AE = ["train", "--stage=ae", "--validate-every=0"]
+REG = ["train", "--stage=reg", "--validate-every=0", "--nce-locations=32", "--mi-samples=512"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    subjects = {"train": 3, "val": 2, "test": 2}
+    folder = tmp_path_factory.mktemp("data") / "cohort"
+    return write_phantom_cohort(folder, shape=(24, 28, 20), spacing_mm=8.0, subjects=subjects)
+
+
+@pytest.fixture(scope="module")
+def encoders(cohort, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "ae"
+    assert main([*AE, f"--data={cohort}", f"--workdir={workdir}", "--steps=4"]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def nce_mi(cohort, encoders, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "nce_mi"
+    argv = [*REG, f"--data={cohort}", f"--encoders={encoders}", f"--workdir={workdir}"]
+    assert main([*argv, "--steps=4"]) == 0
+    return workdir
+
+
+def _leaves(workdir: Path, step: int):
+    """Hash of all parameters at a step, read without jaxreg's own structure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Orbax: no sharding was asked for
+        loaded = ocp.load_checkpointables(
+            str(workdir / "checkpoints" / str(step)), {"params": None}
+        )
+    return parameters_sha256(loaded["params"])
+
+
+def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path, capsys):
+    argv = [*REG, "--loss=mi", f"--data={cohort}", "--checkpoint-every=2"]
+    assert main([*argv, f"--workdir={tmp_path / 'whole'}", "--steps=4"]) == 0
+    assert main([*argv, f"--workdir={tmp_path / 'parts'}", "--steps=4"]) == 0
+    # What an interruption after step 2 leaves: the later checkpoint is not there.
+    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "4")
+    assert main([*argv, f"--workdir={tmp_path / 'parts'}", "--steps=4"]) == 0
+    assert "resumed at step 2" in capsys.readouterr().out
+    assert _leaves(tmp_path / "whole", 4) == _leaves(tmp_path / "parts", 4)
+
+
+def test_a_finished_run_says_so_and_more_steps_lengthen_it(cohort, encoders, capsys):
+    argv = [*AE, f"--data={cohort}", f"--workdir={encoders}"]
+    assert main([*argv, "--steps=4"]) == 0
+    assert "finished at step 4; nothing to do" in capsys.readouterr().out
+    longer = encoders.parent / "longer"
+    shutil.copytree(encoders, longer)
+    assert main([*AE, f"--data={cohort}", f"--workdir={longer}", "--steps=6"]) == 0
+    assert Checkpoints(longer).steps()[-1] == 6
+
+
+def test_another_configuration_in_the_workdir_is_refused(cohort, encoders, capsys):
+    before = sorted(p for p in encoders.rglob("*"))
+    argv = [*AE, f"--data={cohort}", f"--workdir={encoders}", "--steps=8", "--seed=1"]
+    assert main(argv) == 2
+    assert "--seed: expected 0 (stored), got 1" in capsys.readouterr().err
+    assert sorted(p for p in encoders.rglob("*")) == before
+
+
+def test_only_network_and_projections_are_trained(nce_mi, encoders):
+    model = load_model(nce_mi)
+    network = autoencoder_of("fold")
+    blank = network.init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 16, 1)))["params"]
+    like = {"trainable": {"T1w": blank, "T2w": blank}, "frozen": {}}
+    stored = Checkpoints(encoders).params(4, like)["trainable"]
+    for domain, params in model.encoders.items():
+        assert parameters_sha256(params) == parameters_sha256(stored[domain]["encoder"])
+    fresh = init_params(jax.random.key(0), model.config, encoder_of("fold"))
+    assert set(model.params) == {"network", "projections"} == set(fresh)
+    for part in fresh:
+        assert parameters_sha256(model.params[part]) != parameters_sha256(fresh[part])
+
+
+def test_a_registration_workdir_is_self_contained_and_can_be_moved(nce_mi, cohort, tmp_path):
+    moved = tmp_path / "elsewhere" / "run with spaces"
+    shutil.copytree(nce_mi, moved)
+    argv = ["eval", f"--workdir={moved}", f"--data={cohort}", "--lambdas=0:1:0.5"]
+    assert main(argv) == 0
+    folder = moved / "eval" / "test"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [row["lam"] for row in summary["lambdas"]] == [0.0, 0.5, 1.0]
+    assert summary["parameters_sha256"] == parameters_sha256(load_model(nce_mi).params)
+    for name in ("figure2.png", "figure4.png", "figure2.pdf", "figure4.pdf"):
+        assert (folder / name).stat().st_size > 1000
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == "fixed,moving,lam,structure,dice,folds_percent,sdlogj,seconds".split(
+        ","
+    )
+    plain = [float(r["dice"]) for r in rows if r["lam"] == "" and r["fixed"] == rows[0]["fixed"]]
+    assert 0 < np.mean(plain) < 1
+    assert {r["lam"] for r in rows} == {"", "0", "0.5", "1"}
+
+
+def test_a_network_trained_coarsely_is_scored_on_the_cohorts_own_grid(cohort, tmp_path):
+    argv = [*REG, "--loss=lncc", f"--data={cohort}", f"--workdir={tmp_path / 'coarse'}"]
+    assert main([*argv, "--steps=2", "--spacing=16"]) == 0
+    assert main(["eval", f"--workdir={tmp_path / 'coarse'}", "--lambdas=0.5"]) == 0
+    summary = json.loads((tmp_path / "coarse" / "eval" / "test" / "summary.json").read_text())
+    fine = tmp_path / "fine"
+    start = ["--steps=1", f"--init-from={tmp_path / 'coarse'}"]
+    assert main([*argv[:-1], f"--workdir={fine}", *start, "--learning-rate=1e-9"]) == 0
+    assert main(["eval", f"--workdir={fine}", "--lambdas=0.5"]) == 0
+    same = json.loads((fine / "eval" / "test" / "summary.json").read_text())
+    none = summary["no_registration"]["dice_mean"]
+    assert none == same["no_registration"]["dice_mean"]  # labels of one grid in both
+
+
+def test_one_domain_twice_trains_and_one_compilation_serves_a_run(cohort, tmp_path, caplog):
+    argv = [*REG, "--loss=lncc", f"--data={cohort}", f"--workdir={tmp_path / 'run'}"]
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        assert main([*argv, "--steps=4", "--domains=T1w,T1w"]) == 0
+    compiled = [
+        r.message for r in caplog.records if "Finished XLA compilation of jit(step)" in r.message
+    ]
+    assert len(compiled) == 1
+
+
+def test_a_nan_stops_the_run_and_names_step_and_pair(cohort, tmp_path, monkeypatch, capsys):
+    from jaxreg.losses import objective
+
+    monkeypatch.setitem(objective.SIMILARITY_SCALE, "lncc", float("nan"))
+    argv = [*REG, "--loss=lncc", f"--data={cohort}", f"--workdir={tmp_path / 'run'}", "--steps=2"]
+    assert main(argv) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "step 0" in message and "fixed sub-" in message and "λ" in message
+
+
+def test_validation_writes_its_curve(cohort, tmp_path):
+    workdir = tmp_path / "run"
+    argv = ["train", "--stage=reg", "--loss=lncc", f"--data={cohort}", f"--workdir={workdir}"]
+    assert main([*argv, "--steps=2", "--validate-every=1"]) == 0
+    with (workdir / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert {"dice_none", "dice_0.5", "folds_percent_0.8"} <= set(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("0:1:0.5", [0, 0.5, 1]), ("0:1:0.3", [0, 0.3, 0.6, 0.9]), ("0.7,0.2", [0.2, 0.7])],
+)
+def test_lambdas_parse(text, values):
+    assert parse_lambdas(text) == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "0:1", "0:1:0", "0:1:-1", "0:2:0.5", "-0.1", "nan", "1:0:1"]
+)
+def test_lambdas_that_do_not_parse_are_refused(text, nce_mi, cohort, capsys):
+    argv = ["eval", f"--workdir={nce_mi}", f"--data={cohort}", f"--lambdas={text}"]
+    assert main(argv) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
