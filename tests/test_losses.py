@@ -1,0 +1,171 @@
+"""Each loss against an oracle that is not its own code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from jaxreg.losses import intensity, locations, mutual_information, patch_nce, smoothness
+from jaxreg.losses import objective as objectives
+
+SHAPE = (11, 9, 13)
+
+
+def _images(seed=0):
+    rng = np.random.default_rng(seed)
+    a, b = (ndimage.gaussian_filter(rng.uniform(size=SHAPE), 1) for _ in range(2))
+    mixed = 0.6 * (1 - a) + 0.4 * b
+    scale = [(x - x.min()) / (x.max() - x.min()) for x in (a, mixed)]
+    return [jnp.asarray(x[..., None], jnp.float32) for x in scale]
+
+
+def _mask():
+    return jnp.asarray(np.random.default_rng(5).uniform(size=SHAPE) < 0.7)
+
+
+def _parzen_mi(f, m, bins, sigma):
+    """MI by an explicit double sum in float64."""
+    centres = np.arange(bins) / (bins - 1)
+    k = [np.exp(-0.5 * ((x[:, None] - centres) / (sigma / (bins - 1))) ** 2) for x in (f, m)]
+    k = [x / x.sum(1, keepdims=True) for x in k]
+    joint = np.einsum("ni,nj->ij", *k) / len(f)
+    outer = np.outer(joint.sum(1), joint.sum(0))
+    keep = joint > 0
+    return float(np.sum(joint[keep] * np.log(joint[keep] / outer[keep])))
+
+
+def test_global_mi_is_the_parzen_sum_over_the_mask_and_symmetric():
+    f, m = _images()
+    mask = _mask()
+    key = jax.random.key(0)
+    got = jax.jit(lambda f, m: mutual_information.global_mi(key, f, m, mask, samples=0))(f, m)
+    inside = np.asarray(mask)
+    flat = [np.asarray(x, np.float64)[..., 0][inside] for x in (f, m)]
+    assert float(-got) == pytest.approx(_parzen_mi(*flat, 32, 0.5), abs=2e-4)  # float32 sums
+    swapped = mutual_information.global_mi(key, m, f, mask, samples=0)
+    assert float(swapped) == pytest.approx(float(got), abs=1e-5)
+
+
+def test_mi_of_identical_images_on_bin_centres_is_their_entropy_and_of_independent_ones_0():
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 8, size=20_000)
+    values = jnp.asarray(counts / 7, jnp.float32)
+    weight = jnp.ones(len(counts))
+    got = mutual_information.mutual_information(values, values, weight, bins=8, sigma=0.05)
+    p = np.bincount(counts, minlength=8) / len(counts)
+    assert float(got) == pytest.approx(-np.sum(p * np.log(p)), abs=1e-3)
+    other = jnp.asarray(rng.integers(0, 8, size=20_000) / 7, jnp.float32)
+    apart = mutual_information.mutual_information(values, other, weight, bins=8, sigma=0.05)
+    assert float(apart) < 5e-3  # bias of a histogram: (8 - 1)^2 / (2 n)
+
+
+def test_sampled_mi_is_near_the_whole():
+    f, m = _images()
+    mask = _mask()
+    whole = mutual_information.global_mi(jax.random.key(0), f, m, mask, samples=0)
+    drawn = mutual_information.global_mi(jax.random.key(1), f, m, mask, samples=20_000)
+    assert float(drawn) == pytest.approx(float(whole), abs=0.03)
+
+
+def test_lncc_is_that_of_scipys_uniform_filter():
+    f, m = _images()
+    mask = _mask()
+
+    def mean(x):
+        ones = ndimage.uniform_filter(np.ones(SHAPE), 7, mode="constant")
+        return ndimage.uniform_filter(x, 7, mode="constant") / ones
+
+    a, b = (np.asarray(x, np.float64)[..., 0] for x in (f, m))
+    covariance = mean(a * b) - mean(a) * mean(b)
+    product = (mean(a * a) - mean(a) ** 2) * (mean(b * b) - mean(b) ** 2)
+    wanted = 1 - np.mean((covariance**2 / (product + 1e-5))[np.asarray(mask)])
+    assert float(jax.jit(intensity.lncc)(f, m, mask)) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_lncc_needs_no_common_contrast():
+    f = _images()[0]
+    everywhere = jnp.ones(SHAPE, bool)
+    inverted = intensity.lncc(f, 1 - f, everywhere, epsilon=1e-12)
+    assert float(inverted) == pytest.approx(0, abs=2e-3)  # float32 variances
+
+
+def test_nce_of_equal_features_is_log_n_and_of_orthonormal_ones_the_closed_form():
+    n, tau = 8, 0.07
+    cell = jnp.stack([jnp.arange(n)] * 3, -1)
+    equal = jnp.broadcast_to(jnp.eye(n)[:1], (n, n))
+    assert float(patch_nce.patch_nce(equal, equal, cell)) == pytest.approx(np.log(n), abs=1e-5)
+    got = patch_nce.patch_nce(jnp.eye(n), jnp.eye(n), cell, temperature=tau)
+    wanted = np.log1p((n - 1) * np.exp(-1 / tau))
+    assert float(got) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_locations_of_one_cell_are_not_negatives_of_each_other():
+    cell = jnp.array([[0, 0, 0], [0, 0, 0], [1, 0, 0]])
+    equal = jnp.ones((3, 1))
+    # The first two see themselves and the third; the third sees all three.
+    wanted = (2 * np.log(2) + np.log(3)) / 3
+    assert float(patch_nce.patch_nce(equal, equal, cell)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_regularisers_by_hand_and_a_constant_velocity_costs_at_the_border():
+    velocity = jnp.zeros((2, 3, 4, 3)).at[..., 0].set(2.0)
+    assert float(smoothness.l2(velocity)) == pytest.approx(4.0)
+    faces = 2 * (3 * 4 + 2 * 4 + 2 * 3)
+    assert float(smoothness.diffusion(velocity)) == pytest.approx(faces * 4 / 24)
+
+
+def test_drawn_voxels_lie_in_the_mask_and_cover_it_evenly():
+    mask = np.asarray(_mask())
+    voxels = np.asarray(locations.draw_voxels(jax.random.key(0), jnp.asarray(mask), 50_000))
+    assert mask[tuple(voxels.T)].all()
+    counts = np.zeros(SHAPE)
+    np.add.at(counts, tuple(voxels.T), 1)
+    expected = 50_000 / mask.sum()
+    assert abs(counts[mask] - expected).max() < 6 * np.sqrt(expected)
+
+
+def test_one_voxel_and_no_voxel_can_be_drawn_from():
+    one = jnp.zeros(SHAPE, bool).at[3, 4, 5].set(True)
+    voxels = locations.draw_voxels(jax.random.key(0), one, 7)
+    assert (np.asarray(voxels) == [3, 4, 5]).all()
+    empty = locations.draw_voxels(jax.random.key(0), jnp.zeros(SHAPE, bool), 7)
+    assert ((np.asarray(empty) >= 0) & (np.asarray(empty) < SHAPE)).all()
+
+
+@pytest.mark.parametrize("loss", ["mi", "lncc", "l1", "mse"])
+@pytest.mark.parametrize("mask", ["one", "empty", "full"])
+def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
+    masks = {"full": jnp.ones(SHAPE, bool), "empty": jnp.zeros(SHAPE, bool)}
+    masks["one"] = masks["empty"].at[5, 5, 5].set(True)
+
+    def value(moved):
+        fixed = jnp.full((*SHAPE, 1), 0.5)
+        if loss == "mi":
+            return mutual_information.global_mi(
+                jax.random.key(0), fixed, moved, masks[mask], samples=100
+            )
+        return getattr(intensity, loss)(fixed, moved, masks[mask])
+
+    total, gradient = jax.jit(jax.value_and_grad(value))(jnp.full((*SHAPE, 1), 0.25))
+    assert np.isfinite(total) and np.isfinite(gradient).all()
+
+
+def test_every_loss_has_its_scale_and_the_papers_are_1():
+    assert set(objectives.SIMILARITY_SCALE) == set(objectives.LOSSES)
+    assert objectives.SIMILARITY_SCALE["nce_mi"] == objectives.SIMILARITY_SCALE["mi"] == 1
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_lambda_weighs_smoothness_against_similarity(lam):
+    f, m = _images()
+    pair = objectives.Pair(f, m, _mask(), _mask())
+    config = objectives.ObjectiveConfig(loss="lncc")
+    similarity = objectives.make_similarity(config, ("T1w", "T2w"))
+    velocity = 0.1 * jax.random.normal(jax.random.key(1), (6, 5, 7, 3))
+    total, terms = objectives.objective(
+        jax.random.key(0), pair, velocity, jnp.float32(lam), similarity, config
+    )
+    wanted = (1 - lam) * 8 * terms["similarity"] + lam * terms["roughness"]
+    assert float(total) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(terms["roughness"]) == pytest.approx(float(smoothness.diffusion(velocity)))

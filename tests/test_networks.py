@@ -1,0 +1,96 @@
+"""The convolution's two arrangements, folding, conditioning, and shapes for any size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxreg.networks import layers
+from jaxreg.networks.autoencoder import Autoencoder, Encoder
+from jaxreg.networks.velocity_unet import VelocityUNet
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 5), (8, 3), (16, 4)])
+def test_slices_give_the_plain_convolution_and_its_gradients(stride, inputs, outputs):
+    a, b = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(a, (2, 7, 8, 5, inputs))
+    kernel = jax.random.normal(b, (3, 3, 3, inputs, outputs))
+    results = []
+    for function in (layers._convolve_slices, layers._convolve_plain):
+
+        def loss(x, kernel, function=function):
+            y = function(x, kernel, stride)
+            return jnp.sum(jnp.sin(y)), y
+
+        (_, y), grads = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
+        results.append((y, *grads))
+    for got, wanted in zip(*results, strict=True):
+        scale = float(jnp.abs(wanted).max())
+        np.testing.assert_allclose(got, wanted, atol=1e-4 * scale)  # the order of the sums differs
+
+
+def test_unfold_undoes_fold_and_a_folded_voxel_holds_two_along_each_axis():
+    x = jnp.arange(2 * 4 * 6 * 2 * 3, dtype=jnp.float32).reshape(2, 4, 6, 2, 3)
+    folded = layers.fold(x)
+    np.testing.assert_array_equal(layers.unfold(folded), x)
+    block = x[0, 2:4, 4:6, 0:2].reshape(-1)
+    np.testing.assert_array_equal(folded[0, 1, 2, 0], block)
+
+
+@pytest.mark.parametrize("stem", ["fold", "conv"])
+@pytest.mark.parametrize("size", [(16, 16, 16), (17, 20, 11)])
+def test_velocity_has_half_the_voxels_and_starts_near_zero(stem, size):
+    image = jax.random.uniform(jax.random.key(0), (1, *size, 1))
+    network = VelocityUNet(stem=stem)
+    params = network.init(jax.random.key(1), image, image, jnp.zeros(1))
+    velocity = jax.jit(network.apply)(params, image, image, jnp.full(1, 0.3))
+    assert velocity.shape == (1, *(-(-n // 2) for n in size), 3)
+    assert 0 < float(jnp.abs(velocity).max()) < 0.05
+
+
+def test_untrained_conditional_norm_is_instance_norm_and_gamma_adds_to_one():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 5, 3, 2)) * 3 + 1
+    context = jax.random.normal(jax.random.key(1), (2, 6))
+    norm = layers.ConditionalNorm()
+    params = norm.init(jax.random.key(2), x, context)
+    plain = layers.instance_norm(x)
+    np.testing.assert_allclose(norm.apply(params, x, context), plain, atol=1e-6)
+    bias = jnp.array([0.5, -0.2, 3.0, 4.0])  # γ of two channels, then β
+    params["params"]["heads"]["bias"] = bias
+    wanted = (1 + bias[:2])[None, None, None, None] * plain + bias[2:][None, None, None, None]
+    np.testing.assert_allclose(norm.apply(params, x, context), wanted, atol=1e-5)
+
+
+def test_instance_norm_has_mean_0_and_variance_1_and_survives_a_constant():
+    x = jax.random.normal(jax.random.key(0), (1, 6, 5, 4, 2)) * 7 + 3
+    y = layers.instance_norm(x)
+    np.testing.assert_allclose(jnp.mean(y, (1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(jnp.var(y, (1, 2, 3)), 1, atol=1e-4)
+    gradient = jax.grad(lambda x: jnp.sum(layers.instance_norm(x)))(jnp.ones_like(x))
+    assert np.isfinite(gradient).all()
+
+
+def test_lambda_changes_the_velocity_once_the_heads_are_not_zero():
+    image = jax.random.uniform(jax.random.key(0), (1, 16, 16, 16, 1))
+    network = VelocityUNet()
+    params = network.init(jax.random.key(1), image, image, jnp.zeros(1))
+    low, high = (network.apply(params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
+    np.testing.assert_array_equal(low, high)
+    heads = params["params"]["decode0b"]["norm"]["heads"]
+    heads["kernel"] = jax.random.normal(jax.random.key(2), heads["kernel"].shape)
+    low, high = (network.apply(params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
+    assert not np.allclose(low, high)
+
+
+@pytest.mark.parametrize(("stem", "strides"), [("fold", (2, 4, 8)), ("conv", (1, 2, 4))])
+def test_encoder_maps_have_their_strides_and_the_autoencoder_its_input_shape(stem, strides):
+    image = jax.random.uniform(jax.random.key(0), (1, 11, 16, 9, 1))
+    encoder, autoencoder = Encoder(stem), Autoencoder(stem)
+    assert encoder.strides == strides
+    maps = encoder.apply(encoder.init(jax.random.key(1), image), image)
+    for stride, features in zip(strides, maps, strict=True):
+        padded = [-(-n // strides[-1]) * strides[-1] for n in image.shape[1:4]]
+        assert list(features.shape[1:4]) == [n // stride for n in padded]
+    params = autoencoder.init(jax.random.key(2), image)
+    assert autoencoder.apply(params, image).shape == image.shape
