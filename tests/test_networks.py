@@ -1,5 +1,7 @@
 """The convolution's two arrangements, folding, conditioning, and shapes for any size."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,11 @@ import pytest
 from jaxreg.networks import layers
 from jaxreg.networks.autoencoder import Autoencoder, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet
+
+
+def _apply(module, params, *inputs) -> Any:
+    """A module's answer, without Flax's type for mutable collections."""
+    return module.apply(params, *inputs)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -43,7 +50,7 @@ def test_unfold_undoes_fold_and_a_folded_voxel_holds_two_along_each_axis():
 def test_velocity_has_half_the_voxels_and_starts_near_zero(stem, size):
     image = jax.random.uniform(jax.random.key(0), (1, *size, 1))
     network = VelocityUNet(stem=stem)
-    params = network.init(jax.random.key(1), image, image, jnp.zeros(1))
+    params: Any = network.init(jax.random.key(1), image, image, jnp.zeros(1))
     velocity = jax.jit(network.apply)(params, image, image, jnp.full(1, 0.3))
     assert velocity.shape == (1, *(-(-n // 2) for n in size), 3)
     assert 0 < float(jnp.abs(velocity).max()) < 0.05
@@ -53,13 +60,13 @@ def test_untrained_conditional_norm_is_instance_norm_and_gamma_adds_to_one():
     x = jax.random.normal(jax.random.key(0), (2, 4, 5, 3, 2)) * 3 + 1
     context = jax.random.normal(jax.random.key(1), (2, 6))
     norm = layers.ConditionalNorm()
-    params = norm.init(jax.random.key(2), x, context)
+    params: Any = norm.init(jax.random.key(2), x, context)
     plain = layers.instance_norm(x)
-    np.testing.assert_allclose(norm.apply(params, x, context), plain, atol=1e-6)
+    np.testing.assert_allclose(_apply(norm, params, x, context), plain, atol=1e-6)
     bias = jnp.array([0.5, -0.2, 3.0, 4.0])  # γ of two channels, then β
     params["params"]["heads"]["bias"] = bias
     wanted = (1 + bias[:2])[None, None, None, None] * plain + bias[2:][None, None, None, None]
-    np.testing.assert_allclose(norm.apply(params, x, context), wanted, atol=1e-5)
+    np.testing.assert_allclose(_apply(norm, params, x, context), wanted, atol=1e-5)
 
 
 def test_instance_norm_has_mean_0_and_variance_1_and_survives_a_constant():
@@ -74,12 +81,12 @@ def test_instance_norm_has_mean_0_and_variance_1_and_survives_a_constant():
 def test_lambda_changes_the_velocity_once_the_heads_are_not_zero():
     image = jax.random.uniform(jax.random.key(0), (1, 16, 16, 16, 1))
     network = VelocityUNet()
-    params = network.init(jax.random.key(1), image, image, jnp.zeros(1))
-    low, high = (network.apply(params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
+    params: Any = network.init(jax.random.key(1), image, image, jnp.zeros(1))
+    low, high = (_apply(network, params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
     np.testing.assert_array_equal(low, high)
     heads = params["params"]["decode0b"]["norm"]["heads"]
     heads["kernel"] = jax.random.normal(jax.random.key(2), heads["kernel"].shape)
-    low, high = (network.apply(params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
+    low, high = (_apply(network, params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
     assert not np.allclose(low, high)
 
 
@@ -88,9 +95,9 @@ def test_encoder_maps_have_their_strides_and_the_autoencoder_its_input_shape(ste
     image = jax.random.uniform(jax.random.key(0), (1, 11, 16, 9, 1))
     encoder, autoencoder = Encoder(stem), Autoencoder(stem)
     assert encoder.strides == strides
-    maps = encoder.apply(encoder.init(jax.random.key(1), image), image)
+    maps = _apply(encoder, encoder.init(jax.random.key(1), image), image)
     for stride, features in zip(strides, maps, strict=True):
         padded = [-(-n // strides[-1]) * strides[-1] for n in image.shape[1:4]]
         assert list(features.shape[1:4]) == [n // stride for n in padded]
     params = autoencoder.init(jax.random.key(2), image)
-    assert autoencoder.apply(params, image).shape == image.shape
+    assert _apply(autoencoder, params, image).shape == image.shape

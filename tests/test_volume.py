@@ -1,0 +1,345 @@
+"""Volumes: orientation, round trips, resampling, intensities, and files that are not what they say.
+
+Oracles: affines composed by hand, SimpleITK for physical points, block means.
+"""
+
+import itertools
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel.nifti1 import Nifti1Image
+
+from jaxreg.data import volume
+from jaxreg.data.volume import Volume
+from jaxreg.errors import InputError
+
+SHAPE = (4, 5, 6)
+ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), *[(False, True)] * 3))
+
+
+def oblique_affine(spacing_mm=(2.0, 1.5, 3.0)):
+    """Nearest to RAS, turned by 15 and 10 degrees; shift and voxel sizes differ along the axes."""
+    (a, b), (c, s) = np.deg2rad([15, 10]), (np.cos, np.sin)
+    about_z = np.array([[c(a), -s(a), 0], [s(a), c(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, c(b), -s(b)], [0, s(b), c(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag(spacing_mm)
+    affine[:3, 3] = -31.0, 12.5, 7.25
+    return affine
+
+
+def random_volume(shape=SHAPE, spacing_mm=(2.0, 1.5, 3.0), seed=0):
+    array = np.random.default_rng(seed).random(shape).astype(np.float32)
+    return Volume(array, oblique_affine(spacing_mm))
+
+
+def saved(path, array, affine=None, **kwargs):
+    image = Nifti1Image(array, oblique_affine() if affine is None else affine, **kwargs)
+    nib.save(image, path)  # pyright: ignore[reportPrivateImportUsage]
+    return path
+
+
+def grid_corner(value):
+    return value.affine @ [-0.5, -0.5, -0.5, 1]
+
+
+@pytest.mark.parametrize(("axes", "x", "y", "z"), ORIENTATIONS)
+def test_any_orientation_reads_to_ras_with_a_marked_voxel_in_place(tmp_path, axes, x, y, z):
+    wanted = random_volume()
+    wanted.array[1, 3, 2] = 9
+    stored_to_ras, flips = np.zeros((4, 4)), (x, y, z)
+    stored_to_ras[3, 3] = 1
+    for k, (axis, flipped) in enumerate(zip(axes, flips, strict=True)):
+        stored_to_ras[axis, k] = -1 if flipped else 1
+        stored_to_ras[axis, 3] = SHAPE[axis] - 1 if flipped else 0
+    stored = wanted.array.transpose(axes)
+    stored = stored[tuple(slice(None, None, -1 if f else 1) for f in flips)]
+    affine = wanted.affine @ stored_to_ras
+
+    got = volume.read(saved(tmp_path / "v.nii.gz", stored, affine))
+
+    np.testing.assert_array_equal(got.array, wanted.array)
+    np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-5)  # float32 in the header
+    marked = np.argwhere(got.array == 9)[0]
+    before = affine @ [*np.argwhere(stored == 9)[0], 1]
+    np.testing.assert_allclose(got.affine @ [*marked, 1], before, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_write_then_read_is_the_identity(tmp_path, name, dtype):
+    array = np.arange(120).reshape(SHAPE).astype(dtype)
+    volume.write(tmp_path / name, Volume(array, oblique_affine()))
+    got = volume.read(tmp_path / name)
+    np.testing.assert_array_equal(got.array, array)
+    assert got.array.dtype == dtype
+    np.testing.assert_allclose(got.affine, oblique_affine(), atol=1e-5)  # float32 in the header
+    np.testing.assert_allclose(got.spacing_mm, (2.0, 1.5, 3.0), rtol=1e-6)
+
+
+def test_the_same_volume_is_written_as_the_same_bytes(tmp_path):
+    for name in ("one.nii.gz", "other.nii.gz"):
+        volume.write(tmp_path / name, random_volume())
+    assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "other.nii.gz").read_bytes()
+
+
+def test_header_scaling_is_applied(tmp_path):
+    image = Nifti1Image(np.arange(120).reshape(SHAPE).astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(0.5, 3)
+    data = bytearray(image.to_bytes())
+    data[112:120] = np.array([0.5, 3], "<f4").tobytes()  # scl_slope, scl_inter
+    (tmp_path / "v.nii").write_bytes(data)
+    got = volume.read_image(tmp_path / "v.nii").array
+    np.testing.assert_allclose(got, np.arange(120).reshape(SHAPE) * 0.5 + 3)
+
+
+def test_mgz_reads_like_nifti(tmp_path):
+    wanted = random_volume()
+    image = nib.MGHImage(wanted.array, wanted.affine)  # pyright: ignore[reportPrivateImportUsage]
+    nib.save(image, tmp_path / "v.mgz")  # pyright: ignore[reportPrivateImportUsage]
+    got = volume.read(tmp_path / "v.mgz")
+    np.testing.assert_array_equal(got.array, wanted.array)
+    np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-4)
+
+
+def test_simpleitk_sees_the_same_values_at_the_same_points(tmp_path):
+    value = random_volume()
+    volume.write(tmp_path / "v.nii.gz", value)
+    image = sitk.ReadImage(str(tmp_path / "v.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), value.array)
+    np.testing.assert_allclose(image.GetSpacing(), value.spacing_mm, rtol=1e-6)
+    for index in [(0, 0, 0), (3, 0, 5), (1, 4, 2)]:
+        lps = np.asarray(image.TransformIndexToPhysicalPoint(index))
+        ras = (value.affine @ [*index, 1])[:3]
+        np.testing.assert_allclose(lps * [-1, -1, 1], ras, atol=1e-4)  # float32 in the header
+
+
+def test_resampling_2_to_4_mm_is_the_block_mean():
+    value = random_volume((8, 6, 4), (2.0, 2.0, 2.0))
+    got = volume.resample(value, 4.0)
+    blocks = value.array.reshape(4, 2, 3, 2, 2, 2).mean(axis=(1, 3, 5))
+    np.testing.assert_allclose(got.array, blocks, rtol=1e-5)
+    assert got.array.dtype == np.float32
+
+
+@pytest.mark.parametrize("spacing_mm", [1.0, 2.5, 4.0])
+@pytest.mark.parametrize("labels", [False, True])
+def test_resampling_keeps_the_grid_corner_and_the_field_of_view(spacing_mm, labels):
+    value = random_volume((9, 7, 5))
+    got = volume.resample(value, spacing_mm, labels=labels)
+    assert (got.array.shape, got.spacing_mm) == (
+        volume.coarser_grid(value, spacing_mm)[0],
+        pytest.approx((spacing_mm,) * 3),
+    )
+    np.testing.assert_allclose(grid_corner(got), grid_corner(value), atol=1e-9)
+    extent = np.multiply(value.array.shape, value.spacing_mm)
+    covered = np.multiply(got.array.shape, spacing_mm)
+    assert (covered >= extent - 1e-6).all() and (covered < extent + spacing_mm).all()
+
+
+def test_uneven_sizes_average_what_the_last_voxel_covers():
+    value = random_volume((5, 4, 3), (2.0, 2.0, 2.0))
+    got = volume.resample(value, 4.0).array
+    assert got.shape == (3, 2, 2)
+    np.testing.assert_allclose(got[2, 1, 1], value.array[4:, 2:, 2:].mean(), rtol=1e-5)
+    np.testing.assert_allclose(got[0, 0, 1], value.array[:2, :2, 2:].mean(), rtol=1e-5)
+
+
+def test_resampling_at_the_own_spacing_is_the_identity():
+    value = random_volume(spacing_mm=(2.0, 2.0, 2.0))
+    got = volume.resample(value, 2.0)
+    np.testing.assert_allclose(got.array, value.array, rtol=1e-6)
+    np.testing.assert_allclose(got.affine, value.affine, atol=1e-12)
+
+
+@pytest.mark.parametrize("spacing_mm", [1.0, 3.0, 4.0])
+def test_labels_take_the_nearest_voxel_and_invent_none(spacing_mm):
+    array = np.random.default_rng(1).integers(0, 50, (7, 6, 5)).astype(np.int32)
+    value = Volume(array, oblique_affine((2.0, 2.0, 2.0)))
+    got = volume.resample(value, spacing_mm, labels=True)
+    assert got.array.dtype == np.int32
+    to_old = np.linalg.inv(value.affine) @ got.affine
+    for index in np.ndindex(got.array.shape):
+        at = np.clip((to_old @ [*index, 1])[:3], 0, np.array(array.shape) - 1)
+        nearest = {tuple(np.rint(at + e).astype(int)) for e in (-1e-6, 1e-6)}  # ties: either
+        assert got.array[index] in {array[n] for n in itertools.product(*zip(*nearest, strict=True))}
+
+
+def test_up_sampling_is_linear_between_the_centres():
+    value = Volume(np.zeros((5, 6, 4), np.float32), oblique_affine((4.0, 4.0, 4.0)))
+    ramp = np.indices(value.array.shape).astype(np.float32)
+    value = value._replace(array=2 * ramp[0] - ramp[1] + 0.5 * ramp[2])
+    got = volume.resample(value, 2.0)
+    at = (np.indices(got.array.shape) + 0.5) / 2 - 0.5
+    at = np.stack([np.clip(a, 0, n - 1) for a, n in zip(at, value.array.shape, strict=True)])
+    np.testing.assert_allclose(got.array, 2 * at[0] - at[1] + 0.5 * at[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, -300, 1000])
+def test_normalized_intensities_lie_in_0_1_with_background_0(shift):
+    rng = np.random.default_rng(2)
+    image = (rng.gamma(3, 100, (12, 12, 12)) + shift).astype(np.float32)
+    mask = rng.random(image.shape) < 0.6
+    got = volume.normalize(image, mask)
+    assert got.dtype == np.float32 and got.min() == 0 and got.max() == 1
+    assert not got[~mask].any()
+    low, high = np.percentile(image[mask], (0.1, 99.5))
+    wanted = np.clip((image - min(low, 0)) / (high - min(low, 0)), 0, 1)
+    np.testing.assert_allclose(got[mask], wanted[mask], atol=1e-6)
+
+
+def test_normalize_ignores_what_lies_outside_the_mask():
+    image = np.random.default_rng(3).random((8, 8, 8)).astype(np.float32)
+    mask = np.zeros(image.shape, bool)
+    mask[2:6, 2:6, 2:6] = True
+    outlier = np.where(mask, image, 1e6).astype(np.float32)
+    np.testing.assert_array_equal(volume.normalize(outlier, mask), volume.normalize(image, mask))
+
+
+def test_normalize_is_invariant_to_gain_and_robust_to_one_bright_voxel():
+    image = np.random.default_rng(4).random((10, 10, 10)).astype(np.float32)
+    mask = np.ones(image.shape, bool)
+    wanted = volume.normalize(image, mask)
+    np.testing.assert_allclose(volume.normalize(image * 700, mask), wanted, atol=1e-6)
+    image[5, 5, 5] = 1e4
+    assert np.abs(volume.normalize(image, mask) - wanted)[image < 1].max() < 0.01
+
+
+def test_an_empty_mask_gives_zeros():
+    image = np.ones((3, 3, 3), np.float32)
+    assert not volume.normalize(image, np.zeros(image.shape, bool)).any()
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(255, np.uint8), (256, np.uint16)])
+def test_labels_are_written_in_the_smallest_type(largest, dtype):
+    got = volume.label_volume(np.full((2, 2, 2), largest, np.int32))
+    assert got.dtype == dtype and (got == largest).all()
+
+
+def refuses(path, *, read=volume.read_image, match=""):
+    with pytest.raises(InputError, match=match) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["absent.nii.gz", "absent.mgz", "folder/absent.nii"])
+def test_a_missing_file_is_refused(tmp_path, name):
+    refuses(tmp_path / name, match="no such file")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "v.nii.gz").mkdir()
+    refuses(tmp_path / "v.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["v.nii.gz", "v.nii", "v.mgz", "v.txt"])
+def test_an_empty_file_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    refuses(tmp_path / name)
+
+
+@pytest.mark.parametrize("kept", [1, 8, 20, 100, 0.3, 0.6, 0.9, -9, -1])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz"])
+def test_a_truncated_file_is_refused(tmp_path, kept, suffix):
+    value = random_volume((10, 10, 10))
+    path = tmp_path / f"v{suffix}"
+    if suffix == ".mgz":
+        image = nib.MGHImage(value.array, value.affine)  # pyright: ignore[reportPrivateImportUsage]
+        nib.save(image, path)  # pyright: ignore[reportPrivateImportUsage]
+    else:
+        volume.write(path, value)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if 0 < kept < 1 else int(kept)])
+    refuses(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["v.nii.gz", "v.nii", "v.mgz"])
+def test_random_bytes_are_refused(tmp_path, name, seed):
+    (tmp_path / name).write_bytes(np.random.default_rng(seed).bytes(2000))
+    refuses(tmp_path / name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_header_is_refused_or_read_but_never_a_traceback(tmp_path, seed, capfd):
+    rng = np.random.default_rng(seed)
+    intact = Nifti1Image(random_volume().array, oblique_affine()).to_bytes()
+    for _ in range(100):
+        data = bytearray(intact)
+        for place in rng.integers(0, 348, 6):
+            data[place] = rng.integers(256)
+        (tmp_path / "v.nii").write_bytes(data)
+        with np.errstate(all="ignore"):
+            try:
+                volume.read_image(tmp_path / "v.nii")
+            except InputError as error:
+                assert str(tmp_path / "v.nii") in str(error)
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 1), (4, 5), (4, 5, 6, 1, 3)])
+def test_a_volume_that_is_not_3d_is_refused(tmp_path, shape):
+    array = np.random.default_rng(0).random(shape).astype(np.float32)
+    refuses(saved(tmp_path / "v.nii.gz", array), match="3-D")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_voxel_that_is_not_finite_is_refused(tmp_path, value):
+    array = random_volume().array
+    array[1, 2, 3] = value
+    refuses(saved(tmp_path / "v.nii.gz", array), match="finite")
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_a_constant_image_is_refused(tmp_path, value):
+    refuses(saved(tmp_path / "v.nii.gz", np.full(SHAPE, value, np.int16)), match="constant")
+
+
+@pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], "complex64"])
+def test_colours_and_complex_numbers_are_refused(tmp_path, dtype):
+    array = np.zeros(SHAPE, dtype)
+    path = saved(tmp_path / "v.nii.gz", array)
+    refuses(path)
+    refuses(path, read=volume.read_labels)
+
+
+def test_whole_labels_in_any_type_are_read_as_int32(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 2000, SHAPE)
+    for dtype in (np.float32, np.float64, np.int16, np.uint16):
+        got = volume.read_labels(saved(tmp_path / "v.nii.gz", labels.astype(dtype))).array
+        np.testing.assert_array_equal(got, labels)
+        assert got.dtype == np.int32
+
+
+def test_labels_that_are_not_whole_are_refused(tmp_path):
+    array = np.zeros(SHAPE, np.float32)
+    array[2, 2, 2] = 1.5
+    path = saved(tmp_path / "v.nii.gz", array)
+    refuses(path, read=volume.read_labels, match=r"1\.5")
+
+
+@pytest.mark.parametrize("value", [np.float64(1e12), np.uint32(2**31 + 5)])
+def test_labels_beyond_int32_are_refused(tmp_path, value):
+    array = np.full(SHAPE, value)
+    refuses(saved(tmp_path / "v.nii.gz", array), read=volume.read_labels)
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_singular_affine_is_refused(tmp_path, column):
+    data = bytearray(Nifti1Image(random_volume().array, oblique_affine()).to_bytes())
+    rows = np.frombuffer(bytes(data[280:328]), "<f4").reshape(3, 4).copy()
+    rows[:, column] = 0
+    data[280:328] = rows.tobytes()  # srow_x, srow_y, srow_z
+    (tmp_path / "v.nii").write_bytes(data)
+    refuses(tmp_path / "v.nii", match="affine")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_read_permission_is_refused(tmp_path):
+    path = saved(tmp_path / "v.nii.gz", random_volume().array)
+    path.chmod(0)
+    refuses(path)
