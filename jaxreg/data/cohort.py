@@ -68,7 +68,8 @@ def read_cohort(folder: Path | str) -> Cohort:
     """The tables of a prepared cohort.
 
     Raises:
-        InputError: no such folder or table, a missing column, an unknown split, a bad identifier.
+        InputError: no such folder or table, a missing column, an unknown split, a bad or repeated
+            identifier.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -81,6 +82,8 @@ def read_cohort(folder: Path | str) -> Cohort:
             raise InputError(f"{table}: {name}: expected split {'|'.join(SPLITS)}, got {split!r}.")
         if not name or Path(name).name != name or name in (".", ".."):
             raise InputError(f"{table}: expected a plain participant_id, got {name!r}.")
+        if name in participants:
+            raise InputError(f"{table}: expected each participant once, got {name} again.")
         participants[name] = split
     if not participants:
         raise InputError(f"{table}: expected at least one participant, got none.")
@@ -130,7 +133,8 @@ class Volumes:
         """Read and check `needed`: (participant, domain) or (participant, "dseg").
 
         Raises:
-            InputError: a volume cannot be read, is constant, or lies on another grid.
+            InputError: a volume cannot be read, is constant, lies on another grid, or a mask is
+                empty.
         """
         self.cohort = cohort
         self.target_mm = spacing_mm
@@ -180,10 +184,14 @@ class Volumes:
         if kind == "dseg":
             return self._fit(path, volume.read_labels(path), labels=True).array
         image = volume.read_image(path)
+        self._check_grid(path, image)
         mask_path = self.cohort.file(participant, "mask")
         if mask_path.is_file():
-            mask = volume.Volume(volume.read_labels(mask_path).array != 0, image.affine)
-            self._check_grid(mask_path, volume.read(mask_path))
+            labels = volume.read_labels(mask_path)
+            self._check_grid(mask_path, labels)
+            if not labels.array.any():
+                raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
+            mask = volume.Volume(labels.array != 0, image.affine)
         else:
             mask = volume.Volume(image.array != 0, image.affine)
         image = volume.Volume(volume.normalize(image.array, mask.array), image.affine)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from nibabel.filebasedimages import ImageFileError
 from nibabel.funcs import as_closest_canonical
 from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.errors import InputError
 
@@ -36,14 +37,18 @@ def read(path: Path | str) -> Volume:
     """The 3-D volume in a file, RAS+; intensities are scaled as the header says.
 
     Raises:
-        InputError: no such file, unreadable or truncated, not 3-D, an unusable affine, or NaN.
+        InputError: no such file, unreadable or truncated, not 3-D, an unusable affine, NaN, or
+            voxels that are not real numbers.
     """
     image = _load(path)
     try:
         image = as_closest_canonical(image)
         array = np.asarray(image.dataobj)
+        _check_gzip(path)
     except _UNREADABLE as error:
         raise InputError(f"{path}: truncated or damaged ({_first_line(error)}).") from error
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected a number in each voxel, got {array.dtype}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int(np.size(array) - np.isfinite(array).sum())
         raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels.")
@@ -55,7 +60,11 @@ def read_image(path: Path | str) -> Volume:
     array, affine = read(path)
     if array.min() == array.max():
         raise InputError(f"{path}: expected an image, got the constant {array.flat[0]}.")
-    return Volume(array.astype(np.float32), affine)
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise InputError(f"{path}: expected values in the range of float32, got {array.max():g}.")
+    return Volume(single, affine)
 
 
 def read_labels(path: Path | str) -> Volume:
@@ -65,6 +74,8 @@ def read_labels(path: Path | str) -> Volume:
     if array.dtype.kind == "f" and not np.array_equal(whole, array):
         worst = array.flat[int(np.argmax(np.abs(whole - array)))]
         raise InputError(f"{path}: expected integer labels, got values such as {worst:g}.")
+    if max(abs(float(whole.min())), abs(float(whole.max()))) > np.iinfo(np.int32).max:
+        raise InputError(f"{path}: expected labels in the range of int32, got {whole.max():g}.")
     return Volume(whole.astype(np.int32), affine)
 
 
@@ -148,7 +159,16 @@ def label_volume(array: Int[np.ndarray, "x y z"]) -> np.ndarray:
     return array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
 
 
-_UNREADABLE = (ImageFileError, OSError, EOFError, zlib.error, ValueError)
+_UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def _load(path: Path | str) -> Any:
@@ -159,11 +179,21 @@ def _load(path: Path | str) -> Any:
         image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
     except _UNREADABLE as error:
         raise InputError(f"{path}: not readable as NIfTI or MGZ ({_first_line(error)}).") from error
-    if len(image.shape) != 3:
+    if len(image.shape) != 3 or 0 in image.shape:
         raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: expected an invertible affine, got {image.affine.tolist()}.")
     return image
+
+
+def _check_gzip(path: Path | str) -> None:
+    """Read a gzip file to its checksum, which nibabel does not; anything else passes."""
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    if compressed:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
 
 
 def _first_line(error: BaseException) -> str:
