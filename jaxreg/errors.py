@@ -1,8 +1,11 @@
 """The one exception for what a user can put right: files, cohorts, configurations, flags."""
 
 
-class InputError(ValueError):
-    """What enters jaxreg is not what it must be; scripts print it in a line and exit 2."""
+class InputError(Exception):
+    """What enters jaxreg is not what it must be; scripts print it in a line and exit 2.
+
+    No ValueError: the parser of the flags would catch it and print it in its own form.
+    """
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Cohorts: tables, what is refused and how it is named, volumes on one grid, pairs, fingerprints."""
+"""Cohorts: tables, refusals by name, volumes on one grid, pairs, fingerprints."""
 
 import shutil
 

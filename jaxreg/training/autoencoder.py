@@ -50,6 +50,7 @@ def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
             "data_sha256": fingerprint(cohort, train),
             "spacing_mm": list(volumes.spacing_mm),
         },
+        defaults=identity(AutoencoderConfig()),
         params=params,
         frozen={},
         loss=loss,

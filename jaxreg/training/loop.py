@@ -44,6 +44,7 @@ class Task:
         stage: `ae` or `reg`.
         config: the whole configuration, as JSON values.
         identity: what must agree for a run to be continued.
+        defaults: what a stored identity means where it is silent, as runs of older versions are.
         params: initial trainable parameters.
         frozen: parameters that no step changes; saved beside the others.
         loss: (params, frozen, sample, key) → (loss, terms) of one sample.
@@ -56,6 +57,7 @@ class Task:
     stage: str
     config: dict[str, Any]
     identity: dict[str, Any]
+    defaults: dict[str, Any]
     params: Any
     frozen: Any
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
@@ -184,7 +186,8 @@ def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
     if meta.stage != task.stage:
         raise InputError(f"{workdir}: holds a run of --stage={meta.stage}, not {task.stage}.")
     for name in sorted(set(meta.identity) | set(task.identity)):
-        stored, asked = meta.identity.get(name), task.identity.get(name)
+        stored = meta.identity.get(name, task.defaults.get(name))
+        asked = task.identity.get(name)
         if stored != asked:
             flag = "--" + name.replace("_", "-")
             raise InputError(

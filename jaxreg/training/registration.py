@@ -59,6 +59,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         stage="reg",
         config=as_json(config),
         identity={**identity(config), **info},
+        defaults=identity(RegistrationConfig()),
         params=params,
         frozen=encoders,
         loss=sample_loss(config, encoder),
