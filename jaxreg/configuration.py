@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.errors import InputError, require_choice
-from jaxreg.losses.objective import ObjectiveConfig
+from jaxreg.losses.settings import ObjectiveConfig
 
 STEMS = ("fold", "conv")
-CONDITIONINGS = ("cin", "none")
+CONDITIONINGS = ("cin", "hypernet", "none")
 EMBEDDED = Path("runs/embedded")
 
 
@@ -118,7 +118,7 @@ class NetworkConfig:
     stem: str = "fold"
     """fold (2×2×2 voxels into channels) or conv (a first convolution at full resolution)."""
     conditioning: str = "cin"
-    """cin (conditional instance norm: one network for every λ) or none (one λ, --lam)."""
+    """cin (instance norm that knows λ), hypernet (kernels made from λ) or none (one λ, --lam)."""
     lam: float | None = None
     """The one λ of --conditioning=none, in [0, 1]."""
 
@@ -169,13 +169,13 @@ EMBEDDED_STEPS = {"ae": 600, "reg": 1500}
 def preset(stage: str, name: str) -> Any:
     """The default configuration of a stage under a preset; flags override its values.
 
-    `miccai` departs from `paper` by 1024 negatives (ContraReg, MICCAI 2022).
+    `miccai` departs from `paper` by 1024 negatives and symmetry (ContraReg, MICCAI 2022).
     """
     require_choice("preset", name, PRESETS)
     if stage == "ae":
         return AutoencoderConfig()
     if name == "miccai":
-        return RegistrationConfig(objective=ObjectiveConfig(nce_locations=1025))
+        return RegistrationConfig(objective=ObjectiveConfig(nce_locations=1025, symmetric=True))
     return RegistrationConfig()
 
 

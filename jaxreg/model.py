@@ -9,11 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxreg.configuration import NetworkConfig, RegistrationConfig, from_json
-from jaxreg.losses.objective import (
-    CONTRASTIVE_LOSSES,
-    displacement_of,
-    init_projections,
-)
+from jaxreg.losses.objective import displacement_of
+from jaxreg.losses.settings import CONTRASTIVE_LOSSES
+from jaxreg.losses.similarity import init_projections
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet
 from jaxreg.training.checkpoint import Checkpoints, open_run

@@ -141,7 +141,7 @@ def test_a_missing_split_or_domain_is_refused_by_name(folder):
 
 def test_scans_are_in_0_1_with_background_0_and_labels_are_integers(template):
     volumes = Volumes(read_cohort(template), [("sub-01", "T1w"), ("sub-01", "dseg")])
-    image, mask = volumes.scan("sub-01", "T1w")
+    image, mask, _ = volumes.scan("sub-01", "T1w")
     assert image.shape == (*SHAPE, 1) and image.dtype == np.float32
     assert image.min() == 0 and image.max() == 1
     np.testing.assert_array_equal(mask, brain(0) != 0)
@@ -158,12 +158,26 @@ def test_a_mask_file_decides_where_there_is_one(folder):
     put(folder, "sub-01", "mask", mask)
     wanted = [("sub-01", "T1w"), ("sub-02", "T1w")]
     volumes = Volumes(read_cohort(folder), wanted)
-    image, got = volumes.scan(*wanted[0])
+    image, got, _ = volumes.scan(*wanted[0])
     np.testing.assert_array_equal(got, mask != 0)
     np.testing.assert_allclose(
         image[..., 0], volume.normalize(brain(0), mask != 0), atol=1e-6
     )  # float32 on disk
     np.testing.assert_array_equal(volumes.scan(*wanted[1]).mask, brain(1) != 0)
+
+
+def test_an_ignore_file_is_read_beside_the_mask_and_counts_in_the_fingerprint(folder):
+    wanted = [("sub-01", "T1w"), ("sub-02", "T1w")]
+    before = fingerprint(read_cohort(folder), wanted)
+    lesion = np.zeros(SHAPE, np.uint8)
+    lesion[1:3, 2:4, 3:5] = 1
+    put(folder, "sub-01", "ignore", lesion)
+    volumes = Volumes(read_cohort(folder), wanted)
+    got = volumes.scan(*wanted[0]).ignore
+    assert got is not None
+    np.testing.assert_array_equal(got, lesion != 0)
+    assert volumes.scan(*wanted[1]).ignore is None
+    assert fingerprint(read_cohort(folder), wanted) != before
 
 
 def test_an_empty_mask_is_refused_by_name(folder):
@@ -207,7 +221,7 @@ def test_spacing_resamples_images_by_area_and_labels_and_masks_by_nearest(templa
     assert (volumes.shape, volumes.spacing_mm) == ((3, 4, 3), (4.0, 4.0, 4.0))
     assert (volumes.native_shape, volumes.native_spacing_mm) == (SHAPE, (2.0, 2.0, 2.0))
     np.testing.assert_allclose(volumes.native_affine, AFFINE)
-    (image, mask), (fine, fine_mask) = volumes.scan(*wanted[0]), native.scan(*wanted[0])
+    (image, mask, _), (fine, fine_mask, _) = volumes.scan(*wanted[0]), native.scan(*wanted[0])
     blocks = fine[:, :, :4, 0].reshape(3, 2, 4, 2, 2, 2).mean(axis=(1, 3, 5))
     np.testing.assert_allclose(image[:, :, :2, 0], blocks, rtol=1e-5)
     np.testing.assert_array_equal(mask[:, :, :2], fine_mask[1::2, 1::2, 1::2])

@@ -8,6 +8,8 @@ from scipy import ndimage
 
 from jaxreg.losses import intensity, locations, mutual_information, patch_nce, smoothness
 from jaxreg.losses import objective as objectives
+from jaxreg.losses.settings import LOSSES, ObjectiveConfig
+from jaxreg.losses.similarity import make_similarity
 
 SHAPE = (11, 9, 13)
 
@@ -152,7 +154,7 @@ def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
 
 
 def test_every_loss_has_its_scale_and_the_papers_are_1():
-    assert set(objectives.SIMILARITY_SCALE) == set(objectives.LOSSES)
+    assert set(objectives.SIMILARITY_SCALE) == set(LOSSES)
     assert objectives.SIMILARITY_SCALE["nce_mi"] == objectives.SIMILARITY_SCALE["mi"] == 1
 
 
@@ -160,8 +162,8 @@ def test_every_loss_has_its_scale_and_the_papers_are_1():
 def test_lambda_weighs_smoothness_against_similarity(lam):
     f, m = _images()
     pair = objectives.Pair(f, m, _mask(), _mask())
-    config = objectives.ObjectiveConfig(loss="lncc")
-    similarity = objectives.make_similarity(config, ("T1w", "T2w"))
+    config = ObjectiveConfig(loss="lncc")
+    similarity = make_similarity(config, ("T1w", "T2w"))
     velocity = 0.1 * jax.random.normal(jax.random.key(1), (6, 5, 7, 3))
     total, terms = objectives.objective(
         jax.random.key(0), pair, velocity, jnp.float32(lam), similarity, config

@@ -101,3 +101,37 @@ def test_encoder_maps_have_their_strides_and_the_autoencoder_its_input_shape(ste
         assert list(features.shape[1:4]) == [n // stride for n in padded]
     params = autoencoder.init(jax.random.key(2), image)
     assert _apply(autoencoder, params, image).shape == image.shape
+
+
+def test_a_hypernetwork_starts_equal_for_every_lambda_and_learns_to_tell_them_apart():
+    network = VelocityUNet(channels=(4, 4), conditioning="hypernet")
+    rng = np.random.default_rng(0)
+    images = [jnp.asarray(rng.uniform(size=(2, 8, 12, 8, 1)), jnp.float32) for _ in range(2)]
+    lam = jnp.array([0.1, 0.9])
+    images = [jnp.stack([x[0], x[0]]) for x in images]
+    params = network.init(jax.random.key(0), *images, lam)["params"]
+    apply = jax.jit(lambda params: network.apply({"params": params}, *images, lam))
+    before = apply(params)
+    np.testing.assert_allclose(before[0], before[1], atol=1e-7)
+    gradient = jax.grad(lambda p: jnp.sum(apply(p)[0] * before[0]))(params)
+    assert float(jnp.abs(gradient["encode1"]["conv"]["heads"]["kernel"]).max()) > 0
+    stepped = jax.tree.map(lambda p, g: p - g / (jnp.abs(g).max() + 1e-12) * 0.1, params, gradient)
+    after = apply(stepped)
+    assert float(jnp.abs(after[0] - after[1]).max()) > 1e-6
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(stride):
+    layer = layers.HyperConv(5, stride, rank=3)
+    x = jax.random.normal(jax.random.key(0), (2, 6, 7, 5, 2))
+    context = jax.random.normal(jax.random.key(1), (2, 4))
+    params = layer.init(jax.random.key(2), x, context)["params"]
+    heads = {"kernel": jax.random.normal(jax.random.key(3), (3, 270)), "bias": jnp.ones(270)}
+    heads = {k: v for k, v in heads.items() if k in params["heads"]}
+    params = {**params, "heads": heads}
+    got = layer.apply({"params": params}, x, context)
+    code = context @ params["code"]["kernel"] + params["code"]["bias"][None]
+    for b in range(2):
+        kernel = params["kernel"] + (code[b] @ heads["kernel"]).reshape(3, 3, 3, 2, 5)
+        wanted = layers.convolve(x[b : b + 1], kernel, stride=stride)[0]
+        np.testing.assert_allclose(got[b], wanted, atol=1e-4)  # float32 sums over 54 products

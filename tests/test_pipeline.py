@@ -11,7 +11,7 @@ from jaxreg.data import pipeline, volume
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import ObjectiveConfig
+from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.training import registration
 
 SHAPE = (8, 6, 5)
@@ -222,3 +222,23 @@ def test_training_reads_the_train_split_and_validation_but_never_the_test_split(
     task = registration.registration_task(config, read_cohort(own))
     words = {task.describe(b, r) for b in itertools.islice(task.batches, 6) for r in range(5)}
     assert words and not any(person in word for word in words for person in HELD_OUT)
+
+
+def test_ignore_masks_come_along_flipped_where_anybody_has_one(folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "cohort")
+    lesion = np.zeros(SHAPE, np.uint8)
+    lesion[1, 2:4, 3] = 1
+    volume.write(own / "sub-02" / "sub-02_ignore.nii.gz", Volume(lesion, np.diag([2.0, 2, 2, 1])))
+    batches = pairs(Volumes(read_cohort(own), itertools.product(TRAIN, DOMAINS)), flip=True)
+    seen = set()
+    for batch in itertools.islice(batches, 30):
+        assert batch.keys() == ENTRIES | {"fixed_ignore", "moving_ignore"}
+        for role in ("fixed", "moving"):
+            got = batch[f"{role}_ignore"][0]
+            if TRAIN[batch[f"{role}_index"][0]] == "sub-02":
+                mirrored = bool(got[SHAPE[0] - 2, 2, 3])
+                np.testing.assert_array_equal(got, (lesion[::-1] if mirrored else lesion) != 0)
+                seen.add(mirrored)
+            else:
+                assert not got.any()
+    assert seen == {False, True}

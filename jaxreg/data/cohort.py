@@ -58,10 +58,11 @@ class Cohort:
 
 
 class Scan(NamedTuple):
-    """One image, intensities in [0, 1], background 0, and the mask of its brain."""
+    """One image, intensities in [0, 1], background 0, the mask of its brain, what to ignore."""
 
     image: Float[np.ndarray, "x y z 1"]
     mask: Bool[np.ndarray, "x y z"]
+    ignore: Bool[np.ndarray, "x y z"] | None = None
 
 
 def read_cohort(folder: Path | str) -> Cohort:
@@ -143,7 +144,8 @@ class Volumes:
         budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
         for key in dict.fromkeys(needed):
             value = self._read(*key)
-            size = sum(a.nbytes for a in value) if isinstance(value, tuple) else value.nbytes
+            parts = value if isinstance(value, tuple) else (value,)
+            size = sum(array.nbytes for array in parts if array is not None)
             budget -= size
             if budget > 0:
                 self._kept[key] = value
@@ -185,19 +187,28 @@ class Volumes:
             return self._fit(path, volume.read_labels(path), labels=True).array
         image = volume.read_image(path)
         self._check_grid(path, image)
-        mask_path = self.cohort.file(participant, "mask")
-        if mask_path.is_file():
-            labels = volume.read_labels(mask_path)
-            self._check_grid(mask_path, labels)
-            if not labels.array.any():
-                raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
-            mask = volume.Volume(labels.array != 0, image.affine)
-        else:
+        mask = self._read_mask(participant, "mask")
+        if mask is None:
             mask = volume.Volume(image.array != 0, image.affine)
+        elif not mask.array.any():
+            mask_path = self.cohort.file(participant, "mask")
+            raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
+        ignore = self._read_mask(participant, "ignore")
         image = volume.Volume(volume.normalize(image.array, mask.array), image.affine)
         return Scan(
-            self._fit(path, image).array[..., None], self._fit(path, mask, labels=True).array
+            self._fit(path, image).array[..., None],
+            self._fit(path, mask, labels=True).array,
+            None if ignore is None else self._fit(path, ignore, labels=True).array,
         )
+
+    def _read_mask(self, participant: str, kind: str) -> volume.Volume | None:
+        """A participant's mask of a kind on the cohort's own grid, None without such a file."""
+        path = self.cohort.file(participant, kind)
+        if not path.is_file():
+            return None
+        labels = volume.read_labels(path)
+        self._check_grid(path, labels)
+        return volume.Volume(labels.array != 0, labels.affine)
 
     def _fit(self, path, value, *, labels=False):
         self._check_grid(path, value)
@@ -233,10 +244,10 @@ def neighbour_pairs(fixed: Sequence[str], moving: Sequence[str]) -> list[tuple[s
 
 
 def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 over names and bytes of volumes (and masks): what a run was trained on."""
+    """SHA-256 over names and bytes of volumes and their masks: what a run was trained on."""
     digest = hashlib.sha256()
     for participant, kind in files:
-        for path in (cohort.file(participant, kind), cohort.file(participant, "mask")):
+        for path in (cohort.file(participant, k) for k in (kind, "mask", "ignore")):
             if path.is_file():
                 digest.update(path.name.encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())

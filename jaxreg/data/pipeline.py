@@ -4,6 +4,7 @@ Every element is a function of the seed and its position, so the position is the
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -51,7 +52,8 @@ def pair_batches(
     """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
 
     Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
-    never the same person. `flip` mirrors both left and right half of the time.
+    never the same person. `flip` mirrors both left and right half of the time. The ignore masks
+    are among the fields where anybody has one.
 
     Raises:
         InputError: somebody has nobody else to be paired with.
@@ -62,20 +64,22 @@ def pair_batches(
             f"got only {', '.join(sorted(set(moving)))} with {domains[1]}."
         )
 
+    ignoring = any(volumes.cohort.file(p, "ignore").is_file() for p in {*fixed, *moving})
+
     def draw(f: int, rng: np.random.Generator):
         others = [m for m, person in enumerate(moving) if person != fixed[f]]
         m = others[int(rng.integers(len(others)))]
         mirrored = flip and rng.random() < 0.5
         fixed_scan = volumes.scan(fixed[f], domains[0])
         moving_scan = volumes.scan(moving[m], domains[1])
-        return {
-            "fixed": _flipped(fixed_scan.image, mirrored),
-            "moving": _flipped(moving_scan.image, mirrored),
-            "fixed_mask": _flipped(fixed_scan.mask, mirrored),
-            "moving_mask": _flipped(moving_scan.mask, mirrored),
-            "fixed_index": f,
-            "moving_index": m,
-        }
+        element: dict[str, Any] = {"fixed_index": f, "moving_index": m}
+        for role, scan in (("fixed", fixed_scan), ("moving", moving_scan)):
+            element[role] = _flipped(scan.image, mirrored)
+            element[f"{role}_mask"] = _flipped(scan.mask, mirrored)
+            if ignoring:
+                ignore = np.zeros_like(scan.mask) if scan.ignore is None else scan.ignore
+                element[f"{role}_ignore"] = _flipped(ignore, mirrored)
+        return element
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()
     return _iterate(source.random_map(draw), batch_size)

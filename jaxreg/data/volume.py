@@ -1,4 +1,4 @@
-"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here and nowhere else.
+"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here and in `field` only.
 
 A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up) when it is read;
 `affine` maps its voxel indices to RAS millimetres.
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from nibabel.filebasedimages import ImageFileError
 from nibabel.funcs import as_closest_canonical
-from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.errors import InputError
@@ -33,6 +33,13 @@ class Volume(NamedTuple):
         return float(x), float(y), float(z)
 
 
+class Grid(NamedTuple):
+    """A voxel grid, axes in any order: its shape, and its indices' affine to RAS millimetres."""
+
+    shape: tuple[int, int, int]
+    affine: Float[np.ndarray, "4 4"]
+
+
 def read(path: Path | str) -> Volume:
     """The 3-D volume in a file, RAS+; intensities are scaled as the header says.
 
@@ -44,9 +51,9 @@ def read(path: Path | str) -> Volume:
     try:
         image = as_closest_canonical(image)
         array = np.asarray(image.dataobj)
-        _check_gzip(path)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: truncated or damaged ({_first_line(error)}).") from error
+        check_gzip(path)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: truncated or damaged ({first_line(error)}).") from error
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path}: expected a number in each voxel, got {array.dtype}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -79,6 +86,13 @@ def read_labels(path: Path | str) -> Volume:
     return Volume(whole.astype(np.int32), affine)
 
 
+def read_grid(path: Path | str) -> Grid:
+    """The grid that a file stores, axes in the file's own order (not RAS+)."""
+    image = _load(path)
+    x, y, z = image.shape
+    return Grid((int(x), int(y), int(z)), np.asarray(image.affine, np.float64))
+
+
 def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
     """Write a volume as NIfTI-1 (sform and qform both set), as `dtype` or the array's own.
 
@@ -89,6 +103,24 @@ def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
     image.set_sform(volume.affine, code=2)
     image.set_qform(volume.affine, code=2)
     image.header.set_xyzt_units("mm")
+    save(path, image)
+
+
+def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> None:
+    """Write an array on the stored grid of `reference` as NIfTI-1, with the codes it has there."""
+    like = _load(reference)
+    image = Nifti1Image(array, like.affine)
+    forms = isinstance(like, Nifti1Pair)
+    sform, code = like.header.get_sform(coded=True) if forms else (like.affine, 2)
+    image.set_sform(sform, code=int(code))
+    qform, code = like.header.get_qform(coded=True) if forms else (like.affine, 2)
+    image.set_qform(qform, code=int(code))
+    image.header.set_xyzt_units("mm")
+    save(path, image)
+
+
+def save(path: Path | str, image: Nifti1Image) -> None:
+    """Write a NIfTI-1 image, compressed where the name ends in .gz; the same bytes every time."""
     data = image.to_bytes()
     path = Path(path)
     path.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
@@ -159,7 +191,7 @@ def label_volume(array: Int[np.ndarray, "x y z"]) -> np.ndarray:
     return array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
 
 
-_UNREADABLE = (
+UNREADABLE = (
     ImageFileError,
     HeaderDataError,
     OSError,
@@ -169,6 +201,7 @@ _UNREADABLE = (
     OverflowError,
     MemoryError,
 )
+"""What reading a damaged file raises."""
 
 
 def _load(path: Path | str) -> Any:
@@ -177,16 +210,21 @@ def _load(path: Path | str) -> Any:
         raise InputError(f"{path}: no such file.")
     try:
         image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: not readable as NIfTI or MGZ ({_first_line(error)}).") from error
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
     if len(image.shape) != 3 or 0 in image.shape:
         raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: expected an invertible affine, got {image.affine.tolist()}.")
+    check_affine(path, image.affine)
     return image
 
 
-def _check_gzip(path: Path | str) -> None:
+def check_affine(path: Path | str, affine: np.ndarray) -> None:
+    """Raise InputError unless a file's affine is finite and invertible."""
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: expected an invertible affine, got {affine.tolist()}.")
+
+
+def check_gzip(path: Path | str) -> None:
     """Read a gzip file to its checksum, which nibabel does not; anything else passes."""
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
@@ -196,5 +234,6 @@ def _check_gzip(path: Path | str) -> None:
                 pass
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -5,13 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
-def union_mask(
-    fixed_mask: Bool[Array, "x y z"], moved_mask: Bool[Array, "x y z"]
-) -> Bool[Array, "x y z"]:
-    """Where either brain is: what every similarity is taken over."""
-    return fixed_mask | moved_mask
-
-
 def draw_voxels(
     key: PRNGKeyArray, mask: Bool[Array, "x y z"], count: int
 ) -> Int[Array, "{count} 3"]:

@@ -6,76 +6,52 @@ The velocity lives at half resolution, in its own voxels; moved(x) = moving(x + 
 displacement of exp(v) at full resolution.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxreg.errors import require_choice
-from jaxreg.losses.intensity import lncc
-from jaxreg.losses.locations import draw_voxels, take, union_mask
-from jaxreg.losses.mutual_information import global_mi
-from jaxreg.losses.patch_nce import patch_nce
-from jaxreg.losses.smoothness import diffusion, l2
-from jaxreg.networks.autoencoder import Encoder
-from jaxreg.networks.projection import Projection
+from jaxreg.losses.settings import REGULARIZERS, ObjectiveConfig
+from jaxreg.losses.similarity import Similarity
 from jaxreg.spatial import exponentiate, resize_displacement, warp
 
-LOSSES = ("mi", "nce", "nce_mi", "lncc")
-CONTRASTIVE_LOSSES = ("nce", "nce_mi")
-REGULARIZERS = {"diffusion": diffusion, "l2": l2}
-NCE_MI_WEIGHTS = (0.1, 0.9)
-SIMILARITY_SCALE = {"mi": 1.0, "nce": 1.0, "nce_mi": 1.0, "lncc": 8.0}
+SIMILARITY_SCALE = {
+    "mi": 1.0,
+    "lmi": 1.0,
+    "ngf": 15.0,
+    "mind": 90.0,
+    "nce": 1.0,
+    "nce_mi": 1.0,
+    "lncc": 8.0,
+    "mse": 100.0,
+}
 """One constant a loss, so that each one's best λ lies inside the sweep; 1 for the paper's."""
 
 
 class Pair(NamedTuple):
-    """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch."""
+    """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch.
+
+    A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity.
+    """
 
     fixed: Float[Array, "x y z 1"]
     moving: Float[Array, "x y z 1"]
     fixed_mask: Bool[Array, "x y z"]
     moving_mask: Bool[Array, "x y z"]
+    fixed_ignore: Bool[Array, "x y z"] | None = None
+    moving_ignore: Bool[Array, "x y z"] | None = None
 
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is minimised, and how the velocity becomes a displacement."""
-
-    loss: str = "nce_mi"
-    """Similarity: mi, nce, nce_mi (0.1 nce + 0.9 mi, the paper's) or lncc."""
-    regularizer: str = "diffusion"
-    """diffusion (mean ‖∇v‖²) or l2 (mean ‖v‖²)."""
-    squarings: int = 7
-    """Squarings in the integration of the velocity."""
-    mi_samples: int = 65536
-    """Voxels drawn inside the masks each step for MI; 0 takes all."""
-    mi_bins: int = 32
-    """Bins of the joint histogram on [0, 1]."""
-    nce_locations: int = 512
-    """Locations per scale for PatchNCE: one positive and N − 1 negatives each."""
-    nce_temperature: float = 0.07
-    """Temperature τ of PatchNCE."""
-    lncc_window: int = 7
-    """Side of the LNCC window, voxels."""
-
-    def __post_init__(self):
-        """Refuse unknown names before anything is read or written."""
-        require_choice("loss", self.loss, LOSSES)
-        require_choice("regularizer", self.regularizer, tuple(REGULARIZERS))
-
-
-class FeatureExtractor(NamedTuple):
-    """What the contrastive losses see: frozen encoders and trainable projections, by domain.
-
-    `encoders[domain]` are an Encoder's parameters, `projections[domain][scale]` a Projection's.
-    """
-
-    encoders: dict[str, Any]
-    projections: dict[str, Any]
+    def exchanged(self) -> "Pair":
+        """The same pair seen from the other end."""
+        return Pair(
+            self.moving,
+            self.fixed,
+            self.moving_mask,
+            self.fixed_mask,
+            self.moving_ignore,
+            self.fixed_ignore,
+        )
 
 
 def displacement_of(
@@ -90,91 +66,57 @@ def objective(
     pair: Pair,
     velocity: Float[Array, "u v w 3"],
     lam: Float[Array, ""],
-    similarity: Callable[..., tuple[Array, dict[str, Array]]],
+    similarity: Similarity,
     config: ObjectiveConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The loss of one pair and its terms, λ weighing smoothness against similarity."""
-    shape = pair.fixed.shape[:3]
-    displacement = displacement_of(velocity, shape, squarings=config.squarings)
-    moved = warp(pair.moving, displacement)
-    moved_mask = warp(pair.moving_mask[..., None], displacement, order=0)[..., 0]
-    mask = union_mask(pair.fixed_mask, moved_mask)
-    value, terms = similarity(key, pair.fixed, moved, mask)
+    forward_key, backward_key = jax.random.split(key) if config.symmetric else (key, key)
+    moved, mask = moved_and_mask(pair, velocity, config)
+    value, terms = similarity(forward_key, pair.fixed, moved, mask)
+    if config.symmetric:
+        moved, mask = moved_and_mask(pair.exchanged(), -velocity, config)
+        back, back_terms = similarity(backward_key, moved, pair.moving, mask)
+        value = 0.5 * (value + back)
+        terms = {name: 0.5 * (terms[name] + back_terms[name]) for name in terms}
     roughness = REGULARIZERS[config.regularizer](velocity)
     total = (1 - lam) * SIMILARITY_SCALE[config.loss] * value + lam * roughness
     return total, {**terms, "similarity": value, "roughness": roughness}
 
 
-def make_similarity(
-    config: ObjectiveConfig,
-    domains: tuple[str, str],
-    encoder: Encoder | None = None,
-    features: FeatureExtractor | None = None,
-) -> Callable[..., tuple[Array, dict[str, Array]]]:
-    """The function (key, fixed, moved, mask) → (value, terms) of `config.loss`; lower is better.
+def moved_and_mask(
+    pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig
+) -> tuple[Float[Array, "x y z 1"], Bool[Array, "x y z"]]:
+    """The moving image warped by exp(v), and where the similarity is taken.
 
-    `domains` are those of fixed and moving; the contrastive losses need `encoder` and `features`.
+    That is either brain, less what is ignored on either side and whatever sees it: the window of
+    the loss, and a voxel for the interpolation of the moving image.
     """
+    displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
 
-    def mi(key, fixed, moved, mask):
-        return global_mi(key, fixed, moved, mask, samples=config.mi_samples, bins=config.mi_bins)
+    def warped(volume):
+        return warp(volume[..., None], displacement, order=0)[..., 0]
 
-    def nce(key, fixed, moved, mask):
-        assert encoder is not None and features is not None
-        fixed_maps, moved_maps = (
-            encoder.apply({"params": features.encoders[domain]}, image[None])
-            for domain, image in zip(domains, (fixed, moved), strict=True)
-        )
-        strides = encoder.strides
-        return nce_over_scales(
-            key, fixed_maps, moved_maps, mask, domains, strides, features, config
-        )
-
-    def similarity(key, fixed, moved, mask):
-        if config.loss == "mi":
-            return mi(key, fixed, moved, mask), {}
-        if config.loss == "lncc":
-            return lncc(fixed, moved, mask, window=config.lncc_window), {}
-        if config.loss == "nce":
-            return nce(key, fixed, moved, mask), {}
-        mi_key, nce_key = jax.random.split(key)
-        terms = {"nce": nce(nce_key, fixed, moved, mask), "mi": mi(mi_key, fixed, moved, mask)}
-        return NCE_MI_WEIGHTS[0] * terms["nce"] + NCE_MI_WEIGHTS[1] * terms["mi"], terms
-
-    return similarity
+    mask = pair.fixed_mask | warped(pair.moving_mask)
+    if pair.fixed_ignore is not None:
+        mask &= ~dilate(pair.fixed_ignore, config.reach)
+    if pair.moving_ignore is not None:
+        mask &= ~dilate(warped(dilate(pair.moving_ignore, 1)), config.reach)
+    return warp(pair.moving, displacement), mask
 
 
-def nce_over_scales(
-    key, fixed_maps, moved_maps, mask, domains, strides, features, config
-) -> Float[Array, ""]:
-    """PatchNCE averaged over the scales, at the same random locations inside the mask."""
-    locations = draw_voxels(key, mask, config.nce_locations)
-    losses = []
-    for scale, stride in enumerate(strides):
-        cell = locations // stride
-        query, positive = (
-            _project(features.projections[domain][f"scale{scale}"], take(maps[scale][0], cell))
-            for domain, maps in zip(domains, (fixed_maps, moved_maps), strict=True)
-        )
-        losses.append(patch_nce(query, positive, cell, temperature=config.nce_temperature))
-    return jnp.mean(jnp.stack(losses))
+def dilate(mask: Bool[Array, "x y z"], radius: int) -> Bool[Array, "x y z"]:
+    """Voxels with one of `mask` at most `radius` voxels off in every axis."""
+    for axis in range(3):
+        window = [2 * radius + 1 if a == axis else 1 for a in range(3)]
+        mask = jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, (1,) * 3, "SAME")
+    return mask
 
 
-def _project(params: Any, features: Float[Array, "n c"]) -> Array:
-    projected = Projection().apply({"params": params}, features)
-    assert isinstance(projected, jax.Array)
-    return projected
-
-
-def init_projections(
-    key: PRNGKeyArray, domains: tuple[str, ...], channels: tuple[int, ...]
-) -> dict[str, Any]:
-    """Fresh projection parameters, `[domain]["scale0"…]`, one MLP per domain and scale."""
-    projections: dict[str, Any] = {}
-    for i, domain in enumerate(dict.fromkeys(domains)):
-        keys = jax.random.split(jax.random.fold_in(key, i), len(channels))
-        projections[domain] = {
-            f"scale{s}": Projection().init(keys[s], jnp.zeros((1, c)))["params"]
-            for s, c in enumerate(channels)
-        }
-    return projections
+def draw_lam(key: PRNGKeyArray, endpoint_fraction: float) -> Float[Array, ""]:
+    """λ of a training step: U[0, 1], or an end of it in `endpoint_fraction` of the cases."""
+    if endpoint_fraction == 0:
+        return jax.random.uniform(key)
+    uniform_key, choice_key, end_key = jax.random.split(key, 3)
+    end = jax.random.bernoulli(end_key).astype(jnp.float32)
+    at_end = jax.random.bernoulli(choice_key, endpoint_fraction)
+    return jnp.where(at_end, end, jax.random.uniform(uniform_key))

@@ -86,6 +86,33 @@ class Conv(nn.Module):
         return y
 
 
+class HyperConv(nn.Module):
+    """3×3×3 convolution whose kernel a hypernetwork makes from λ (HyperMorph's last layer).
+
+    The kernel is one that all λ share plus a linear function of `rank` numbers drawn from the
+    context; HyperMorph takes all 64 of its context, which makes the network four times larger. The
+    function starts at zero, so that an untrained network answers every λ alike.
+    """
+
+    features: int
+    stride: int = 1
+    rank: int = 16
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b x y z i"], context: Float[Array, "b d"]
+    ) -> Float[Array, "b u v w o"]:
+        """The features of each sample under its own kernel, without bias."""
+        shape = (3, 3, 3, x.shape[-1], self.features)
+        base = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        code = nn.Dense(self.rank, name="code")(context)
+        change = nn.Dense(base.size, False, kernel_init=nn.initializers.zeros, name="heads")(code)
+        kernels = (base.reshape(1, -1) + change).reshape(-1, *shape).astype(x.dtype)
+        return jax.lax.map(
+            lambda pair: convolve(pair[0][None], pair[1], stride=self.stride)[0], (x, kernels)
+        )
+
+
 def instance_norm(x: Float[Array, "b x y z c"], *, epsilon: float = 1e-5) -> Array:
     """`x` with mean 0 and variance 1 over the voxels of each sample and channel."""
     mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True, dtype=jnp.float32)

@@ -1,14 +1,15 @@
 """Direct optimisation of one pair's velocity: the yardstick of a loss, without a network."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxreg.losses.objective import ObjectiveConfig, Pair, objective
+from jaxreg.losses.objective import Pair, objective
+from jaxreg.losses.settings import ObjectiveConfig
+from jaxreg.losses.similarity import Similarity
 
 
 @functools.partial(jax.jit, static_argnames=("similarity", "config", "steps", "learning_rate"))
@@ -17,7 +18,7 @@ def optimize_velocity(
     pair: Pair,
     lam: Float[Array, ""],
     start: Float[Array, "u v w 3"],
-    similarity: Callable[..., tuple[Array, dict[str, Array]]],
+    similarity: Similarity,
     config: ObjectiveConfig,
     *,
     steps: int = 80,

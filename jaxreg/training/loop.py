@@ -49,7 +49,7 @@ class Task:
         frozen: parameters that no step changes; saved beside the others.
         loss: (params, frozen, sample, key) → (loss, terms) of one sample.
         batches: the endless data iterator, with `get_state` and `set_state`.
-        arrays: names of the batch's entries that the loss sees; the others describe it.
+        arrays: what the loss sees of a batch, where it is there; other entries describe it.
         describe: (batch, row) → words for the sample, in errors.
         validate: (params, frozen, step) → (scalars, RGB picture or None).
     """
@@ -212,7 +212,7 @@ class _Loop:
         try:
             for number in range(start, self.steps):
                 batch = next(self.task.batches)
-                arrays = {k: batch[k] for k in self.task.arrays}
+                arrays = {k: batch[k] for k in self.task.arrays if k in batch}
                 state, metrics = step(state, frozen, jax.device_put(arrays, split))
                 values = {k: float(v) for k, v in metrics.items()}
                 self._require_finite(values, number, batch)

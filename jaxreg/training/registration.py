@@ -18,13 +18,9 @@ from jaxreg.data.pipeline import pair_batches
 from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.sweep import score_pair
-from jaxreg.losses.objective import (
-    CONTRASTIVE_LOSSES,
-    FeatureExtractor,
-    Pair,
-    make_similarity,
-    objective,
-)
+from jaxreg.losses.objective import Pair, draw_lam, objective
+from jaxreg.losses.settings import CONTRASTIVE_LOSSES
+from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.model import Model, encoder_of, init_encoders, init_params, load_model, network_of
 from jaxreg.spatial import warp
 from jaxreg.training.autoencoder import autoencoder_of
@@ -32,7 +28,6 @@ from jaxreg.training.checkpoint import open_run, parameters_sha256
 from jaxreg.training.loop import Task
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
-_ARRAYS = ("fixed", "moving", "fixed_mask", "moving_mask")
 
 
 def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
@@ -72,7 +67,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
             batch_size=config.optimizer.batch_size,
             flip=config.cohort.flip,
         ),
-        arrays=_ARRAYS,
+        arrays=Pair._fields,
         describe=describe,
         validate=_validation(config, volumes, pairs) if pairs else None,
     )
@@ -86,13 +81,14 @@ def sample_loss(config: RegistrationConfig, encoder):
     def loss(params, frozen, sample, key):
         lam_key, similarity_key = jax.random.split(key)
         lam = config.network.lam
-        lam = jax.random.uniform(lam_key) if lam is None else jax.numpy.float32(lam)
-        pair = Pair(*(sample[name] for name in _ARRAYS))
+        fraction = config.objective.endpoint_fraction
+        lam = draw_lam(lam_key, fraction) if lam is None else jax.numpy.float32(lam)
+        pair = Pair(**sample)
         velocity = network.apply(
             {"params": params["network"]}, pair.fixed[None], pair.moving[None], lam[None]
         )
         features = FeatureExtractor(frozen, params["projections"]) if encoder else None
-        similarity = make_similarity(config.objective, domains, encoder, features)
+        similarity = make_similarity(config.objective, domains, encoder=encoder, features=features)
         total, terms = objective(
             similarity_key, pair, velocity[0], lam, similarity, config.objective
         )

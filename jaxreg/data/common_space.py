@@ -1,0 +1,224 @@
+"""The common space of a cohort: masks, the mean of people aligned to each other, one resampling.
+
+Matrices are pull-backs in RAS millimetres: `to_image` takes a point of the common space to the
+point of an image where its value is read. An aligner, which data get as an argument since they know
+nobody above them, is `align(fixed, moving, *, mode, fixed_mask=None, moving_mask=None)` with mode
+"rigid" or "affine"; it returns the pull-back from `fixed` to `moving`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Shaped
+from scipy import linalg, ndimage
+
+from jaxreg.data import volume
+from jaxreg.data.simulate import block_mean, block_mode
+from jaxreg.data.volume import Grid, Volume
+from jaxreg.errors import InputError
+
+Aligner = Callable[..., Float[np.ndarray, "4 4"]]
+
+MARGIN_MM = 8.0
+"""Between the people's bounding box and the border of the grid, at least."""
+ALIGN_MM = 2.0
+"""Volumes are averaged to this spacing before they are aligned (coarser ones stay)."""
+
+
+class Head(NamedTuple):
+    """A person as the aligner sees them: coarse, in [0, 1], 0 outside the mask (brain or head)."""
+
+    image: Volume
+    mask: Bool[np.ndarray, "x y z"]
+
+
+def grid_of(image: Volume) -> Grid:
+    """The grid a volume lies on."""
+    x, y, z = image.array.shape
+    return Grid((x, y, z), image.affine)
+
+
+def foreground(image: Volume) -> Volume:
+    """The mask of an image that has none: what was cut out, or else the whole head.
+
+    Where a quarter of the voxels or more share the lowest value, that is the background. Otherwise
+    the background is air with noise: the head is the largest connected part brighter than half of
+    Otsu's threshold at `ALIGN_MM`, holes filled.
+    """
+    lowest = image.array == image.array.min()
+    if lowest.mean() >= 0.25:
+        return Volume(~lowest, image.affine)
+    values, affine = coarse(image)
+    bright = values > (float(values.min()) + _otsu(values)) / 2
+    labelled: Any = ndimage.label(ndimage.binary_opening(bright, iterations=2))
+    sizes = np.bincount(labelled[0].ravel(), minlength=2)[1:]
+    largest = np.pad(labelled[0] == 1 + int(np.argmax(sizes)), 3)  # closing erodes at the border
+    closed = ndimage.binary_closing(largest, iterations=3)[3:-3, 3:-3, 3:-3]
+    return Volume(np.asarray(ndimage.binary_fill_holes(closed)), affine)
+
+
+def _otsu(image: np.ndarray) -> float:
+    """Otsu's threshold (1979) of 256 bins up to the 99th percentile."""
+    top = float(np.percentile(image, 99))
+    counts, edges = np.histogram(np.minimum(image, top), bins=256)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    sums = np.cumsum(counts * middles)
+    above = below[-1] - below
+    between = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(below * above, 1)
+    return float(middles[int(np.argmax(between))])
+
+
+def coarse(image: Volume, *, labels: bool = False) -> Volume:
+    """A volume averaged to `ALIGN_MM`, or left at its finest spacing where that is coarser."""
+    return volume.resample(image, max(ALIGN_MM, min(image.spacing_mm)), labels=labels)
+
+
+def head(image: Volume, mask: Bool[np.ndarray, "x y z"]) -> Head:
+    """An image and its mask (on its grid) at `ALIGN_MM`."""
+    normal = Volume(volume.normalize(image.array, mask), image.affine)
+    small = coarse(normal)
+    inside = coarse(Volume(mask, image.affine), labels=True).array
+    return Head(Volume(np.where(inside, small.array, 0), small.affine), inside)
+
+
+def mean_head(
+    heads: Sequence[Head],
+    align: Callable[[Head, Sequence[Head]], list[Float[np.ndarray, "4 4"] | None]],
+    *,
+    spacing_mm: float,
+    rounds: int,
+) -> Head:
+    """The mean of people aligned to the first of them, then `rounds` times to their mean.
+
+    `align` returns each person's pull-back, or None where it failed: they are not in this mean, and
+    tried again with the next. After each round the space is moved by the mean of the matrices'
+    logarithms, so that the mean has the people's mean size and pose.
+    """
+    mean = heads[0]
+    for _ in range(rounds + 1):
+        aligned = zip(heads, align(mean, heads), strict=True)
+        kept = [(one, to_head) for one, to_head in aligned if to_head is not None]
+        if not kept:
+            raise InputError("template: nobody could be aligned to it; give --template FILE.")
+        to_mean = linalg.expm(np.mean([_log(to_head) for _, to_head in kept], axis=0))
+        to_heads = [to_head @ np.linalg.inv(to_mean) for _, to_head in kept]
+        used = [one for one, _ in kept]
+        mean = _average(used, to_heads, grid_over(used, to_heads, spacing_mm))
+    return mean
+
+
+def _log(matrix: np.ndarray) -> np.ndarray:
+    log: Any = linalg.logm(matrix)
+    if np.abs(log.imag).max() > 1e-6:  # half a turn, or a mirror
+        raise InputError("template: people differ by half a turn or more; give --template FILE.")
+    return np.real(log)
+
+
+def grid_over(
+    heads: Sequence[Head], to_heads: Sequence[Float[np.ndarray, "4 4"]], spacing_mm: float
+) -> Grid:
+    """An isotropic RAS grid around the masks with `MARGIN_MM`, sizes multiples of 8.
+
+    The box is that of all but the widest tenth on each side: one failed alignment is not to
+    stretch it.
+    """
+    lows, highs = [], []
+    for one, to_head in zip(heads, to_heads, strict=True):
+        if not one.mask.any():
+            raise InputError("template: expected a brain, got an empty mask.")
+        at = np.argwhere(one.mask) @ one.image.affine[:3, :3].T + one.image.affine[:3, 3]
+        back = np.linalg.inv(to_head)
+        at = at @ back[:3, :3].T + back[:3, 3]
+        lows.append(at.min(axis=0))
+        highs.append(at.max(axis=0))
+    low, high = np.quantile(lows, 0.1, axis=0), np.quantile(highs, 0.9, axis=0)
+    x, y, z = (8 * np.ceil((high - low + 2 * MARGIN_MM) / spacing_mm / 8)).astype(int).tolist()
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = np.round((low + high) / 2, 1) - spacing_mm * (np.array([x, y, z]) - 1) / 2
+    return Grid((x, y, z), affine)
+
+
+def _average(heads, to_heads, grid):
+    total = np.zeros(grid.shape, np.float32)
+    inside = np.zeros(grid.shape, np.float32)
+    for one, to_head in zip(heads, to_heads, strict=True):
+        values, mask = resample_masked(one.image, one.mask, to_head, grid)
+        total += np.where(mask, values, 0)
+        inside += mask
+    mask = inside >= len(heads) / 2
+    return Head(Volume(np.where(mask, total / np.maximum(inside, 1), 0), grid.affine), mask)
+
+
+def resample_masked(
+    image: Volume,
+    mask: Bool[np.ndarray, "x y z"],
+    to_image: Float[np.ndarray, "4 4"],
+    grid: Grid,
+) -> tuple[Float32[np.ndarray, "i j k"], Bool[np.ndarray, "i j k"]]:
+    """An image's values on a grid, and where more than half of a voxel lies in its mask.
+
+    Linear at the points of a grid as fine as the image, then the mean over each voxel: of the
+    points inside the mask alone, so that nothing outside shines into the rim.
+    """
+    fine = _fineness(image, to_image, grid)
+    weight = _sample(mask.astype(np.float32), image.affine, to_image, grid, fine, order=1)
+    inside = np.where(mask, image.array, 0).astype(np.float32)
+    values = _sample(inside, image.affine, to_image, grid, fine, order=1)
+    weight, values = block_mean(weight, fine), block_mean(values, fine)
+    return values / np.maximum(weight, 1e-6), weight > 0.5
+
+
+def resample_labels(
+    labels: Volume, to_image: Float[np.ndarray, "4 4"], grid: Grid
+) -> Int[np.ndarray, "i j k"]:
+    """Labels on a grid: nearest at the points of a grid as fine, then the most frequent one."""
+    fine = _fineness(labels, to_image, grid)
+    return block_mode(_sample(labels.array, labels.affine, to_image, grid, fine, order=0), fine)
+
+
+def mask_like(
+    mask: Volume, image: Volume, to_mask: Float[np.ndarray, "4 4"]
+) -> Bool[np.ndarray, "x y z"]:
+    """A mask on an image's grid, nearest neighbour; `to_mask` takes image mm to mask mm."""
+    grid = grid_of(image)
+    to_voxels = np.linalg.inv(mask.affine) @ to_mask @ image.affine
+    if mask.array.shape == grid.shape and np.allclose(to_voxels, np.eye(4), atol=1e-3):
+        return mask.array != 0  # as sampling would give, in no time
+    inside = (mask.array != 0).astype(np.uint8)
+    return _sample(inside, mask.affine, to_mask, grid, 1, order=0) != 0
+
+
+def _fineness(image: Volume, to_image: np.ndarray, grid: Grid) -> int:
+    """How many points a voxel of the grid needs along each axis to see every voxel of the image."""
+    to_voxels = (np.linalg.inv(image.affine) @ to_image @ grid.affine)[:3, :3]
+    longest = float(np.linalg.norm(to_voxels, axis=0).max())
+    return max(1, int(np.ceil(longest - 0.25)))
+
+
+def _sample(
+    array: Shaped[np.ndarray, "x y z"],
+    affine: np.ndarray,
+    to_image: np.ndarray,
+    grid: Grid,
+    fine: int,
+    *,
+    order: int,
+) -> Shaped[np.ndarray, "i j k"]:
+    """Values at the points of a grid `fine` times finer, 0 outside the field of view."""
+    to_grid = np.diag([1 / fine, 1 / fine, 1 / fine, 1.0])
+    to_grid[:3, 3] = 0.5 / fine - 0.5
+    to_voxels: Any = np.linalg.inv(affine) @ to_image @ grid.affine @ to_grid
+    shape = tuple(n * fine for n in grid.shape)
+    out = np.empty(shape, array.dtype)
+    ndimage.affine_transform(
+        array,
+        to_voxels[:3, :3],
+        to_voxels[:3, 3],
+        output_shape=shape,
+        output=out,
+        order=order,
+        mode="grid-constant",
+    )
+    return out

@@ -1,0 +1,96 @@
+"""Displacement fields: ITK vector NIfTI files ↔ arrays of RAS millimetres.
+
+On disk a field is what ITK, SimpleITK and ANTs read and write: LPS millimetres, float32, shape
+(x, y, z, 1, 3), intent 1007. In memory its axes keep the file's order: a warp lies on the grid of
+an image as that image is stored, whatever its orientation.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float
+from nibabel.nifti1 import Nifti1Image
+
+from jaxreg.data.volume import UNREADABLE, Grid, check_affine, check_gzip, first_line, save
+from jaxreg.errors import InputError
+
+_LPS = np.array([-1, -1, 1], np.float32)
+SHEAR = 1e-3
+"""A cosine between axes that headers' rounding explains; beyond it a grid is sheared."""
+
+
+class Field(NamedTuple):
+    """Displacements in RAS millimetres on a grid; `affine` maps its indices to RAS millimetres."""
+
+    vectors: Float[np.ndarray, "x y z 3"]
+    affine: Float[np.ndarray, "4 4"]
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that the vectors lie on."""
+        x, y, z = self.vectors.shape[:3]
+        return Grid((x, y, z), self.affine)
+
+
+def read_field(path: Path | str) -> Field:
+    """The displacement field in an ITK vector NIfTI, float32.
+
+    Raises:
+        InputError: no such file, unreadable or truncated, another shape, NaN.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+        shape = tuple(image.shape)
+        if len(shape) != 5 or shape[3:] != (1, 3) or 0 in shape:
+            raise InputError(
+                f"{path}: expected an ITK displacement field (x, y, z, 1, 3), got shape {shape}."
+            )
+        vectors = np.asarray(image.dataobj, np.float32)[:, :, :, 0]
+        check_gzip(path)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not readable as a field ({first_line(error)}).") from error
+    check_affine(path, image.affine)
+    if not np.isfinite(vectors).all():
+        raise InputError(f"{path}: expected finite displacements, got NaN or infinity.")
+    return Field(vectors * _LPS, np.asarray(image.affine, np.float64))
+
+
+def write_field(path: Path | str, field: Field) -> None:
+    """Write a field as ITK vector NIfTI (.nii or .nii.gz), the same bytes every time.
+
+    Raises:
+        InputError: the grid's axes are not orthogonal, which ITK cannot express.
+    """
+    sheared = shear(field.affine)
+    if sheared > SHEAR:
+        raise InputError(
+            f"{path}: expected a grid with orthogonal axes, as ITK fields have, got a cosine of "
+            f"{sheared:.3g} between two axes; resample the image first."
+        )
+    _write(path, (field.vectors * _LPS)[:, :, :, None], field.affine, "vector")
+
+
+def write_fsl_vectors(
+    path: Path | str, vectors: Float[np.ndarray, "x y z 3"], affine: Float[np.ndarray, "4 4"]
+) -> None:
+    """Write vectors (FSL millimetres) as FSL reads a relative warp: 4-D NIfTI, intent 2006."""
+    _write(path, vectors, affine, "fnirt disp field")
+
+
+def shear(affine: Float[np.ndarray, "4 4"]) -> float:
+    """The largest cosine between two of a grid's axes: 0 where they are orthogonal."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def _write(path: Path | str, data: np.ndarray, affine: np.ndarray, intent: str) -> None:
+    image = Nifti1Image(data.astype(np.float32), affine)
+    image.set_sform(affine, code=2)
+    image.set_qform(affine, code=2)
+    image.header.set_intent(intent)
+    image.header.set_xyzt_units("mm")
+    save(path, image)

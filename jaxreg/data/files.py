@@ -1,0 +1,28 @@
+"""Writing files so that they appear only when they are complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaxreg.errors import InputError
+
+
+@contextmanager
+def completed(path: Path | str) -> Iterator[Path]:
+    """A name in the same folder to write to; it becomes `path` when the block ends well.
+
+    Raises:
+        InputError: the folder does not exist, or writing failed (no space left, no permission).
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist.")
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: not written ({error.strerror or error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)

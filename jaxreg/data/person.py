@@ -1,0 +1,185 @@
+"""One person's scans → a folder of the cohort: images, labels, and a record of where they are from.
+
+The first image is aligned affinely to the template, the others rigidly to the first one; each is
+resampled once, from its file to the cohort's grid.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from jaxreg.data import common_space, volume
+from jaxreg.data.common_space import Aligner, Head
+from jaxreg.data.files import completed
+from jaxreg.data.freesurfer import merge_parcels
+from jaxreg.data.layouts import Files
+from jaxreg.data.volume import Grid, Volume
+from jaxreg.errors import InputError
+
+IDENTITY = np.eye(4)
+
+
+def record_file(out: Path, participant: str) -> Path:
+    """Where the record of a finished person lies: files, matrices, labels, what is on the grid."""
+    return out / participant / f"{participant}_prepare.json"
+
+
+def prepare_person(
+    files: Files, template: Head, out: Path, align: Aligner, *, aligned: bool, freesurfer: bool
+) -> None:
+    """Make a person's folder in `out`; it appears when it is complete.
+
+    `aligned`: the images lie in one space already. `freesurfer`: cortical parcels are merged.
+
+    Raises:
+        InputError: an image, mask or label map that cannot be used, or a failed alignment.
+    """
+    scans = _align(files, template, align, aligned=aligned)
+    partial = out / f".{files.participant}"
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
+    partial.mkdir()
+    try:
+        record = _write(partial, files, scans, common_space.grid_of(template.image), freesurfer)
+        path = partial / record_file(out, files.participant).name
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        os.rename(partial, out / files.participant)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Scan(NamedTuple):
+    """An image, its mask on its own grid, and the pull-back from the cohort to it."""
+
+    image: Volume
+    mask: Bool[np.ndarray, "x y z"]
+    to_image: Float[np.ndarray, "4 4"]
+
+
+def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> dict[str, _Scan]:
+    """A person's images by domain, the first one first."""
+    first, *others = files.images
+    reference = volume.read_image(files.images[first])
+    brain = reference_mask(files, reference)
+    to_reference = align_head(template, common_space.head(reference, brain), align)
+    scans = {first: _Scan(reference, brain, to_reference)}
+    for domain in others:
+        image = volume.read_image(files.images[domain])
+        to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
+        if files.mask is None:
+            mask = common_space.mask_like(common_space.foreground(image), image, IDENTITY)
+        else:
+            to_brain = np.linalg.inv(to_image)
+            mask = common_space.mask_like(Volume(brain, reference.affine), image, to_brain)
+        scans[domain] = _Scan(image, mask, to_image @ to_reference)
+    return scans
+
+
+def _write(
+    folder: Path, files: Files, scans: dict[str, _Scan], grid: Grid, freesurfer: bool
+) -> dict[str, Any]:
+    """Write images and labels on the grid; returns the record."""
+    images = {}
+    for domain, scan in scans.items():
+        values, there = common_space.resample_masked(*scan, grid)
+        if not there.any():
+            raise InputError(f"{files.images[domain]}: nothing of it lies on the cohort's grid.")
+        write_image(folder / f"{files.participant}_{domain}.nii.gz", values, there, grid)
+        images[domain] = {
+            "file": str(files.images[domain]),
+            "cohort_to_file_ras_mm": scan.to_image.tolist(),
+            "share_on_grid": _share_on_grid(scan, there, grid),
+        }
+    numbers = []
+    if files.labels is not None:
+        to_labels = next(iter(scans.values())).to_image
+        labels = _labels(files.labels, to_labels, grid, freesurfer=freesurfer)
+        volume.write(folder / f"{files.participant}_dseg.nii.gz", labels)
+        numbers = np.unique(labels.array[labels.array != 0]).tolist()
+    return {"images": images, "mask": files.mask and str(files.mask), "labels": numbers}
+
+
+def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]:
+    """The mask of a person's first image on its grid: the file's, or what the image shows."""
+    if files.mask is None:
+        shown = common_space.foreground(reference)
+    else:
+        shown = volume.read_labels(files.mask)
+    mask = common_space.mask_like(shown, reference, IDENTITY)
+    if not mask.any():
+        path = files.mask or next(iter(files.images.values()))
+        raise InputError(f"{path}: expected a brain in the image's field of view, got none.")
+    return mask
+
+
+def align_head(template: Head, head: Head, align: Aligner) -> Float[np.ndarray, "4 4"]:
+    """The affine pull-back from a template to a person.
+
+    The masks' centres are brought together first: scanners put their origins anywhere, and fields
+    of view that do not overlap are no fault here.
+    """
+    shift = np.eye(4)
+    shift[:3, 3] = _centre_mm(head) - _centre_mm(template)
+    image = Volume(head.image.array, np.linalg.inv(shift) @ head.image.affine)
+    matrix = align(
+        template.image, image, mode="affine", fixed_mask=template.mask, moving_mask=head.mask
+    )
+    return shift @ _checked(matrix)
+
+
+def _centre_mm(head: Head) -> np.ndarray:
+    index = np.argwhere(head.mask).mean(axis=0)
+    return head.image.affine[:3, :3] @ index + head.image.affine[:3, 3]
+
+
+def _align_rigidly(reference, image, files, brain, align) -> np.ndarray:
+    """Pull-back from a person's first image to another one; a mask from a file serves both."""
+    fixed, moving = common_space.coarse(reference), common_space.coarse(image)
+    mask = None
+    if files.mask is not None:
+        mask = common_space.coarse(Volume(brain, reference.affine), labels=True).array
+    return _checked(align(fixed, moving, mode="rigid", fixed_mask=mask))
+
+
+def _checked(matrix: np.ndarray) -> np.ndarray:
+    size = float(np.linalg.det(matrix[:3, :3])) if np.isfinite(matrix).all() else 0.0
+    if not 1 / 4 <= size <= 4:
+        raise InputError(f"alignment: expected volumes to change less than 4 times, got {size:g}.")
+    return matrix
+
+
+def _share_on_grid(scan: _Scan, there: np.ndarray, grid: Grid) -> float:
+    """The part of the mask's volume that the cohort's grid holds."""
+    got = there.sum() * np.linalg.det(grid.affine[:3, :3])
+    voxel = np.linalg.det(scan.image.affine[:3, :3]) / np.linalg.det(scan.to_image[:3, :3])
+    return round(float(got / (scan.mask.sum() * voxel)), 3)
+
+
+def _labels(path: Path, to_labels: np.ndarray, grid: Grid, *, freesurfer: bool) -> Volume:
+    labels = volume.read_labels(path)
+    low, high = int(labels.array.min()), int(labels.array.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise InputError(f"{path}: expected labels from 0 to 65535, got {low} to {high}.")
+    if freesurfer:
+        labels = Volume(merge_parcels(labels.array), labels.affine)
+    array = common_space.resample_labels(labels, to_labels, grid)
+    if not array.any():
+        raise InputError(f"{path}: expected labels on the image, got none on the cohort's grid.")
+    return Volume(volume.label_volume(array), grid.affine)
+
+
+def write_image(
+    path: Path,
+    values: Float32[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    grid: Grid,
+) -> None:
+    """Write an image as uint8: robust maximum 200, at least 1 inside the mask, 0 outside."""
+    normal = volume.normalize(values, mask)
+    stored = np.where(mask, np.clip(np.rint(200 * normal), 1, 255), 0)
+    with completed(path) as partial:
+        volume.write(partial, Volume(stored, grid.affine), dtype=np.uint8)

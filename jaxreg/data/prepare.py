@@ -1,0 +1,378 @@
+"""People's scans as they come → a prepared cohort on one grid (HCP, BIDS, IXI, a table of paths).
+
+The cohort folder is filled person by person and can be continued: `prepare.json` holds the
+settings, `template.nii.gz` the template on the cohort's grid, and a person's folder appears when it
+is complete. The tables that make it a cohort are written last.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxreg.data import common_space, layouts, volume
+from jaxreg.data.cohort import SPLITS, _read_structures
+from jaxreg.data.common_space import Aligner, Head
+from jaxreg.data.files import completed
+from jaxreg.data.freesurfer import STRUCTURES
+from jaxreg.data.layouts import Files
+from jaxreg.data.person import (
+    IDENTITY,
+    align_head,
+    prepare_person,
+    record_file,
+    reference_mask,
+    write_image,
+)
+from jaxreg.data.volume import Volume
+from jaxreg.errors import InputError, require_choice
+
+MEAN_PEOPLE = 20
+"""The cohort's mean is that of this many people of the train split, evenly spread over its list."""
+MEAN_ROUNDS = 2
+"""How often these are aligned to their mean, after the first of them."""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Make a cohort from people's scans: one space, one grid, intensities, labels, splits."""
+
+    layout: str
+    """bids, hcp (S1200), ixi or table (TSV: participant_id, T1w, T2w, FLAIR, mask, dseg, split)."""
+    source: Path
+    """Folder of the data set, or the table."""
+    out: Path
+    """Folder of the cohort: a new one, or one to be continued with the same settings."""
+    spacing: float = 2.0
+    """Isotropic voxel size of the cohort, mm."""
+    split: str | None = None
+    """TRAIN/VAL/TEST numbers of people, such as 800/50/191; default 80, 10 and 10 %."""
+    seed: int = 0
+    """Seed of the split."""
+    template: Path | None = None
+    """Image whose space and extent the cohort takes; default the mean of up to 20 of its people."""
+    labels: str | None = None
+    """freesurfer, own (label-N) or a TSV (index, name): whose numbers; default as the layout says.
+
+    FreeSurfer's cortical parcels 1000-1035 and 2000-2035 are merged into left and right cortex.
+    """
+    jobs: int | None = None
+    """People worked on at the same time; default the number of cores."""
+
+    def __post_init__(self):
+        """Refuse what cannot be meant."""
+        require_choice("layout", self.layout, layouts.LAYOUTS)
+        if not 0.5 <= self.spacing <= 20:
+            raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
+        if self.seed < 0:
+            raise InputError(f"--seed: expected at least 0, got {self.seed}.")
+        if self.jobs is not None and self.jobs < 1:
+            raise InputError(f"--jobs: expected at least 1, got {self.jobs}.")
+        if self.split is not None:
+            parse_split(self.split)
+
+
+class Summary(NamedTuple):
+    """What came out: people per split, who failed or was left out and why, structures scored."""
+
+    folder: Path
+    people: dict[str, int]
+    failed: dict[str, str]
+    left_out: dict[str, str]
+    remarks: list[str]
+    structures: dict[int, str]
+
+
+def parse_split(text: str) -> tuple[int, int, int]:
+    """(train, val, test) of a text such as 800/50/191."""
+    parts = text.split("/")
+    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or int(parts[0]) < 1:
+        raise InputError(f"--split: expected TRAIN/VAL/TEST such as 800/50/191, got {text!r}.")
+    train, val, test = map(int, parts)
+    return train, val, test
+
+
+def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
+    """Participant → split: the table's own, or shuffled by the seed and dealt by the numbers.
+
+    Without numbers val and test get a tenth each, at least one where there are three people.
+    Whoever the numbers leave over is in no split.
+
+    Raises:
+        InputError: more asked for than there are, or a table that splits some people only.
+    """
+    own = {p.participant: p.split for p in people if p.split is not None}
+    if own and (split is not None or len(own) < len(people)):
+        raise InputError(
+            "split: expected a column split with a value for everybody and no --split, or --split "
+            f"and no column; got {len(own)} of {len(people)} people with a value."
+        )
+    if own:
+        return own
+    n = len(people)
+    tenth = max(int(n >= 3), round(n / 10))
+    counts = (n - 2 * tenth, tenth, tenth) if split is None else parse_split(split)
+    if sum(counts) > n:
+        raise InputError(f"--split: expected at most {n} people, as many as found; got {split}.")
+    order = np.random.default_rng(seed).permutation(sorted(p.participant for p in people)).tolist()
+    splits = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
+    return dict(sorted(zip(order, splits, strict=False)))
+
+
+def prepare(config: PrepareConfig, align: Aligner) -> Summary:
+    """Make or continue the cohort of a configuration; `align` is as `common_space` says.
+
+    A person who fails is listed (also in failures.tsv) and does not stop the others. The tables are
+    written if at least half of the people succeeded and no split lost all of its own: a few bad
+    scans are usual, more of them are a mistake that one would not want to train on.
+
+    Raises:
+        InputError: an unusable source, setting, template or output folder; too many failed.
+    """
+    found = layouts.find(config.layout, config.source)
+    splits = assign_splits(found.people, config.split, seed=config.seed)
+    names, freesurfer = _numbers(config.labels, freesurfer=found.freesurfer)
+    try:
+        _claim(config, splits)
+        chosen = [files for files in found.people if files.participant in splits]
+        template = _template(config, [f for f in chosen if splits[f.participant] == "train"], align)
+
+        def work(files: Files) -> None:
+            prepare_person(
+                files, template, config.out, align, aligned=found.aligned, freesurfer=freesurfer
+            )
+
+        failed = _each(work, chosen, config)
+        done = {name: split for name, split in splits.items() if name not in failed}
+        _check_failures(config.out, splits, failed)
+        paths = {name: record_file(config.out, name) for name in done}
+        records = {name: json.loads(path.read_text()) for name, path in paths.items()}
+        if names is None:
+            names = structures([r["labels"] for r in records.values()], freesurfer=freesurfer)
+        _write_tables(config, done, names)
+    except OSError as error:
+        raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
+    people = {split: sum(s == split for s in done.values()) for split in SPLITS}
+    return Summary(config.out, people, failed, found.left_out, _remarks(records), names)
+
+
+def print_summary(summary: Summary) -> None:
+    """Print remarks, whoever was left out or failed and why, and the numbers."""
+    for remark in summary.remarks:
+        print(remark)
+    for name, reason in summary.left_out.items():
+        print(f"{name}: left out, {reason}")
+    for name, reason in summary.failed.items():
+        print(f"{name}: failed, {reason}")
+    counts = ", ".join(f"{count} {split}" for split, count in summary.people.items())
+    print(
+        f"{summary.folder}: {counts}; {len(summary.structures)} structures scored; "
+        f"{len(summary.failed)} failed, {len(summary.left_out)} left out."
+    )
+
+
+def structures(labels: Sequence[Sequence[int]], *, freesurfer: bool) -> dict[int, str]:
+    """Number → name of what is scored: found in at least half of the people who have labels.
+
+    FreeSurfer's numbers are those of the standard structures; others are named label-N.
+    """
+    labelled = [numbers for numbers in labels if numbers]
+    count = Counter(number for numbers in labelled for number in set(numbers))
+    common = sorted(number for number, people in count.items() if 2 * people >= len(labelled))
+    if freesurfer:
+        return {number: STRUCTURES[number] for number in common if number in STRUCTURES}
+    return {number: f"label-{number}" for number in common}
+
+
+def _numbers(labels: str | None, *, freesurfer: bool) -> tuple[dict[int, str] | None, bool]:
+    """(the structures of a table, or None; whether the numbers are FreeSurfer's)."""
+    if labels is None:
+        return None, freesurfer
+    if labels in ("freesurfer", "own"):
+        return None, labels == "freesurfer"
+    names = _read_structures(Path(labels))
+    if not names:
+        raise InputError(f"--labels: expected freesurfer, own or a TSV of names, got {labels!r}.")
+    return names, False
+
+
+def _claim(config: PrepareConfig, splits: dict[str, str]) -> None:
+    """Write the settings into a new folder, or compare them with those of an existing one."""
+    template = config.template and hashlib.sha256(config.template.read_bytes()).hexdigest()
+    settings = {
+        "layout": config.layout,
+        "source": str(config.source.resolve()),
+        "spacing": config.spacing,
+        "split": config.split,
+        "seed": config.seed,
+        "template": template,
+        "labels": config.labels,
+        "participants": splits,
+    }
+    path = config.out / "prepare.json"
+    if path.is_file():
+        _compare(path, settings)
+        return
+    if config.out.exists() and not (config.out.is_dir() and not any(config.out.iterdir())):
+        raise InputError(f"{config.out}: expected a new or empty folder, or a cohort to continue.")
+    config.out.mkdir(parents=True, exist_ok=True)
+    with completed(path) as partial:
+        partial.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _compare(path: Path, settings: dict[str, Any]) -> None:
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: expected the settings of `prepare` ({error}).") from error
+    for name, value in settings.items():
+        if name == "participants" and before.get(name) != value:
+            raise InputError(f"{path}: expected the same people and splits; give another --out.")
+        if before.get(name) != value:
+            raise InputError(
+                f"{path}: expected the settings it was made with, --{name} {before.get(name)}; "
+                f"got {value}; give another --out."
+            )
+
+
+def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Head:
+    """What everybody is aligned to, on the cohort's grid; kept in template.nii.gz."""
+    path = config.out / "template.nii.gz"
+    if not path.is_file():
+        if config.template is None:
+            head = _mean(people, config, align)
+            grid = common_space.grid_of(head.image)
+        else:
+            image = volume.read_image(config.template)
+            mask = common_space.mask_like(common_space.foreground(image), image, IDENTITY)
+            head = Head(image, mask)
+            grid = common_space.grid_over([head], [IDENTITY], config.spacing)
+        write_image(path, *common_space.resample_masked(*head, IDENTITY, grid), grid)
+    stored = volume.read_image(path)
+    mask = stored.array != 0  # as `write_image` stores it
+    return Head(Volume(volume.normalize(stored.array, mask), stored.affine), mask)
+
+
+def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
+    """The mean of up to `MEAN_PEOPLE` of those who have the most frequent first image."""
+    count = Counter(next(iter(files.images)) for files in people)
+    domain = max(layouts.DOMAINS, key=lambda d: count[d])
+    people = [files for files in people if next(iter(files.images)) == domain]
+    evenly = np.linspace(0, len(people) - 1, min(MEAN_PEOPLE, len(people))).round().astype(int)
+    total = len(evenly) * (MEAN_ROUNDS + 1)
+    bar = tqdm(total=total, desc="template", unit="alignment", dynamic_ncols=True)
+    with bar, ThreadPoolExecutor(_jobs(config)) as pool:
+
+        def read(files: Files) -> Head:
+            image = volume.read_image(files.images[domain])
+            return common_space.head(image, reference_mask(files, image))
+
+        tried = list(pool.map(lambda n: _attempt(read, people[n]), evenly))
+        heads = [head for head, _ in tried if head is not None]
+        if not heads:
+            raise InputError(f"template: nobody's {domain} can be read, such as {tried[0][1]}")
+
+        def align_all(fixed: Head, heads: Sequence[Head]) -> list[np.ndarray | None]:
+            def one(head: Head) -> np.ndarray:
+                bar.update()
+                return align_head(fixed, head, align)
+
+            aligned = list(pool.map(lambda head: _attempt(one, head), heads))
+            for reason in (reason for _, reason in aligned if reason is not None):
+                tqdm.write(f"template: one person less in this round's mean, {reason}")
+            return [matrix for matrix, _ in aligned]
+
+        spacing_mm = config.spacing
+        return common_space.mean_head(heads, align_all, spacing_mm=spacing_mm, rounds=MEAN_ROUNDS)
+
+
+def _jobs(config: PrepareConfig) -> int:
+    return config.jobs or os.cpu_count() or 1
+
+
+def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
+    """(result, None), or (None, reason) where the person is at fault; a full disk is not theirs."""
+    try:
+        return function(item), None
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return None, volume.first_line(error)
+
+
+def _each(work: Callable, people: list[Files], config: PrepareConfig) -> dict[str, str]:
+    """Work on everybody who is not done; returns who failed and why."""
+    failed = {}
+    todo = [files for files in people if not (config.out / files.participant).is_dir()]
+    done = len(people) - len(todo)
+    bar = tqdm(total=len(people), initial=done, unit="person", dynamic_ncols=True)
+    pool = ThreadPoolExecutor(_jobs(config))
+    try:
+        futures = {pool.submit(_attempt, work, files): files.participant for files in todo}
+        for future in as_completed(futures):
+            reason = future.result()[1]
+            if reason is not None:
+                failed[futures[future]] = reason
+            bar.update()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+    return dict(sorted(failed.items()))
+
+
+def _check_failures(out: Path, splits: dict[str, str], failed: dict[str, str]) -> None:
+    """List the failures; raise InputError where what is left is no cohort."""
+    table = out / "failures.tsv"
+    table.unlink(missing_ok=True)
+    if not failed:
+        return
+    _write_table(table, ("participant_id", "reason"), failed.items())
+    left = {split for name, split in splits.items() if name not in failed}
+    if 2 * len(failed) > len(splits) or left != set(splits.values()):
+        name, reason = next(iter(failed.items()))
+        raise InputError(
+            f"{out}: {len(failed)} of {len(splits)} people failed (all are in failures.tsv), such "
+            f"as {name}: {reason} The others are kept; run it again when that is put right."
+        )
+
+
+def _write_tables(config: PrepareConfig, done: dict[str, str], names: dict[int, str]) -> None:
+    description = {"Name": f"prepared from {config.layout}", "BIDSVersion": "1.10.0"}
+    description |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "jaxreg"}]}
+    with completed(config.out / "dataset_description.json") as partial:
+        partial.write_text(json.dumps(description, indent=1) + "\n")
+    if names:
+        _write_table(config.out / "labels.tsv", ("index", "name"), sorted(names.items()))
+    table = config.out / "participants.tsv"
+    _write_table(table, ("participant_id", "split"), sorted(done.items()))
+
+
+def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
+    with completed(path) as partial:
+        partial.write_text("\n".join(lines) + "\n")
+
+
+def _remarks(records: dict[str, Any]) -> list[str]:
+    remarks = []
+    unmasked = sum(record["mask"] is None for record in records.values())
+    if unmasked:
+        remarks.append(
+            f"{unmasked} of {len(records)} people have no brain mask: all but the background "
+            "counts as brain, the whole head where the images show it."
+        )
+    for name, record in records.items():
+        for domain, image in record["images"].items():
+            if image["share_on_grid"] < 0.9:
+                share = round(100 * image["share_on_grid"])
+                remarks.append(f"{name}: {share} % of the {domain} lie on the cohort's grid.")
+    return remarks

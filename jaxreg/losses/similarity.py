@@ -1,0 +1,126 @@
+"""L_sim: which images, features and numbers each `--loss` looks at."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxreg.losses.intensity import lncc, mse
+from jaxreg.losses.locations import draw_voxels, take
+from jaxreg.losses.mind import mind
+from jaxreg.losses.mutual_information import global_mi, local_mi
+from jaxreg.losses.ngf import ngf
+from jaxreg.losses.patch_nce import patch_nce
+from jaxreg.losses.settings import ObjectiveConfig
+from jaxreg.networks.autoencoder import Encoder
+from jaxreg.networks.projection import Projection
+
+NCE_MI_WEIGHTS = (0.1, 0.9)
+
+Similarity = Callable[..., tuple[Array, dict[str, Array]]]
+"""(key, fixed, moved, mask) → (value, terms); lower is more similar."""
+
+
+class FeatureExtractor(NamedTuple):
+    """What the contrastive losses see: frozen encoders and trainable projections, by domain.
+
+    `encoders[domain]` are an Encoder's parameters, `projections[domain][scale]` a Projection's.
+    """
+
+    encoders: dict[str, Any]
+    projections: dict[str, Any]
+
+
+def make_similarity(
+    config: ObjectiveConfig,
+    domains: tuple[str, str],
+    *,
+    encoder: Encoder | None = None,
+    features: FeatureExtractor | None = None,
+) -> Similarity:
+    """The function (key, fixed, moved, mask) → (value, terms) of `config.loss`; lower is better.
+
+    `domains` are those of fixed and moving; the contrastive losses need `encoder` and `features`.
+    """
+
+    def mi(key, fixed, moved, mask):
+        return global_mi(key, fixed, moved, mask, samples=config.mi_samples, bins=config.mi_bins)
+
+    def nce(key, fixed, moved, mask):
+        assert encoder is not None and features is not None
+        maps = [
+            encoder.apply({"params": features.encoders[domain]}, image[None])
+            for domain, image in zip(domains, (fixed, moved), strict=True)
+        ]
+        return nce_over_scales(key, maps, mask, domains, encoder.strides, features, config)
+
+    def intensities(key, fixed, moved, mask):
+        match config.loss:
+            case "mi":
+                return mi(key, fixed, moved, mask)
+            case "lmi":
+                patch, bins = config.lmi_patch, config.mi_bins
+                return local_mi(key, fixed, moved, mask, patch=patch, bins=bins)
+            case "ngf":
+                return ngf(fixed, moved, mask, eta=config.ngf_eta)
+            case "mind":
+                radius, dilation = config.mind_radius, config.mind_dilation
+                return mind(fixed, moved, mask, radius=radius, dilation=dilation)
+            case "lncc":
+                window, epsilon = config.lncc_window, config.lncc_epsilon
+                return lncc(fixed, moved, mask, window=window, epsilon=epsilon)
+            case "mse":
+                return mse(fixed, moved, mask)
+        raise AssertionError(config.loss)
+
+    def similarity(key, fixed, moved, mask):
+        if config.loss == "nce":
+            return nce(key, fixed, moved, mask), {}
+        if config.loss != "nce_mi":
+            return intensities(key, fixed, moved, mask), {}
+        mi_key, nce_key = jax.random.split(key)
+        terms = {"nce": nce(nce_key, fixed, moved, mask), "mi": mi(mi_key, fixed, moved, mask)}
+        return NCE_MI_WEIGHTS[0] * terms["nce"] + NCE_MI_WEIGHTS[1] * terms["mi"], terms
+
+    return similarity
+
+
+def nce_over_scales(
+    key: PRNGKeyArray, maps, mask, domains, strides, features: FeatureExtractor, config
+) -> Float[Array, ""]:
+    """PatchNCE averaged over the tapped scales, at the same random locations inside the mask.
+
+    `maps` are the feature maps of fixed and moved, each as an Encoder gives them.
+    """
+    locations = draw_voxels(key, mask, config.nce_locations)
+    losses = []
+    for scale in config.scales:
+        cell = locations // strides[scale]
+        query, positive = (
+            _project(features.projections[domain][f"scale{scale}"], take(image[scale][0], cell))
+            for domain, image in zip(domains, maps, strict=True)
+        )
+        losses.append(patch_nce(query, positive, cell, temperature=config.nce_temperature))
+    return jnp.mean(jnp.stack(losses))
+
+
+def _project(params: Any, features: Float[Array, "n c"]) -> Array:
+    projected = Projection().apply({"params": params}, features)
+    assert isinstance(projected, jax.Array)
+    return projected
+
+
+def init_projections(
+    key: PRNGKeyArray, domains: tuple[str, ...], channels: tuple[int, ...]
+) -> dict[str, Any]:
+    """Fresh projection parameters, `[domain]["scale0"…]`, one MLP per domain and scale."""
+    projections: dict[str, Any] = {}
+    for i, domain in enumerate(dict.fromkeys(domains)):
+        keys = jax.random.split(jax.random.fold_in(key, i), len(channels))
+        projections[domain] = {
+            f"scale{s}": Projection().init(keys[s], jnp.zeros((1, c)))["params"]
+            for s, c in enumerate(channels)
+        }
+    return projections
