@@ -129,7 +129,7 @@ def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(strid
     heads = {"kernel": jax.random.normal(jax.random.key(3), (3, 270)), "bias": jnp.ones(270)}
     heads = {k: v for k, v in heads.items() if k in params["heads"]}
     params = {**params, "heads": heads}
-    got = layer.apply({"params": params}, x, context)
+    got = _apply(layer, {"params": params}, x, context)
     code = context @ params["code"]["kernel"] + params["code"]["bias"][None]
     for b in range(2):
         kernel = params["kernel"] + (code[b] @ heads["kernel"]).reshape(3, 3, 3, 2, 5)

@@ -119,7 +119,7 @@ def test_the_network_overfits_one_pair_as_direct_optimisation_does(pair):
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     step = make_step(sample_loss(config, None), optimizer, mesh, seed=0)
-    batch = {name: getattr(pair, name)[None] for name in Pair._fields}
+    batch = {k: v[None] for k, v in pair._asdict().items() if v is not None}
     for _ in range(steps):
         state, _ = step(state, {}, batch)
     velocity, _ = velocities(

@@ -77,7 +77,7 @@ def read_cohort(folder: Path | str) -> Cohort:
         raise InputError(f"{folder}: no such cohort folder.")
     table = folder / "participants.tsv"
     participants: dict[str, str] = {}
-    for row in _read_table(table, ("participant_id", "split")):
+    for row in read_table(table, ("participant_id", "split")):
         name, split = row["participant_id"], row["split"]
         if split not in SPLITS:
             raise InputError(f"{table}: {name}: expected split {'|'.join(SPLITS)}, got {split!r}.")
@@ -88,20 +88,30 @@ def read_cohort(folder: Path | str) -> Cohort:
         participants[name] = split
     if not participants:
         raise InputError(f"{table}: expected at least one participant, got none.")
-    return Cohort(folder, participants, _read_structures(folder / "labels.tsv"))
+    return Cohort(folder, participants, read_structures(folder / "labels.tsv"))
 
 
-def _read_structures(table: Path) -> dict[int, str]:
+def read_structures(table: Path) -> dict[int, str]:
+    """Names of the structures scored, by label; none where there is no such table.
+
+    Raises:
+        InputError: a missing column, or an index that is no integer.
+    """
     if not table.is_file():
         return {}
-    rows = _read_table(table, ("index", "name"))
+    rows = read_table(table, ("index", "name"))
     try:
         return {int(row["index"]): row["name"] for row in rows}
     except ValueError as error:
         raise InputError(f"{table}: expected integers in column index ({error}).") from error
 
 
-def _read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a TSV by column name.
+
+    Raises:
+        InputError: no such file, not text, or without one of `columns`.
+    """
     try:
         text = table.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

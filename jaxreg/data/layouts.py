@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxreg.data.cohort import SPLITS, _read_table
+from jaxreg.data.cohort import SPLITS, read_table
 from jaxreg.errors import InputError, require_choice
 
 LAYOUTS = ("bids", "hcp", "ixi", "table")
@@ -148,7 +148,7 @@ def _bids_derivatives(root: Path, name: str, images: dict[str, Path]) -> dict[st
 
 def _table(table: Path) -> Source:
     """A TSV: participant_id, any of T1w, T2w, FLAIR, mask, dseg (paths from it), maybe split."""
-    rows = _read_table(table, ("participant_id",))
+    rows = read_table(table, ("participant_id",))
     if rows and not set(DOMAINS) & set(rows[0]):
         raise InputError(f"{table}: expected a column of {', '.join(DOMAINS)}; got {[*rows[0]]}.")
     people, left_out = {}, {}

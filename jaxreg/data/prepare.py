@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxreg.data import common_space, layouts, volume
-from jaxreg.data.cohort import SPLITS, _read_structures
+from jaxreg.data.cohort import SPLITS, read_structures
 from jaxreg.data.common_space import Aligner, Head
 from jaxreg.data.files import completed
 from jaxreg.data.freesurfer import STRUCTURES
@@ -199,7 +199,7 @@ def _numbers(labels: str | None, *, freesurfer: bool) -> tuple[dict[int, str] | 
         return None, freesurfer
     if labels in ("freesurfer", "own"):
         return None, labels == "freesurfer"
-    names = _read_structures(Path(labels))
+    names = read_structures(Path(labels))
     if not names:
         raise InputError(f"--labels: expected freesurfer, own or a TSV of names, got {labels!r}.")
     return names, False

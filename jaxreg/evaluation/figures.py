@@ -1,7 +1,7 @@
-"""Figures: NumPy arrays in, a matplotlib `Figure` out. matplotlib is used here and nowhere else.
+"""Figures: NumPy arrays in, a matplotlib `Figure` out.
 
-Volumes are RAS arrays `[x, y, z]` of intensities in [0, 1]; displacements are in voxels. Pictures
-are in the neurological convention: the subject's left is on the left of axial and coronal slices,
+matplotlib is used here and in `comparison_figures` only. Volumes are RAS arrays `[x, y, z]` of
+intensities in [0, 1]; displacements are in voxels. Pictures are in the neurological convention: the subject's left is on the left of axial and coronal slices,
 the front on the right of sagittal ones, and front (axial) or top is up. Axes are in voxels,
 stretched by the spacing. No figure touches pyplot, a backend or any other global state.
 """
@@ -37,7 +37,7 @@ _AXES: dict[Plane, tuple[int, int, int]] = {
 _LETTERS = ("LR", "PA", "IS")  # the low and the high end of each array axis
 
 # The colours of Okabe and Ito, told apart by colour-blind readers; marker and dash serve in grey.
-_LINES = (
+LINES = (
     ("#000000", "o", "-"),
     ("#0072b2", "s", "--"),
     ("#d55e00", "^", "-."),
@@ -80,7 +80,7 @@ def lambda_curves(curves: Sequence[Curve], *, baseline: float | None = None) -> 
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     handles = []
-    for curve, (color, marker, dash) in zip(curves, cycle(_LINES), strict=False):
+    for curve, (color, marker, dash) in zip(curves, cycle(LINES), strict=False):
         style: dict = {"color": color, "marker": marker, "linestyle": dash, "linewidth": 1.2}
         style |= {"markersize": 4.5, "markerfacecolor": "white"}
         low, high = curve.dice_mean - curve.dice_sem, curve.dice_mean + curve.dice_sem
@@ -97,7 +97,7 @@ def lambda_curves(curves: Sequence[Curve], *, baseline: float | None = None) -> 
         handles.append(line)
     left.set_ylabel("Dice (higher is better)", fontsize=9)
     right.set_ylabel("folding voxels [%] (lower is better)", fontsize=9)
-    _folds_axis(right, np.concatenate([curve.folds_percent for curve in curves]))
+    folds_axis(right, np.concatenate([curve.folds_percent for curve in curves]))
     for ax in (left, right):
         ax.set_xlabel("regularization strength λ", fontsize=9)
         ax.tick_params(labelsize=8)
@@ -108,7 +108,7 @@ def lambda_curves(curves: Sequence[Curve], *, baseline: float | None = None) -> 
     return figure
 
 
-def _folds_axis(ax, folds):
+def folds_axis(ax, folds):
     """Scale the folds so that 0 shows as 0 and small percentages as well as large ones."""
     positive = folds[folds > 0]
     if not positive.size:
@@ -135,7 +135,7 @@ def pair_progress(
     (det J > 1), blue where it is smaller, green where the warp folds (det J ≤ 0).
     """
     determinant = np.asarray(spatial.jacobian_determinant(jnp.asarray(displacement)))
-    widths, heights = zip(*(_sides_mm(fixed.shape, p, spacing_mm) for p in _AXES), strict=True)
+    widths, heights = zip(*(sides_mm(fixed.shape, p, spacing_mm) for p in _AXES), strict=True)
     size = (6 * 1.75 + 0.6, sum(heights) / max(widths) * 1.75 + 0.7)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     figure.suptitle(title, fontsize=10)
@@ -148,7 +148,7 @@ def pair_progress(
         show_slice(row[3], _checkerboard(fixed, moved), **place)
         warped_grid(row[4], displacement, **place)
         _show_determinant(row[5], determinant, **place)
-        _letters(row[0], plane)
+        letters(row[0], plane)
     names = ("fixed", "moving", "moved", "fixed | moved", "grid x + u(x)", "det J")
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name, fontsize=9)
@@ -203,7 +203,7 @@ def moved_and_grids(
     the plane's normal, by default the middle one.
     """
     place = {"plane": plane, "index": index, "spacing_mm": spacing_mm}
-    across, up = _sides_mm(fixed.shape, plane, spacing_mm)
+    across, up = sides_mm(fixed.shape, plane, spacing_mm)
     width = 1.05
     size = ((len(titles) + 1.2) * width, 2 * (width * up / across + 0.15))
     tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -214,7 +214,7 @@ def moved_and_grids(
     for ax, volume, title in zip(axes[:, 0], (fixed, moving), ("fixed", "moving"), strict=True):
         show_slice(ax, volume, **place)
         ax.set_title(title, fontsize=8, pad=2)
-    _letters(axes[0, 0], plane)
+    letters(axes[0, 0], plane)
     for ax in axes[:, 1]:
         ax.set_axis_off()
     for i, title in enumerate(titles):
@@ -235,7 +235,7 @@ def reconstructions(
     `images` are (title, original, reconstruction); differences are shown from 0 to 0.25 of the
     intensity range.
     """
-    across, up = _sides_mm(images[0][1].shape, plane, spacing_mm)
+    across, up = sides_mm(images[0][1].shape, plane, spacing_mm)
     size = (1.7 * len(images) + 0.8, 3 * 1.7 * up / across + 0.4)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     axes = figure.subplots(3, len(images), squeeze=False)
@@ -248,7 +248,7 @@ def reconstructions(
         column[0].set_title(title, fontsize=9)
     for ax, name in zip(axes[:, 0], ("original", "reconstruction", "|difference|"), strict=True):
         ax.set_ylabel(name, fontsize=9)
-    _letters(axes[0, 0], plane)
+    letters(axes[0, 0], plane)
     scale = ScalarMappable(Normalize(0, _ERROR_TOP), "magma")
     figure.colorbar(
         scale, ax=axes, ticks=[0, _ERROR_TOP], shrink=0.3, anchor=(0, 0), pad=0.02, extend="max"
@@ -313,7 +313,7 @@ def _slice(volume, plane, index):
     return np.take(volume, volume.shape[normal] // 2 if index is None else index, axis=normal).T
 
 
-def _sides_mm(shape, plane, spacing_mm):
+def sides_mm(shape, plane, spacing_mm):
     """Width and height of a plane's picture."""
     _, across, up = _AXES[plane]
     return shape[across] * spacing_mm[across], shape[up] * spacing_mm[up]
@@ -327,7 +327,7 @@ def _frame(ax, plane, spacing_mm):
     ax.spines[:].set_visible(False)
 
 
-def _letters(ax, plane):
+def letters(ax, plane):
     """Mark the left and the right side of a picture, in the corners that a head leaves black."""
     low, high = _LETTERS[_AXES[plane][1]]
     style = {"color": "white", "fontsize": 8, "va": "top", "transform": ax.transAxes}

@@ -131,8 +131,8 @@ def make_step(task_loss, optimizer, mesh: jax.sharding.Mesh, seed: int):
     return step
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; `signum` says which."""
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came, and the run is saved; `signum` says which."""
 
     def __init__(self, signum: int):
         """Keep the signal's number, for the exit code."""

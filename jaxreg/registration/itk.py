@@ -1,0 +1,117 @@
+"""ITK transform files, and ITK transforms ↔ RAS matrices.
+
+ITK's world is LPS millimetres; a matrix here is 4×4, float64, RAS millimetres. Both pull back: they
+map points of the fixed space to the moving space.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Float
+
+from jaxreg.data.field import Field
+from jaxreg.errors import InputError
+from jaxreg.registration.transform import affine_points
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def write_affine(path: Path | str, matrix: Float[np.ndarray, "4 4"]) -> None:
+    """Write a RAS matrix as ITK's AffineTransform_double_3_3 (.mat, .tfm or .txt), centre 0."""
+    sitk.WriteTransform(itk_affine(sitk.AffineTransform(3), matrix, np.zeros(3)), str(path))
+
+
+def read_transform(path: Path | str) -> list[np.ndarray | Field]:
+    """The chain (first element first on points of the fixed space) in an ITK transform file.
+
+    Affine and rigid transforms of any kind (.mat, .tfm, .txt, .xfm), and .h5 composites with
+    displacement fields as fMRIPrep and ANTs write them.
+
+    Raises:
+        InputError: no such file, no ITK transform, or a kind that is neither affine nor a field.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+    if str(path).endswith(".mat"):
+        _check_matlab(path)
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except (RuntimeError, ValueError) as error:  # ValueError: text that is no UTF-8
+        reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        raise InputError(f"{path}: not readable as an ITK transform ({reason}).") from error
+    if transform.GetDimension() != 3:
+        raise InputError(f"{path}: expected a 3-D transform, got {transform.GetDimension()}-D.")
+    return list(_elements(path, transform))
+
+
+def itk_affine(
+    transform: Any, matrix: np.ndarray, centre: np.ndarray, *, frame: np.ndarray = LPS
+) -> Any:
+    """`transform` (Euler or affine) set to a RAS matrix about a RAS centre."""
+    there = frame @ matrix @ np.linalg.inv(frame)
+    at = affine_points(frame, centre[None])[0]
+    transform.SetCenter(at.tolist())
+    transform.SetMatrix(there[:3, :3].ravel().tolist())
+    transform.SetTranslation((there[:3, :3] @ at + there[:3, 3] - at).tolist())
+    return transform
+
+
+def ras_matrix(transform: Any, *, frame: np.ndarray = LPS) -> np.ndarray:
+    """The RAS matrix of a linear ITK transform, whatever its centre: from where it takes points."""
+    origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.eye(4)
+    for k, unit in enumerate(np.eye(3)):
+        matrix[:3, k] = np.asarray(transform.TransformPoint(tuple(unit.tolist()))) - origin
+    matrix[:3, 3] = origin
+    return np.linalg.inv(frame) @ matrix @ frame
+
+
+def _elements(path: Path | str, transform: Any) -> Iterator[np.ndarray | Field]:
+    """The parts of an ITK transform; in a composite the last one acts first."""
+    transform = transform.Downcast()
+    if isinstance(transform, sitk.CompositeTransform):
+        for n in reversed(range(transform.GetNumberOfTransforms())):
+            yield from _elements(path, transform.GetNthTransform(n))
+    elif isinstance(transform, sitk.DisplacementFieldTransform):
+        image = transform.GetDisplacementField()
+        vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(LPS)[:3]
+        yield Field(vectors.astype(np.float32), _grid_affine(image))
+    elif transform.IsLinear():
+        matrix = ras_matrix(transform)
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
+            raise InputError(f"{path}: expected an invertible affine, got {matrix.tolist()}.")
+        yield matrix
+    else:
+        raise InputError(
+            f"{path}: expected affines or displacement fields, got {transform.GetName()}."
+        )
+
+
+def _grid_affine(image: sitk.Image) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return LPS @ affine
+
+
+def _check_matlab(path: Path | str) -> None:
+    """Raise InputError unless a .mat file is as long as the matrices that it announces.
+
+    ITK reserves what a damaged header asks for, and the process is killed for its memory.
+    """
+    data, at = Path(path).read_bytes(), 0
+    while at < len(data):
+        header = data[at : at + 20]
+        kind, rows, columns, _, name = struct.unpack("<5i", header.ljust(20, b"\0"))
+        at += 20 + name + rows * columns * (4 if kind == 10 else 8)
+        if kind not in (0, 10) or min(rows, columns, name) < 1 or max(rows, columns) > 1000:
+            break
+    if at != len(data) or at == 0:
+        raise InputError(
+            f"{path}: not readable as an ITK transform (no Matlab file as ITK writes it; "
+            "FSL's text matrices need converting)."
+        )

@@ -1,0 +1,218 @@
+"""The spatial map of a registration: affines and displacement fields, applied one after the other.
+
+A chain maps points of the fixed space to the moving space (pull-back), in RAS millimetres: its
+first element acts on the fixed point, the next on the result, and so on. An affine is a 4×4
+matrix; a field adds the displacement interpolated at the point, and nothing outside its grid (half
+a voxel beyond the outer centres), as ITK does. Coordinates are float64 throughout.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.ndimage import map_coordinates
+
+from jaxreg.data.field import Field
+from jaxreg.data.volume import Grid, Volume
+
+Affine = Float[np.ndarray, "4 4"]
+Chain = Sequence[np.ndarray | Field]
+Points = Float[np.ndarray, "n 3"]
+
+_CHUNK = 1 << 18
+"""Points that are in work at a time: about 60 MB."""
+
+
+def map_points(chain: Chain, points: Points) -> Points:
+    """Where a chain takes points of the fixed space: points of the moving space (RAS mm)."""
+    for element in chain:
+        if isinstance(element, Field):
+            index = affine_points(np.linalg.inv(element.affine), points)
+            inside = _inside(index, element.vectors.shape)
+            points = points + np.where(inside[:, None], _interpolate(element.vectors, index), 0)
+        else:
+            points = affine_points(element, points)
+    return points
+
+
+def affine_points(matrix: Affine, points: Points) -> Points:
+    """Points after an affine."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def resample(
+    volume: Volume, pull_back: Callable[[Points], Points], grid: Grid, *, order: int = 1
+) -> Shaped[np.ndarray, "x y z"]:
+    """The values of `volume` at pull_back(x) for each voxel centre x of `grid`; 0 outside it.
+
+    Order 1 (linear) gives float32, order 0 (nearest neighbour, for labels) the volume's own type.
+    The field of view ends at the outer voxels' edges; there the outer value is continued.
+    """
+    out = np.zeros(grid.shape, np.float32 if order else volume.array.dtype)
+    to_index = np.linalg.inv(volume.affine)
+    for planes, points in _planes(grid):
+        index = affine_points(to_index, pull_back(points))
+        values = map_coordinates(
+            volume.array, index.T, order=order, mode="nearest", output=out.dtype
+        )
+        values[~_inside(index, volume.array.shape)] = 0
+        out[planes] = values.reshape(out[planes].shape)
+    return out
+
+
+def compose(pull_back: Callable[[Points], Points], grid: Grid) -> Field:
+    """The one displacement field on `grid` that does what `pull_back` does there (float32)."""
+    vectors = np.zeros((*grid.shape, 3), np.float32)
+    for planes, points in _planes(grid):
+        vectors[planes] = (pull_back(points) - points).reshape(vectors[planes].shape)
+    return Field(vectors, grid.affine)
+
+
+def invert(
+    chain: Chain, *, tolerance_mm: float = 1e-3, iterations: int = 40
+) -> Callable[[Points], tuple[Points, Float[np.ndarray, " n"]]]:
+    """A function from points of the moving space to (points of the fixed space, residual in mm).
+
+    Affines are inverted exactly. A field is inverted at each point by a fixed-point iteration
+    whose step is corrected from point to point (Broyden's method, started from the field's best
+    affine), until it maps back to the point within the tolerance; the residual is the largest
+    distance that remains over the chain's fields. A field is continued beyond its grid by its
+    affine and its border values. Where the answer lies there, the residual is NaN.
+    """
+    steps: list[Callable] = []
+    for element in reversed(chain):
+        if isinstance(element, Field):
+            steps.append(_field_inverse(element, tolerance_mm, iterations))
+        else:
+            steps.append(_affine_inverse(element))
+
+    def push(points: Points) -> tuple[Points, Float[np.ndarray, " n"]]:
+        residual = np.zeros(len(points))
+        for step in steps:
+            points, remains = step(points)
+            residual = np.maximum(residual, remains)
+        return points, residual
+
+    return push
+
+
+def jacobian_determinant(field: Field) -> Float[np.ndarray, "x y z"]:
+    """The determinant of ∂(x + u)/∂x in physical space, float32, by central differences.
+
+    Differences are one-sided at the border, and zero along an axis of one voxel.
+    """
+    axes = field.affine[:3, :3]
+    determinant = np.empty(field.vectors.shape[:3], np.float32)
+    n = len(determinant)
+    size = max(1, _CHUNK // determinant[0].size)
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        low, high = max(start - 1, 0), min(stop + 1, n)
+        slab = field.vectors[low:high].astype(np.float64)
+        gradient = [np.gradient(slab, axis=a) if slab.shape[a] > 1 else 0 * slab for a in range(3)]
+        matrices = np.stack(gradient, axis=-1)[start - low : stop - low] + axes
+        determinant[start:stop] = np.linalg.det(matrices) / np.linalg.det(axes)
+    return determinant
+
+
+def _planes(grid: Grid) -> Iterator[tuple[slice, Points]]:
+    """Slabs of whole planes across the first axis, and the RAS mm of their voxel centres."""
+    x, y, z = grid.shape
+    size = max(1, _CHUNK // (y * z))
+    for start in range(0, x, size):
+        stop = min(start + size, x)
+        index = np.indices((stop - start, y, z)).reshape(3, -1).T + np.array([start, 0, 0])
+        yield slice(start, stop), affine_points(grid.affine, index.astype(np.float64))
+
+
+def _inside(index: Points, shape: tuple[int, ...]) -> np.ndarray:
+    """Whether voxel coordinates lie within the outer voxels' edges."""
+    edge = 0.5 + 1e-6  # an edge that two grids share stays inside after rounding
+    inside = (index >= -edge) & (index <= np.asarray(shape[:3]) - 1 + edge)
+    return np.all(inside, axis=1, keepdims=False)
+
+
+def _interpolate(vectors: np.ndarray, index: Points) -> Points:
+    """Trilinear values of a field at voxel coordinates, continued beyond the grid."""
+    out = np.empty_like(index)
+    for c in range(3):
+        map_coordinates(vectors[..., c], index.T, order=1, mode="nearest", output=out[:, c])
+    return out
+
+
+def _affine_inverse(matrix: Affine):
+    inverted = np.linalg.inv(matrix)
+    return lambda points: (affine_points(inverted, points), np.zeros(len(points)))
+
+
+def _field_inverse(field: Field, tolerance_mm: float, iterations: int):
+    """A function from points to (their origin under the field, residual in mm or NaN)."""
+    affine, rest = _split_affine(field)
+    start, to_index = np.linalg.inv(affine), np.linalg.inv(field.affine)
+
+    def forward(points):
+        return affine_points(affine, points) + _interpolate(rest, affine_points(to_index, points))
+
+    def solve(points: Points) -> tuple[Points, np.ndarray]:
+        found = affine_points(start, points)
+        residual = np.empty(len(points))
+        for first in range(0, len(points), _CHUNK):
+            chunk = slice(first, first + _CHUNK)
+            found[chunk], residual[chunk] = _broyden(
+                forward, points[chunk], found[chunk], start[:3, :3], tolerance_mm, iterations
+            )
+        outside = ~_inside(affine_points(to_index, found), rest.shape)
+        return found, np.where(outside, np.nan, residual)
+
+    return solve
+
+
+def _split_affine(field: Field) -> tuple[Affine, Float[np.ndarray, "x y z 3"]]:
+    """(the affine nearest to x + u(x) on the grid, what remains to be added to it, float32)."""
+    some = [np.arange(0, n, max(1, n // 24)) for n in field.vectors.shape[:3]]
+    index = np.stack(np.meshgrid(*some, indexing="ij", copy=True), axis=-1).astype(np.float64)
+    points = affine_points(field.affine, index.reshape(-1, 3))
+    ones = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    target = points + field.vectors[np.ix_(*some)].reshape(-1, 3)
+    affine = np.eye(4)
+    affine[:3] = np.linalg.lstsq(ones, target, rcond=None)[0].T
+    if np.linalg.det(affine[:3, :3]) < 1e-3 or min(field.vectors.shape[:3]) < 2:
+        affine = np.eye(4)
+    rest = np.empty(field.vectors.shape, np.float32)
+    for planes, points in _planes(field.grid):
+        moved = points + field.vectors[planes].reshape(-1, 3)
+        rest[planes] = (moved - affine_points(affine, points)).reshape(rest[planes].shape)
+    return affine, rest
+
+
+def _broyden(forward, points, found, inverse_jacobian, tolerance_mm, iterations):
+    """(x with forward(x) = points, the distance that remains), for each point by itself."""
+    best, best_distance = found.copy(), np.full(len(points), np.inf)
+    active = np.arange(len(points))
+    x, wanted = found, points
+    error = wanted - forward(x)
+    slope = np.broadcast_to(inverse_jacobian, (len(points), 3, 3)).copy()
+    for _ in range(iterations):
+        distance = np.linalg.norm(error, axis=1)
+        better = distance < best_distance[active]
+        best[active[better]], best_distance[active[better]] = x[better], distance[better]
+        open_ = distance > tolerance_mm
+        if not open_.any():
+            break
+        active, x, wanted, error, slope = (a[open_] for a in (active, x, wanted, error, slope))
+        step = np.einsum("nij,nj->ni", slope, error)
+        x = x + step
+        previous, error = error, wanted - forward(x)
+        slope = _updated(slope, step, previous - error)
+    return best, best_distance
+
+
+def _updated(slope, step, change):
+    """Broyden's rank-one update of the inverse Jacobians: afterwards slope · change = step."""
+    predicted = np.einsum("nij,nj->ni", slope, change)
+    scale = np.einsum("ni,ni->n", step, predicted)
+    usable = np.abs(scale) > 0.1 * np.einsum("ni,ni->n", step, step)
+    row = np.einsum("ni,nij->nj", step, slope) / np.where(usable, scale, 1)[:, None]
+    return slope + np.where(usable, 1.0, 0.0)[:, None, None] * (
+        (step - predicted)[:, :, None] * row[:, None, :]
+    )
