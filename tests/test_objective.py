@@ -12,7 +12,12 @@ from jaxreg.data.phantom import phantom_subject
 from jaxreg.losses import objective as objectives
 from jaxreg.losses.objective import Pair
 from jaxreg.losses.settings import ObjectiveConfig
-from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
+from jaxreg.losses.similarity import (
+    FeatureExtractor,
+    Masks,
+    init_projections,
+    make_similarity,
+)
 from jaxreg.model import encoder_of, init_encoders, init_params, velocities
 from jaxreg.registration.optimization import optimize_velocity, zero_velocity
 from jaxreg.training.loop import TrainState, make_optimizer, make_step
@@ -55,7 +60,7 @@ def nce(features, fixed, moved, mask, domains):
     encoder, extractor = features
     config = ObjectiveConfig(loss="nce", nce_locations=64)
     similarity = make_similarity(config, domains, encoder=encoder, features=extractor)
-    return similarity(jax.random.key(0), fixed, moved, mask)[0]
+    return similarity(jax.random.key(0), fixed, moved, Masks(mask, mask))[0]
 
 
 def test_each_image_goes_through_the_encoder_of_its_domain_whatever_its_role(pair, features):
@@ -196,7 +201,8 @@ def test_only_the_tapped_scales_are_compared(pair, features, taps):
     def value(projections):
         replaced = extractor._replace(projections=projections)
         similarity = make_similarity(config, DOMAINS, encoder=encoder, features=replaced)
-        return similarity(jax.random.key(0), pair.fixed, pair.moving, pair.fixed_mask)[0]
+        masks = Masks(pair.fixed_mask, pair.fixed_mask)
+        return similarity(jax.random.key(0), pair.fixed, pair.moving, masks)[0]
 
     gradient = jax.jit(jax.grad(value))(extractor.projections)
     for scale in range(3):

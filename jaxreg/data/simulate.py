@@ -70,16 +70,19 @@ def random_displacement(
     spacing_mm: float,
     rms_mm: float,
     scale_mm: float = 14.0,
+    affine: bool = False,
 ) -> Float32[np.ndarray, "x y z 3"]:
-    """Displacement (voxels) of a random diffeomorphism without an affine part.
+    """Displacement (voxels) of a random diffeomorphism, by default without an affine part.
 
     It is exp(v) of a stationary velocity whose components are Gaussian fields of σ = `scale_mm`,
-    less their affine fit, scaled to a root-mean-square length of `rms_mm`.
+    less their affine fit (with `affine`, less their mean), scaled to a root-mean-square length of
+    `rms_mm`.
     """
     step_mm = max(spacing_mm, scale_mm / 2.5)
     coarse = _coarse_shape(shape, spacing_mm, step_mm)
     fields = [smooth_field(rng, coarse, spacing_mm=step_mm, scale_mm=scale_mm) for _ in range(3)]
-    velocity = _without_affine(np.stack(fields, axis=-1))
+    velocity = np.stack(fields, axis=-1)
+    velocity = velocity - velocity.mean((0, 1, 2)) if affine else _without_affine(velocity)
     velocity *= rms_mm / step_mm / max(float(np.sqrt(np.sum(velocity**2, -1).mean())), 1e-6)
     fine = np.moveaxis(exponentiate(velocity) * (step_mm / spacing_mm), -1, 0)
     return np.stack([_refine(u, shape, spacing_mm, step_mm) for u in fine], axis=-1)

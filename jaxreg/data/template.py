@@ -61,12 +61,13 @@ def write_template_cohort(
     spacing_mm: float = 4.0,
     subjects: Mapping[str, int] = simulate.SUBJECTS,
     seed: int = 0,
-    deformation_mm: float = 3.5,
+    deformation_mm: float = 9.0,
 ) -> Path:
     """Write a cohort of warped templates with T1w, T2w and labels; returns its folder.
 
     The grid covers the brain and a margin of 8 mm in multiples of 8 voxels. `deformation_mm` is the
-    root-mean-square length of a subject's deviation from the template. Labels are CerebrA's; those
+    root-mean-square length of a subject's deviation from the template, large and smooth, its size
+    and pose included, so that a short training can learn it. Labels are CerebrA's; those
     of at least `MIN_VOXELS` voxels in the template are scored.
 
     Raises:
@@ -157,7 +158,12 @@ def _subject(template, index, *, seed, deformation_mm) -> simulate.Subject:
     """Subject `index`: the template warped on its fine grid, then averaged over voxels."""
     rng = np.random.default_rng([seed, index])
     u = simulate.random_displacement(
-        rng, template.mask.shape, spacing_mm=template.spacing_mm, rms_mm=deformation_mm
+        rng,
+        template.mask.shape,
+        spacing_mm=template.spacing_mm,
+        rms_mm=deformation_mm,
+        scale_mm=50.0,
+        affine=True,
     )
     mean = functools.partial(simulate.block_mean, factor=template.fine)
     channels = np.stack([template.mask, *template.images.values()], axis=-1).astype(np.float32)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxreg.losses.settings import REGULARIZERS, ObjectiveConfig
-from jaxreg.losses.similarity import Similarity
+from jaxreg.losses.similarity import Masks, Similarity
 from jaxreg.spatial import exponentiate, resize_displacement, warp
 
 SIMILARITY_SCALE = {
@@ -71,11 +71,11 @@ def objective(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The loss of one pair and its terms, λ weighing smoothness against similarity."""
     forward_key, backward_key = jax.random.split(key) if config.symmetric else (key, key)
-    moved, mask = moved_and_mask(pair, velocity, config)
-    value, terms = similarity(forward_key, pair.fixed, moved, mask)
+    moved, masks = moved_and_masks(pair, velocity, config)
+    value, terms = similarity(forward_key, pair.fixed, moved, masks)
     if config.symmetric:
-        moved, mask = moved_and_mask(pair.exchanged(), -velocity, config)
-        back, back_terms = similarity(backward_key, moved, pair.moving, mask)
+        moved, masks = moved_and_masks(pair.exchanged(), -velocity, config)
+        back, back_terms = similarity(backward_key, moved, pair.moving, masks)
         value = 0.5 * (value + back)
         terms = {name: 0.5 * (terms[name] + back_terms[name]) for name in terms}
     roughness = REGULARIZERS[config.regularizer](velocity)
@@ -83,25 +83,28 @@ def objective(
     return total, {**terms, "similarity": value, "roughness": roughness}
 
 
-def moved_and_mask(
+def moved_and_masks(
     pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig
-) -> tuple[Float[Array, "x y z 1"], Bool[Array, "x y z"]]:
+) -> tuple[Float[Array, "x y z 1"], Masks]:
     """The moving image warped by exp(v), and where the similarity is taken.
 
-    That is either brain, less what is ignored on either side and whatever sees it: the window of
-    the loss, and a voxel for the interpolation of the moving image.
+    That is either brain, for MI with a margin, less what is ignored on either side and whatever
+    sees it: the window of the loss, and a voxel for the interpolation of the moving image.
     """
     displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
 
     def warped(volume):
         return warp(volume[..., None], displacement, order=0)[..., 0]
 
-    mask = pair.fixed_mask | warped(pair.moving_mask)
+    brain = pair.fixed_mask | warped(pair.moving_mask)
+    around = dilate(brain, config.mi_margin)
     if pair.fixed_ignore is not None:
-        mask &= ~dilate(pair.fixed_ignore, config.reach)
+        counts = ~dilate(pair.fixed_ignore, config.reach)
+        brain, around = brain & counts, around & counts
     if pair.moving_ignore is not None:
-        mask &= ~dilate(warped(dilate(pair.moving_ignore, 1)), config.reach)
-    return warp(pair.moving, displacement), mask
+        counts = ~dilate(warped(dilate(pair.moving_ignore, 1)), config.reach)
+        brain, around = brain & counts, around & counts
+    return warp(pair.moving, displacement), Masks(brain, around)
 
 
 def dilate(mask: Bool[Array, "x y z"], radius: int) -> Bool[Array, "x y z"]:

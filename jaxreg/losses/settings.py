@@ -28,6 +28,8 @@ class ObjectiveConfig:
     """Squarings in the integration of the velocity."""
     mi_samples: int = 65536
     """Voxels drawn inside the masks each step for MI; 0 takes all."""
+    mi_margin: int = 4
+    """Voxels of background around both brains that mi, nce_mi and lmi see."""
     mi_bins: int = 32
     """Bins of the joint histogram on [0, 1], for mi, nce_mi and lmi."""
     lmi_patch: int = 16
@@ -60,6 +62,7 @@ class ObjectiveConfig:
         lowest = {
             "squarings": 0,
             "mi_samples": 0,
+            "mi_margin": 0,
             "mi_bins": 2,
             "lmi_patch": 2,
             "mind_radius": 0,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxreg.losses.intensity import lncc, mse
 from jaxreg.losses.locations import draw_voxels, take
@@ -20,7 +20,19 @@ from jaxreg.networks.projection import Projection
 NCE_MI_WEIGHTS = (0.1, 0.9)
 
 Similarity = Callable[..., tuple[Array, dict[str, Array]]]
-"""(key, fixed, moved, mask) → (value, terms); lower is more similar."""
+"""(key, fixed, moved, masks) → (value, terms); lower is more similar."""
+
+
+class Masks(NamedTuple):
+    """Where a similarity is taken: either brain, and the same with a margin around it.
+
+    Mutual information needs the margin. Within the brains alone, zeros of the moved image lie at
+    the rim of the fixed brain only and tell grey matter from white: to shrink the moving brain
+    raises MI, and a network learns that first. With background that both share it lowers MI.
+    """
+
+    brain: Bool[Array, "x y z"]
+    around: Bool[Array, "x y z"]
 
 
 class FeatureExtractor(NamedTuple):
@@ -40,29 +52,31 @@ def make_similarity(
     encoder: Encoder | None = None,
     features: FeatureExtractor | None = None,
 ) -> Similarity:
-    """The function (key, fixed, moved, mask) → (value, terms) of `config.loss`; lower is better.
+    """The function (key, fixed, moved, masks) → (value, terms) of `config.loss`; lower is better.
 
     `domains` are those of fixed and moving; the contrastive losses need `encoder` and `features`.
     """
 
-    def mi(key, fixed, moved, mask):
-        return global_mi(key, fixed, moved, mask, samples=config.mi_samples, bins=config.mi_bins)
+    def mi(key, fixed, moved, masks):
+        samples, bins = config.mi_samples, config.mi_bins
+        return global_mi(key, fixed, moved, masks.around, samples=samples, bins=bins)
 
-    def nce(key, fixed, moved, mask):
+    def nce(key, fixed, moved, masks):
         assert encoder is not None and features is not None
         maps = [
             encoder.apply({"params": features.encoders[domain]}, image[None])
             for domain, image in zip(domains, (fixed, moved), strict=True)
         ]
-        return nce_over_scales(key, maps, mask, domains, encoder.strides, features, config)
+        return nce_over_scales(key, maps, masks.brain, domains, encoder.strides, features, config)
 
-    def intensities(key, fixed, moved, mask):
+    def intensities(key, fixed, moved, masks):
+        mask = masks.brain
         match config.loss:
             case "mi":
-                return mi(key, fixed, moved, mask)
+                return mi(key, fixed, moved, masks)
             case "lmi":
                 patch, bins = config.lmi_patch, config.mi_bins
-                return local_mi(key, fixed, moved, mask, patch=patch, bins=bins)
+                return local_mi(key, fixed, moved, masks.around, patch=patch, bins=bins)
             case "ngf":
                 return ngf(fixed, moved, mask, eta=config.ngf_eta)
             case "mind":
@@ -75,13 +89,13 @@ def make_similarity(
                 return mse(fixed, moved, mask)
         raise AssertionError(config.loss)
 
-    def similarity(key, fixed, moved, mask):
+    def similarity(key, fixed, moved, masks):
         if config.loss == "nce":
-            return nce(key, fixed, moved, mask), {}
+            return nce(key, fixed, moved, masks), {}
         if config.loss != "nce_mi":
-            return intensities(key, fixed, moved, mask), {}
+            return intensities(key, fixed, moved, masks), {}
         mi_key, nce_key = jax.random.split(key)
-        terms = {"nce": nce(nce_key, fixed, moved, mask), "mi": mi(mi_key, fixed, moved, mask)}
+        terms = {"nce": nce(nce_key, fixed, moved, masks), "mi": mi(mi_key, fixed, moved, masks)}
         return NCE_MI_WEIGHTS[0] * terms["nce"] + NCE_MI_WEIGHTS[1] * terms["mi"], terms
 
     return similarity
