@@ -1,0 +1,131 @@
+"""jaxreg and VoxelMorph side by side: `python benchmarks/compare.py [--all] [--out results.json]`.
+
+Each job runs in a process of its own; those of a job are alive at the same time and run in turns,
+so that what else the machine does meets both. Prints a Markdown table of medians. VoxelMorph is
+measured where it is installed (extra `bench`).
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+SHAPES = {"4 mm": (40, 48, 40), "2 mm": (80, 96, 80), "1 mm": (160, 192, 160)}
+SHARED = ("inference", "training_step", "warp", "warp_gradient", "integration")
+OWN = ("training_step_nce_mi", "training_step_nce_mi_conv", "sweep_11", "encoder")
+LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse")
+
+
+class Worker:
+    """A process that has one job ready."""
+
+    def __init__(self, library: str, job: str, shape: tuple[int, ...]):
+        """Start it and wait until the job has run once."""
+        script = Path(__file__).with_name("worker.py")
+        arguments = [library, job, ",".join(map(str, shape))]
+        self.library, self.seconds = library, []
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.first = self._answer()["first"]
+
+    def turn(self) -> None:
+        """Run the job once more."""
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        self.seconds.append(self._answer()["seconds"])
+
+    def end(self) -> dict[str, float]:
+        """Median, quartiles and the time to the first result in seconds; peak memory in GB."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        peak = self._answer()["peak_bytes"]
+        self._process.wait()
+        low, median, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return {
+            "median": median,
+            "low": low,
+            "high": high,
+            "first": self.first,
+            "peak_gb": peak / 1e9,
+        }
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.library}: the process of this job ended.")
+        return json.loads(line)
+
+
+def measure(job: str, shape: tuple[int, ...], libraries: tuple[str, ...], turns: int):
+    """Figures of a job by library, the libraries taking turns."""
+    workers = [Worker(library, job, shape) for library in libraries]
+    for _ in range(turns):
+        for worker in workers:
+            worker.turn()
+    return {worker.library: worker.end() for worker in workers}
+
+
+def main(*, all: bool = False, turns: int = 9, out: Path | None = None) -> None:
+    """Measure and print the tables.
+
+    Args:
+        all: 4 mm and 1 mm too; 1 mm in VoxelMorph takes long and much memory.
+        turns: runs of each job, after the first.
+        out: JSON file for the figures.
+    """
+    bench = importlib.util.find_spec("voxelmorph") is not None
+    both = ("jaxreg", "voxelmorph") if bench else ("jaxreg",)
+    if not bench:
+        print("voxelmorph is not installed (extra `bench`): jaxreg alone.")
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores\n")
+    results: dict[str, Any] = {}
+    for name in SHAPES if all else ("2 mm",):
+        jobs = {job: both for job in SHARED} | {job: ("jaxreg",) for job in OWN}
+        if name != "1 mm":
+            jobs |= {
+                f"loss_{loss}{end}": ("jaxreg",) for loss in LOSSES for end in ("", "_gradient")
+            }
+        print(f"## {name}, {'×'.join(map(str, SHAPES[name]))}\n")
+        print("| job | library | median s | quartiles | first s | peak GB | ratio |")
+        print("|---|---|---|---|---|---|---|")
+        results[name] = {}
+        for job, libraries in jobs.items():
+            figures = results[name][job] = measure(job, SHAPES[name], libraries, turns)
+            for library, f in figures.items():
+                ratio = f["median"] / figures["jaxreg"]["median"]
+                print(
+                    f"| {job} | {library} | {f['median']:.4f} | {f['low']:.4f}–{f['high']:.4f} "
+                    f"| {f['first']:.1f} | {f['peak_gb']:.2f} | {ratio:.2f} |",
+                    flush=True,
+                )
+        print()
+    two = results["2 mm"]
+    summary: dict[str, Any] = {"results": results}
+    summary["sweep_in_registrations"] = (
+        two["sweep_11"]["jaxreg"]["median"] / two["inference"]["jaxreg"]["median"]
+    )
+    print(f"a sweep of 11 λ costs {summary['sweep_in_registrations']:.2f} registrations")
+    if bench:
+        summary["ratios"] = {
+            job: two[job]["voxelmorph"]["median"] / two[job]["jaxreg"]["median"]
+            for job in SHARED
+            if job != "integration"
+        }
+    if out is not None:
+        out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

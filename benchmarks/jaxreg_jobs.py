@@ -1,0 +1,147 @@
+"""What is measured of jaxreg: each job is made for a shape and waits for its own result."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.configuration import NetworkConfig, OptimizerConfig, RegistrationConfig
+from jaxreg.evaluation.sweep import displacements
+from jaxreg.losses.objective import Pair
+from jaxreg.losses.settings import CONTRASTIVE_LOSSES, ObjectiveConfig
+from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, make_similarity
+from jaxreg.model import encoder_of, init_encoders, init_params
+from jaxreg.registration.optimization import zero_velocity
+from jaxreg.spatial import exponentiate, warp
+from jaxreg.training.loop import TrainState, make_optimizer, make_step
+from jaxreg.training.registration import sample_loss
+
+Shape = tuple[int, int, int]
+DOMAINS = ("T1w", "T2w")
+
+
+def pair(shape: Shape) -> Pair:
+    """Two noise images inside an ellipsoid that fills the grid as a brain does."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    mask = jnp.asarray(sum(a**2 for a in axes) < 0.9)
+    fixed, moving = (jnp.asarray(rng.random((*shape, 1), np.float32)) for _ in range(2))
+    inside = mask[..., None].astype(jnp.float32)
+    return Pair(fixed * inside, moving * inside, mask, mask)
+
+
+def _config(loss="nce_mi", stem="fold") -> RegistrationConfig:
+    return RegistrationConfig(
+        network=NetworkConfig(stem=stem), objective=ObjectiveConfig(loss=loss)
+    )
+
+
+def training_step(shape: Shape, *, loss: str, stem: str = "fold") -> Callable[[], None]:
+    """A step of stage 2 on one pair: loss, gradient, Adam."""
+    config = _config(loss, stem)
+    contrastive = loss in CONTRASTIVE_LOSSES
+    encoder = encoder_of("fold") if contrastive else None
+    frozen = init_encoders(DOMAINS, "fold") if contrastive else {}
+    optimizer = make_optimizer(OptimizerConfig(), 1000)
+    params = init_params(jax.random.key(0), config, encoder)
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    step = make_step(sample_loss(config, encoder), optimizer, mesh, 0)
+    batch = {k: v[None] for k, v in pair(shape)._asdict().items() if v is not None}
+    box = [state]
+
+    def run() -> None:
+        box[0], metrics = step(box[0], frozen, batch)
+        jax.block_until_ready(metrics)
+
+    return run
+
+
+def sweep(shape: Shape, *, count: int) -> Callable[[], None]:
+    """Network, integration and the moved images of one pair at `count` values of λ."""
+    config = _config()
+    params = init_params(jax.random.key(0), config, None)["network"]
+    two = pair(shape)
+    lams = [float(v) for v in np.linspace(0, 1, count)]
+    moved = jax.jit(jax.vmap(warp, in_axes=(None, 0)))
+
+    def run() -> None:
+        for _, displacement, _ in displacements(
+            config.network, params, two.fixed, two.moving, lams, squarings=7
+        ):
+            jax.block_until_ready(moved(two.moving, displacement))
+
+    return run
+
+
+def _smooth(shape: Shape) -> jax.Array:
+    rng = np.random.default_rng(1)
+    coarse = rng.normal(size=(*[-(-n // 8) for n in shape], 3)).astype(np.float32)
+    return 2 * jax.image.resize(jnp.asarray(coarse), (*shape, 3), "linear")
+
+
+def warp_image(shape: Shape, *, gradient: bool) -> Callable[[], None]:
+    """An image warped by a smooth displacement of a few voxels."""
+    moving, displacement = pair(shape).moving, _smooth(shape)
+    function = jax.jit(warp)
+    if gradient:
+        function = jax.jit(jax.grad(lambda m, u: jnp.sum(warp(m, u) ** 2), argnums=(0, 1)))
+    return lambda: _wait(function(moving, displacement))
+
+
+def integrate(shape: Shape) -> Callable[[], None]:
+    """Scaling and squaring at half resolution, 7 squarings."""
+    x, y, z, _ = zero_velocity(shape).shape
+    velocity = _smooth((x, y, z))
+    function = jax.jit(exponentiate)
+    return lambda: _wait(function(velocity))
+
+
+def encoder_features(shape: Shape) -> Callable[[], None]:
+    """The feature maps of one image."""
+    encoder = encoder_of("fold")
+    params = init_encoders(("T1w",), "fold")["T1w"]
+    function = jax.jit(lambda image: encoder.apply({"params": params}, image[None]))
+    image = pair(shape).fixed
+    return lambda: _wait(function(image))
+
+
+def similarity(shape: Shape, *, loss: str, gradient: bool) -> Callable[[], None]:
+    """A similarity of two images, or its gradient by the moved one."""
+    config = dataclasses.replace(_config(loss).objective)
+    encoder = encoder_of("fold") if loss in CONTRASTIVE_LOSSES else None
+    features = None
+    if encoder is not None:
+        projections = init_projections(jax.random.key(1), DOMAINS, encoder.channels)
+        features = FeatureExtractor(init_encoders(DOMAINS, "fold"), projections)
+    two, key = pair(shape), jax.random.key(0)
+
+    def value(moved, fixed, mask, features):
+        function = make_similarity(config, DOMAINS, encoder=encoder, features=features)
+        return function(key, fixed, moved, Masks(mask, mask))[0]
+
+    function = jax.jit(jax.grad(value) if gradient else value)
+    return lambda: _wait(function(two.moving, two.fixed, two.fixed_mask, features))
+
+
+def _wait(value) -> None:
+    jax.block_until_ready(value)
+
+
+JOBS: dict[str, Callable[[Shape], Callable[[], None]]] = {
+    "inference": functools.partial(sweep, count=1),
+    "training_step": functools.partial(training_step, loss="mse"),
+    "training_step_nce_mi": functools.partial(training_step, loss="nce_mi"),
+    "training_step_nce_mi_conv": functools.partial(training_step, loss="nce_mi", stem="conv"),
+    "warp": functools.partial(warp_image, gradient=False),
+    "warp_gradient": functools.partial(warp_image, gradient=True),
+    "integration": integrate,
+    "sweep_11": functools.partial(sweep, count=11),
+    "encoder": encoder_features,
+}
+for _loss in ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse"):
+    JOBS[f"loss_{_loss}"] = functools.partial(similarity, loss=_loss, gradient=False)
+    JOBS[f"loss_{_loss}_gradient"] = functools.partial(similarity, loss=_loss, gradient=True)
