@@ -121,7 +121,7 @@ def similarity(shape: Shape, *, loss: str, gradient: bool) -> Callable[[], None]
 
     def value(moved, fixed, mask, features):
         function = make_similarity(config, DOMAINS, encoder=encoder, features=features)
-        return function(key, fixed, moved, Masks(mask, mask))[0]
+        return function(key, fixed, moved, Masks(mask, mask, mask.astype(fixed.dtype)))[0]
 
     function = jax.jit(jax.grad(value) if gradient else value)
     return lambda: _wait(function(two.moving, two.fixed, two.fixed_mask, features))

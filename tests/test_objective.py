@@ -56,11 +56,16 @@ def _disturbed(key, params):
     return jax.tree.unflatten(tree, noisy)
 
 
+def masks_of(mask):
+    """A mask in every role."""
+    return Masks(mask, mask, mask.astype(jnp.float32))
+
+
 def nce(features, fixed, moved, mask, domains):
     encoder, extractor = features
     config = ObjectiveConfig(loss="nce", nce_locations=64)
     similarity = make_similarity(config, domains, encoder=encoder, features=extractor)
-    return similarity(jax.random.key(0), fixed, moved, Masks(mask, mask))[0]
+    return similarity(jax.random.key(0), fixed, moved, masks_of(mask))[0]
 
 
 def test_each_image_goes_through_the_encoder_of_its_domain_whatever_its_role(pair, features):
@@ -201,7 +206,7 @@ def test_only_the_tapped_scales_are_compared(pair, features, taps):
     def value(projections):
         replaced = extractor._replace(projections=projections)
         similarity = make_similarity(config, DOMAINS, encoder=encoder, features=replaced)
-        masks = Masks(pair.fixed_mask, pair.fixed_mask)
+        masks = masks_of(pair.fixed_mask)
         return similarity(jax.random.key(0), pair.fixed, pair.moving, masks)[0]
 
     gradient = jax.jit(jax.grad(value))(extractor.projections)

@@ -301,7 +301,7 @@ def test_template_cohort(tmp_path):
     for array in labels:
         assert np.argwhere(array == left)[:, 0].mean() < np.argwhere(array == right)[:, 0].mean()
         assert set(names) <= set(np.unique(array))
-    assert 0.4 < mean_dice(labels[0], labels[1], names) < 0.85
+    assert 0.2 < mean_dice(labels[0], labels[1], names) < 0.85
     t1, t2 = (read[1, domain].array / 255 for domain in ("T1w", "T2w"))
     np.testing.assert_array_equal(t1 > 0, t2 > 0)
     assert 0.1 < explained(t2, t1, t1 > 0) < 0.9

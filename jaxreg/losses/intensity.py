@@ -31,6 +31,7 @@ def lncc(
     moved: Float[Array, "x y z 1"],
     mask: Bool[Array, "x y z"],
     *,
+    weight: Float[Array, "x y z"] | None = None,
     window: int = 7,
     epsilon: float = 1e-5,
 ) -> Float[Array, ""]:
@@ -39,14 +40,20 @@ def lncc(
     cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, cut at the border
     of the grid. Squared, it needs no common contrast. ε stands against the noise of flat windows;
     VoxelMorph puts it on window sums, here it is on means of intensities in [0, 1].
+
+    With a `weight` in [0, 1] (where both images show brain), each voxel counts by it in its windows
+    and in the mean: the edge between brain and background is no structure, and a voxel of the mask
+    without weight is unlike (cc² = 0).
     """
+    weight = jnp.ones(mask.shape, fixed.dtype) if weight is None else weight
     f, m = fixed[..., 0] - 0.5, moved[..., 0] - 0.5  # centred: the variances lose fewer digits
-    moments = jnp.stack([f, m, f * f, m * m, f * m], axis=-1)
-    mean_f, mean_m, ff, mm, fm = jnp.moveaxis(box_mean(moments, window), -1, 0)
+    moments = jnp.stack([jnp.ones_like(f), f, m, f * f, m * m, f * m], axis=-1)
+    total, *moments = jnp.moveaxis(box_mean(moments * weight[..., None], window), -1, 0)
+    mean_f, mean_m, ff, mm, fm = (x / jnp.maximum(total, 1e-3) for x in moments)
     covariance = fm - mean_f * mean_m
     variance_f = jnp.maximum(ff - mean_f * mean_f, 0.0)
     variance_m = jnp.maximum(mm - mean_m * mean_m, 0.0)
-    return 1 - masked_mean(covariance**2 / (variance_f * variance_m + epsilon), mask)
+    return 1 - masked_mean(weight * covariance**2 / (variance_f * variance_m + epsilon), mask)
 
 
 def box_mean(x: Float[Array, "x y z c"], window: int) -> Float[Array, "x y z c"]:

@@ -88,8 +88,9 @@ def moved_and_masks(
 ) -> tuple[Float[Array, "x y z 1"], Masks]:
     """The moving image warped by exp(v), and where the similarity is taken.
 
-    That is either brain, for MI with a margin, less what is ignored on either side and whatever
-    sees it: the window of the loss, and a voxel for the interpolation of the moving image.
+    That is either brain, for MI with a margin and for LNCC with the weight of both, less what is
+    ignored on either side and whatever sees it: the window of the loss, and a voxel for the
+    interpolation of the moving image.
     """
     displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
 
@@ -104,7 +105,9 @@ def moved_and_masks(
     if pair.moving_ignore is not None:
         counts = ~dilate(warped(dilate(pair.moving_ignore, 1)), config.reach)
         brain, around = brain & counts, around & counts
-    return warp(pair.moving, displacement), Masks(brain, around)
+    both = jnp.concatenate([pair.moving, pair.moving_mask[..., None]], axis=-1, dtype=jnp.float32)
+    moved, moved_brain = jnp.split(warp(both, displacement), 2, axis=-1)
+    return moved, Masks(brain, around, pair.fixed_mask * moved_brain[..., 0])
 
 
 def dilate(mask: Bool[Array, "x y z"], radius: int) -> Bool[Array, "x y z"]:

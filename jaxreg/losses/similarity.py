@@ -24,15 +24,21 @@ Similarity = Callable[..., tuple[Array, dict[str, Array]]]
 
 
 class Masks(NamedTuple):
-    """Where a similarity is taken: either brain, and the same with a margin around it.
+    """Where a similarity is taken: `brain`, either one; `around`, the same with a margin.
 
     Mutual information needs the margin. Within the brains alone, zeros of the moved image lie at
     the rim of the fixed brain only and tell grey matter from white: to shrink the moving brain
     raises MI, and a network learns that first. With background that both share it lowers MI.
+
+    `common` is 1 where both images show brain, and between 0 and 1 at the moved brain's edge, so
+    that the overlap has a gradient. LNCC weighs by it: the edge to the background lies at the
+    outer fluid in a T2w, where that is bright, and inside it in a T1w, where it is dark, and a
+    window that sees both edges would have them meet.
     """
 
     brain: Bool[Array, "x y z"]
     around: Bool[Array, "x y z"]
+    common: Float[Array, "x y z"]
 
 
 class FeatureExtractor(NamedTuple):
@@ -84,7 +90,8 @@ def make_similarity(
                 return mind(fixed, moved, mask, radius=radius, dilation=dilation)
             case "lncc":
                 window, epsilon = config.lncc_window, config.lncc_epsilon
-                return lncc(fixed, moved, mask, window=window, epsilon=epsilon)
+                common = masks.common
+                return lncc(fixed, moved, mask, weight=common, window=window, epsilon=epsilon)
             case "mse":
                 return mse(fixed, moved, mask)
         raise AssertionError(config.loss)

@@ -1,6 +1,8 @@
 """Direct optimisation of one pair's velocity: the yardstick of a loss, without a network."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,10 @@ from jaxreg.losses.objective import Pair, objective
 from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import Similarity
 
+_PARAMETER_RATE = 1e-3
+"""Adam's learning rate for what is optimised beside the velocity: the networks' own."""
 
-@functools.partial(jax.jit, static_argnames=("similarity", "config", "steps", "learning_rate"))
+
 def optimize_velocity(
     key: PRNGKeyArray,
     pair: Pair,
@@ -29,20 +33,63 @@ def optimize_velocity(
     The velocity lives at half resolution, in voxels of that grid, ⌈n/2⌉ along each axis; zeros are
     a good start. `similarity` is what `make_similarity` gives for `config`.
     """
-    optimizer = optax.adam(learning_rate)
+    velocity, _, losses = optimize_jointly(
+        key,
+        pair,
+        lam,
+        start,
+        None,
+        _constant(similarity),
+        config,
+        steps=steps,
+        learning_rate=learning_rate,
+    )
+    return velocity, losses
 
-    def loss(velocity, key):
-        return objective(key, pair, velocity, lam, similarity, config)[0]
+
+@functools.cache
+def _constant(similarity: Similarity) -> Callable[[Any], Similarity]:
+    """The function that gives `similarity` whatever the parameters; one object, compiled once."""
+    return lambda _: similarity
+
+
+@functools.partial(jax.jit, static_argnames=("similarity_of", "config", "steps", "learning_rate"))
+def optimize_jointly(
+    key: PRNGKeyArray,
+    pair: Pair,
+    lam: Float[Array, ""],
+    start: Float[Array, "u v w 3"],
+    parameters: Any,
+    similarity_of: Callable[[Any], Similarity],
+    config: ObjectiveConfig,
+    *,
+    steps: int = 80,
+    learning_rate: float = 0.05,
+) -> tuple[Float[Array, "u v w 3"], Any, Float[Array, " steps"]]:
+    """As `optimize_velocity`, with the parameters of a similarity (NCE's projections) beside v.
+
+    `similarity_of` makes the similarity from them. Returns (velocity, parameters, losses).
+    """
+    optimizer = optax.adam(1.0)
+
+    def loss(variables, key):
+        velocity, parameters = variables
+        return objective(key, pair, velocity, lam, similarity_of(parameters), config)[0]
 
     def step(carry, key):
-        velocity, state = carry
-        value, gradient = jax.value_and_grad(loss)(velocity, key)
-        updates, state = optimizer.update(gradient, state)
-        return (velocity + updates, state), value
+        (velocity, parameters), state = carry
+        value, gradient = jax.value_and_grad(loss)((velocity, parameters), key)
+        (toward, change), state = optimizer.update(gradient, state)
+        velocity = velocity + learning_rate * toward
+        parameters = jax.tree.map(lambda p, c: p + _PARAMETER_RATE * c, parameters, change)
+        return ((velocity, parameters), state), value
 
+    variables = (start, parameters)
     keys = jax.random.split(key, steps)
-    (velocity, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), keys)
-    return velocity, losses
+    ((velocity, parameters), _), losses = jax.lax.scan(
+        step, (variables, optimizer.init(variables)), keys
+    )
+    return velocity, parameters, losses
 
 
 def half_grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
