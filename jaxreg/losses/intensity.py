@@ -36,8 +36,22 @@ def lncc(
 ) -> Float[Array, ""]:
     """1 − mean of cc² over the mask, in [0, 1]; 0 where every window is linearly related.
 
-    cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, cut at the border
-    of the grid. Squared, it needs no common contrast. ε stands against the noise of flat windows;
+    Squared, it needs no common contrast; `squared_correlation` says what ε does.
+    """
+    squared = squared_correlation(fixed, moved, window=window, epsilon=epsilon)
+    return 1 - masked_mean(squared, mask)
+
+
+def squared_correlation(
+    fixed: Float[Array, "x y z 1"],
+    moved: Float[Array, "x y z 1"],
+    *,
+    window: int = 7,
+    epsilon: float = 1e-5,
+) -> Float[Array, "x y z"]:
+    """cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, in [0, 1].
+
+    The cube is cut at the border of the grid. ε stands against the noise of flat windows;
     VoxelMorph puts it on window sums, here it is on means of intensities in [0, 1].
     """
     f, m = fixed[..., 0] - 0.5, moved[..., 0] - 0.5  # centred: the variances lose fewer digits
@@ -46,7 +60,7 @@ def lncc(
     covariance = fm - mean_f * mean_m
     variance_f = jnp.maximum(ff - mean_f * mean_f, 0.0)
     variance_m = jnp.maximum(mm - mean_m * mean_m, 0.0)
-    return 1 - masked_mean(covariance**2 / (variance_f * variance_m + epsilon), mask)
+    return covariance**2 / (variance_f * variance_m + epsilon)
 
 
 def box_mean(x: Float[Array, "x y z c"], window: int) -> Float[Array, "x y z c"]:
