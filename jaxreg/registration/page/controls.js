@@ -117,7 +117,7 @@ function start(report) {
   function caption(row) {
     const kind = state.rows[row];
     if (kind === "jacobian") return "½ (blue) to 2 (red) times the fixed volume · green: folds";
-    if (kind === "spread") return `0 to ${report.spread.top_mm.toPrecision(2)} mm: how far the map moves with λ, not how far it is wrong`;
+    if (kind === "spread") return `0 to ${report.spread.top_mm.toPrecision(2)} mm: how far the map moves with λ; no measure of error`;
     if (kind === "grid") return "lines of the fixed grid, drawn where they sample the image after the affine";
     if (!COMPARED.includes(kind) || state.compare === "none") return "";
     if (state.compare === "flicker") return state.showsFixed ? "now: fixed" : `now: ${kind === "moved" ? "moved" : "affine"}`;
