@@ -67,7 +67,9 @@ def main(config: Config) -> None:
     pairs = neighbour_pairs(*people)[: config.pairs]
     images = [(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)]
     native = Volumes(cohort, [*images, *((p, "dseg") for pair in pairs for p in pair)])
-    volumes = native if config.spacing is None else Volumes(cohort, images, spacing_mm=config.spacing)
+    volumes = (
+        native if config.spacing is None else Volumes(cohort, images, spacing_mm=config.spacing)
+    )
     register = registrar(config, domains)
     for lam in parse_lambdas(config.lambdas):
         rows = []
@@ -111,9 +113,7 @@ def registrar(config: Config, domains: tuple[str, str]):
             steps=config.iterations,
             learning_rate=config.learning_rate,
         )
-        return displacement_of(
-            velocity, pair.fixed.shape[:3], squarings=config.objective.squarings
-        )
+        return displacement_of(velocity, pair.fixed.shape[:3], squarings=config.objective.squarings)
 
     return register
 

@@ -85,6 +85,25 @@ def test_lncc_is_that_of_scipys_uniform_filter():
     assert float(jax.jit(intensity.lncc)(f, m, mask)) == pytest.approx(wanted, abs=1e-4)
 
 
+def test_weighted_lncc_is_that_of_scipys_uniform_filter_and_does_not_see_voxels_of_weight_0():
+    f, m = _images()
+    mask, weight = _mask(), np.random.default_rng(4).random(SHAPE, np.float32)
+    weight[:5] = 0
+
+    def mean(x):
+        total = ndimage.uniform_filter(weight.astype(np.float64), 7, mode="constant")
+        return ndimage.uniform_filter(x * weight, 7, mode="constant") / np.maximum(total, 1e-9)
+
+    a, b = (np.asarray(x, np.float64)[..., 0] for x in (f, m))
+    covariance = mean(a * b) - mean(a) * mean(b)
+    product = (mean(a * a) - mean(a) ** 2) * (mean(b * b) - mean(b) ** 2)
+    wanted = 1 - np.mean((weight * covariance**2 / (product + 1e-5))[np.asarray(mask)])
+    value = jax.jit(intensity.lncc)(f, m, mask, weight=jnp.asarray(weight))
+    assert float(value) == pytest.approx(wanted, abs=1e-4)
+    painted = intensity.lncc(f.at[:5].set(0.9), m, mask, weight=jnp.asarray(weight))
+    assert float(painted) == pytest.approx(float(value), abs=1e-5)
+
+
 def test_lncc_needs_no_common_contrast():
     f = _images()[0]
     everywhere = jnp.ones(SHAPE, bool)

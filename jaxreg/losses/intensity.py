@@ -37,15 +37,28 @@ def lncc(
 ) -> Float[Array, ""]:
     """1 − mean of cc² over the mask, in [0, 1]; 0 where every window is linearly related.
 
-    cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, cut at the border
-    of the grid. Squared, it needs no common contrast. ε stands against the noise of flat windows;
-    VoxelMorph puts it on window sums, here it is on means of intensities in [0, 1].
-
-    With a `weight` in [0, 1] (where both images show brain), each voxel counts by it in its windows
-    and in the mean: the edge between brain and background is no structure, and a voxel of the mask
-    without weight is unlike (cc² = 0).
+    Squared, it needs no common contrast; `squared_correlation` says what ε and `weight` do. A voxel
+    of the mask has cc² times its own weight: where one image shows no brain, nothing is alike.
     """
     weight = jnp.ones(mask.shape, fixed.dtype) if weight is None else weight
+    squared = squared_correlation(fixed, moved, weight=weight, window=window, epsilon=epsilon)
+    return 1 - masked_mean(weight * squared, mask)
+
+
+def squared_correlation(
+    fixed: Float[Array, "x y z 1"],
+    moved: Float[Array, "x y z 1"],
+    *,
+    weight: Float[Array, "x y z"],
+    window: int = 7,
+    epsilon: float = 1e-5,
+) -> Float[Array, "x y z"]:
+    """cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, in [0, 1].
+
+    The cube is cut at the border of the grid, and each of its voxels counts by `weight` in [0, 1]:
+    with 0 in the background, the edge of the brain is no structure. ε stands against the noise of
+    flat windows; VoxelMorph puts it on window sums, here it is on means of intensities in [0, 1].
+    """
     f, m = fixed[..., 0] - 0.5, moved[..., 0] - 0.5  # centred: the variances lose fewer digits
     moments = jnp.stack([jnp.ones_like(f), f, m, f * f, m * m, f * m], axis=-1)
     total, *moments = jnp.moveaxis(box_mean(moments * weight[..., None], window), -1, 0)
@@ -53,7 +66,7 @@ def lncc(
     covariance = fm - mean_f * mean_m
     variance_f = jnp.maximum(ff - mean_f * mean_f, 0.0)
     variance_m = jnp.maximum(mm - mean_m * mean_m, 0.0)
-    return 1 - masked_mean(weight * covariance**2 / (variance_f * variance_m + epsilon), mask)
+    return covariance**2 / (variance_f * variance_m + epsilon)
 
 
 def box_mean(x: Float[Array, "x y z c"], window: int) -> Float[Array, "x y z c"]:
