@@ -7,8 +7,6 @@ here, on the validation split. The contrastive losses take the encoders of a sta
 projections are optimised with the velocity.
 """
 
-import dataclasses
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +27,7 @@ from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.objective import Pair, displacement_of  # noqa: E402
 from jaxreg.losses.settings import ObjectiveConfig  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
-from jaxreg.registration.optimization import optimize_velocity, zero_velocity  # noqa: E402
+from jaxreg.registration.optimization import optimize_jointly, zero_velocity  # noqa: E402
 from jaxreg.spatial import resize_displacement, warp  # noqa: E402
 from jaxreg.training.registration import load_encoders  # noqa: E402
 
@@ -83,8 +81,8 @@ def main(config: Config) -> None:
             rows.append((*score(u, volumes, native, fixed, moving), time.perf_counter() - start))
         none, dice, folds, seconds = np.array(rows).T
         print(
-            f"{config.objective.loss} λ {lam:.2f}: Dice {dice.mean():.4f} (none {none.mean():.4f}), "
-            f"folds {folds.mean():.4f} %, {np.median(seconds):.1f} s",
+            f"{config.objective.loss} λ {lam:.2f}: Dice {dice.mean():.4f}, none {none.mean():.4f}, "
+            f"folds {folds.mean():.4f} %, {np.median(seconds):.1f} s a pair",
             flush=True,
         )
 
@@ -93,22 +91,22 @@ def registrar(config: Config, domains: tuple[str, str]):
     """(pair, λ) → displacement on the pair's grid, in its voxels."""
     registration = RegistrationConfig(objective=config.objective, encoders=config.encoders)
     encoder, encoders, _ = load_encoders(registration)
-    projections = (
-        None if encoder is None else init_projections(jax.random.key(1), domains, encoder.channels)
-    )
+    projections = None
+    if encoder is not None:
+        projections = init_projections(jax.random.key(1), domains, encoder.channels)
 
-    def similarity(key, fixed, moved, masks, projections=projections):
+    def similarity_of(projections):
         features = None if encoder is None else FeatureExtractor(encoders, projections)
-        function = make_similarity(config.objective, domains, encoder=encoder, features=features)
-        return function(key, fixed, moved, masks)
+        return make_similarity(config.objective, domains, encoder=encoder, features=features)
 
     def register(pair, lam):
-        velocity, _ = optimize_velocity(
+        velocity, _, _ = optimize_jointly(
             jax.random.key(0),
             pair,
             lam,
             zero_velocity(pair.fixed.shape[:3]),
-            similarity,
+            projections,
+            similarity_of,
             config.objective,
             steps=config.iterations,
             learning_rate=config.learning_rate,
@@ -134,4 +132,4 @@ def score(u, volumes, native, fixed, moving):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(tyro.conf.OmitArgPrefixes[Config], args=sys.argv[1:]))
+    main(tyro.cli(Config, config=(tyro.conf.OmitArgPrefixes,)))

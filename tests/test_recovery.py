@@ -10,7 +10,7 @@ import pytest
 
 from jaxreg.data.phantom import phantom_subject
 from jaxreg.data.simulate import exponentiate, random_displacement, warp
-from jaxreg.losses.objective import Pair, displacement_of, objective
+from jaxreg.losses.objective import Pair, displacement_of
 from jaxreg.losses.settings import CONTRASTIVE_LOSSES, LOSSES, ObjectiveConfig
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
 from jaxreg.model import encoder_of

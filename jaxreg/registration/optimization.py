@@ -79,7 +79,9 @@ def optimize_jointly(
     def step(carry, key):
         (velocity, parameters), state = carry
         value, gradient = jax.value_and_grad(loss)((velocity, parameters), key)
-        (toward, change), state = optimizer.update(gradient, state)
+        updates: Any
+        updates, state = optimizer.update(gradient, state)
+        toward, change = updates
         velocity = velocity + learning_rate * toward
         parameters = jax.tree.map(lambda p, c: p + _PARAMETER_RATE * c, parameters, change)
         return ((velocity, parameters), state), value
