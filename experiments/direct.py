@@ -119,14 +119,15 @@ def registrar(config: Config, domains: tuple[str, str]):
 def score(u, volumes, native, fixed, moving):
     """(Dice without registration, Dice, folds in %) on the cohort's own grid."""
     structures = jnp.asarray(sorted(native.cohort.structures), jnp.int32)
-    labels = [jnp.asarray(native.labels(p)) for p in (fixed, moving)]
-    factor = tuple(a / b for a, b in zip(volumes.spacing_mm, native.spacing_mm, strict=True))
+    here, there = (jnp.asarray(native.labels(p)) for p in (fixed, moving))
+    x, y, z = np.asarray(volumes.spacing_mm) / native.spacing_mm
+    factor = float(x), float(y), float(z)
     if factor != (1.0, 1.0, 1.0):
         u = resize_displacement(u, native.shape, factor)
-    moved = warp(labels[1][..., None], u, order=0)[..., 0]
-    both = np.asarray(metrics.present(*labels, structures))
+    moved = warp(there[..., None], u, order=0)[..., 0]
+    both = np.asarray(metrics.present(here, there, structures))
     plain, dice = (
-        np.asarray(metrics.dice(labels[0], x, structures))[both].mean() for x in (labels[1], moved)
+        np.asarray(metrics.dice(here, x, structures))[both].mean() for x in (there, moved)
     )
     return plain, dice, float(metrics.folds_percent(u))
 
