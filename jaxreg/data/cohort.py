@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxreg import processes
 from jaxreg.data import volume
 from jaxreg.errors import InputError
 
@@ -130,7 +131,8 @@ class Volumes:
     """The checked volumes of some participants, on the cohort's grid or at another spacing.
 
     Every file is read once when this is made; what fits into half of the free memory stays there,
-    the rest is read again when it is asked for.
+    the rest is read again when it is asked for. Of several processes each reads and checks its
+    share at first, where they are told to share the work, and others' when it is asked for them.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Volumes:
         *,
         spacing_mm: float | None = None,
         memory_bytes: int | None = None,
+        shared: bool = False,
     ):
         """Read and check `needed`: (participant, domain) or (participant, "dseg").
 
@@ -151,14 +154,10 @@ class Volumes:
         self.target_mm = spacing_mm
         self._grid: tuple[Path, tuple[int, ...], np.ndarray] | None = None
         self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
-        budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
-        for key in dict.fromkeys(needed):
-            value = self._read(*key)
-            parts = value if isinstance(value, tuple) else (value,)
-            size = sum(array.nbytes for array in parts if array is not None)
-            budget -= size
-            if budget > 0:
-                self._kept[key] = value
+        self._budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
+        keys = list(dict.fromkeys(needed))
+        for key in dict.fromkeys([*keys[:1], *processes.share(keys)]) if shared else keys:
+            self._keep(key, self._read(*key))
         shape, affine = self._first_grid()
         grid = volume.Volume(np.empty(shape, np.uint8), affine)
         self.native_shape = _triple(shape)
@@ -189,7 +188,19 @@ class Volumes:
 
     def _get(self, participant, kind):
         kept = self._kept.get((participant, kind))
-        return kept if kept is not None else self._read(participant, kind)
+        return (
+            kept
+            if kept is not None
+            else self._keep((participant, kind), self._read(participant, kind))
+        )
+
+    def _keep(self, key, value: "Scan | np.ndarray") -> "Scan | np.ndarray":
+        parts = value if isinstance(value, tuple) else (value,)
+        size = sum(array.nbytes for array in parts if array is not None)
+        if size < self._budget:
+            self._budget -= size
+            self._kept[key] = value
+        return value
 
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
