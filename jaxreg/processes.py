@@ -56,6 +56,7 @@ def start(config: ProcessConfig) -> None:
         )
     if index() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    wait("start")  # Gloo connects at the first collective, and waits only half a minute for that
     print(f"{count()} processes, {jax.device_count()} devices in all")
 
 

@@ -112,7 +112,9 @@ def test_checkpoints_of_before_the_sums_are_still_read(run):
     checkpoint = run.folder / "20"
     old = meta(20)._asdict()
     del old["sealed"]
-    ocp.save_checkpointables(str(checkpoint), {"params": PARAMS, "optimizer": OPTIMIZER, "meta": old})
+    ocp.save_checkpointables(
+        str(checkpoint), {"params": PARAMS, "optimizer": OPTIMIZER, "meta": old}
+    )
     newest = run.newest()
     assert newest == meta(20)
     assert parameters_sha256(run.params(20, PARAMS)) == parameters_sha256(PARAMS)
