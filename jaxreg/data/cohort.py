@@ -82,7 +82,7 @@ def read_cohort(folder: Path | str) -> Cohort:
         name, split = row["participant_id"], row["split"]
         if split not in SPLITS:
             raise InputError(f"{table}: {name}: expected split {'|'.join(SPLITS)}, got {split!r}.")
-        if not name or Path(name).name != name or name in (".", ".."):
+        if not _is_plain(name):
             raise InputError(f"{table}: expected a plain participant_id, got {name!r}.")
         if name in participants:
             raise InputError(f"{table}: expected each participant once, got {name} again.")
@@ -102,9 +102,13 @@ def read_structures(table: Path) -> dict[int, str]:
         return {}
     rows = read_table(table, ("index", "name"))
     try:
-        return {int(row["index"]): row["name"] for row in rows}
+        structures = {int(row["index"]): row["name"] for row in rows}
     except ValueError as error:
         raise InputError(f"{table}: expected integers in column index ({error}).") from error
+    for label in structures:
+        if abs(label) > np.iinfo(np.int32).max:
+            raise InputError(f"{table}: expected labels in the range of int32, got {label}.")
+    return structures
 
 
 def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -119,7 +123,10 @@ def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise InputError(f"{table}: no such file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{table}: not readable as UTF-8 text ({error}).") from error
-    rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    try:
+        rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    except csv.Error as error:
+        raise InputError(f"{table}: not readable as a table ({error}).") from error
     for row in rows:
         lacking = [c for c in columns if row.get(c) is None]
         if lacking:
@@ -273,6 +280,12 @@ def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
                 digest.update(path.name.encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is one folder's, inside the folder it is put in, on any system."""
+    separate = any(c in "/\\" or not c.isprintable() for c in name)
+    return bool(name) and not separate and name not in (".", "..") and len(name.encode()) <= 200
 
 
 def _free_memory() -> int:

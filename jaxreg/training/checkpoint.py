@@ -3,8 +3,8 @@
 `<workdir>/checkpoints/<step>/` holds `params` (everything a network needs, frozen encoders
 included), `optimizer`, `meta` (JSON: stage, configuration, identity, cursor, finished steps) and
 `SHA256SUMS`, the last file written. All is written beside and then renamed, so a checkpoint is
-there whole or not at all; what happened to it afterwards, the sums show. Of several processes the
-first alone reads and writes.
+there whole or not at all; what happened to it afterwards, the sums show. Several processes save
+together, and Orbax writes once for all; the first alone reads, and tells the others.
 """
 
 import hashlib
@@ -86,9 +86,25 @@ class Checkpoints:
         Raises:
             InputError: it could not be written; those that were there still are.
         """
-        if processes.index() == 0:
-            values = processes.local({"params": params, "optimizer": optimizer})
-            self._write(meta.step, {**values, "meta": meta._replace(sealed=1)._asdict()})
+        partial, final = self.folder / _PARTIAL, self.folder / str(meta.step)
+        sealed = meta._replace(sealed=1)._asdict()
+        first = processes.index() == 0
+        try:
+            if first:
+                self._drop_partial()
+            values = {"params": params, "optimizer": optimizer, "meta": sealed}
+            ocp.save_checkpointables(str(partial), values)
+            if first:
+                seal.seal(partial)
+                partial.rename(final)
+                self._drop_oldest()
+        except _FAILURES as error:
+            self._drop_partial()
+            kept = self.steps()
+            raise InputError(
+                f"{final}: checkpoint not written ({_reason(error)}); "
+                f"{f'that of step {kept[-1]} is kept' if kept else 'there is none yet'}."
+            ) from error
 
     def set_aside_after(self, step: int) -> None:
         """Rename the (damaged) checkpoints of later steps, so that new ones can be written."""
@@ -139,24 +155,11 @@ class Checkpoints:
             return flaw or str(error)
         return meta if flaw is None or not meta.sealed else flaw
 
-    def _write(self, step: int, values: dict[str, Any]) -> None:
-        partial, final = self.folder / _PARTIAL, self.folder / str(step)
-        try:
-            self._drop_partial()
-            with ocp.Context(multiprocessing_options=_FIRST_ONLY):
-                ocp.save_checkpointables(str(partial), values)
-            seal.seal(partial)
-            partial.rename(final)
-            for old in self.steps()[:-KEPT]:
-                (self.folder / str(old)).rename(partial)  # a half-deleted one must not look whole
-                shutil.rmtree(partial)
-        except _FAILURES as error:
-            self._drop_partial()
-            kept = self.steps()
-            raise InputError(
-                f"{final}: checkpoint not written ({_reason(error)}); "
-                f"{f'that of step {kept[-1]} is kept' if kept else 'there is none yet'}."
-            ) from error
+    def _drop_oldest(self) -> None:
+        """Delete all but the newest `KEPT`, each under a name that is no checkpoint's."""
+        for old in self.steps()[:-KEPT]:
+            (self.folder / str(old)).rename(self.folder / _PARTIAL)
+            shutil.rmtree(self.folder / _PARTIAL)
 
     def _drop_partial(self) -> None:
         """Remove what an interrupted `save` left behind."""
