@@ -23,13 +23,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
         importlib.import_module(f"jaxreg.commands.{argv[0]}").main(argv[1:])
     except InputError as error:
-        print(f"jaxreg: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
     except KeyboardInterrupt as error:
         signum = getattr(
             error, "signum", None
         )  # of a training run that saved its state and said so
         if signum is None:
-            print("jaxreg: interrupted.", file=sys.stderr)
-        return 128 + (signum or signal.SIGINT)
+            return _fail("interrupted.", 128 + signal.SIGINT)
+        return 128 + signum
+    except (RuntimeError, ValueError) as error:
+        lost = _processes().lost(error)
+        if lost is None:
+            raise
+        return _fail(lost, 2)
     return 0
+
+
+def _fail(message: str, code: int) -> int:
+    """Say why the command ends, and of several processes which one this is."""
+    processes = _processes()
+    print(f"jaxreg: {processes.label()}{message}", file=sys.stderr)
+    return processes.leave(code)
+
+
+def _processes():
+    return importlib.import_module("jaxreg.processes")  # JAX, which `runtime.prepare` precedes

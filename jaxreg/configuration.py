@@ -5,6 +5,7 @@ in its checkpoints, and is what evaluation and registration rebuild the networks
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,38 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class ProcessConfig:
+    """The processes of one job, each with its share of every batch or of the pairs."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, or auto (TPU pod); SLURM and Open MPI are found without it."""
+    num_processes: int | None = None
+    """How many processes the job has, with --coordinator=HOST:PORT."""
+    process_id: int | None = None
+    """Which of them this one is, from 0, with --coordinator=HOST:PORT."""
+    process_timeout: int = 100
+    """Seconds to wait for a process that does not come or has gone silent, until all end."""
+
+    def __post_init__(self):
+        """Refuse what does not describe a job."""
+        given = self.num_processes is not None, self.process_id is not None
+        address = self.coordinator not in (None, "auto")
+        if address and not re.fullmatch(r"[^:/\s]+:\d{1,5}", self.coordinator or ""):
+            raise InputError(f"--coordinator: expected HOST:PORT or auto, got {self.coordinator}.")
+        if any(given) != address or not (all(given) or not any(given)):
+            raise InputError(
+                "expected --coordinator=HOST:PORT, --num-processes and --process-id together."
+            )
+        if all(given) and not 0 <= (self.process_id or 0) < (self.num_processes or 0):
+            raise InputError(
+                f"--process-id: expected 0 to --num-processes − 1, got {self.process_id} of "
+                f"{self.num_processes}."
+            )
+        if self.process_timeout < 1:
+            raise InputError(f"--process-timeout: expected seconds, got {self.process_timeout}.")
+
+
+@dataclass(frozen=True)
 class SessionConfig:
     """Where a run is kept and what it tells; no part of its identity."""
 
@@ -90,6 +123,7 @@ class SessionConfig:
     """Neighbouring pairs of the val split that are scored at each validation, at most."""
     log_every: int = 10
     """Steps between TensorBoard scalars."""
+    processes: ProcessConfig = field(default_factory=ProcessConfig)
 
     def __post_init__(self):
         """Refuse intervals that cannot be meant."""

@@ -13,12 +13,12 @@ from jax.sharding import PartitionSpec as P
 from jaxreg.configuration import OptimizerConfig
 from jaxreg.training.loop import (
     TrainState,
-    append_row,
     data_mesh,
     learning_rate,
     make_optimizer,
     make_step,
 )
+from jaxreg.training.table import append_row
 
 CONFIG = OptimizerConfig(learning_rate=0.1, warmup_steps=10)
 

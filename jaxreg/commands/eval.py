@@ -1,14 +1,15 @@
 """`jaxreg eval` and eval.py: the λ sweep of a run, or the comparison of several."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from jaxreg import processes
 from jaxreg.commands.train import embedded_cohort
-from jaxreg.configuration import EMBEDDED
+from jaxreg.configuration import EMBEDDED, ProcessConfig
 from jaxreg.data.cohort import SPLITS, read_cohort
 from jaxreg.errors import InputError, require_choice
 from jaxreg.evaluation.compare import compare_runs
@@ -33,6 +34,7 @@ class EvalConfig:
     """neighbours (sorted list, each with the next, last with first) or all (ordered pairs)."""
     compare: tuple[Path, ...] = ()
     """Registration runs to compare: Figures 2 to 4, and a table with statistics."""
+    processes: tyro.conf.OmitArgPrefixes[ProcessConfig] = field(default_factory=ProcessConfig)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -42,16 +44,20 @@ def main(argv: Sequence[str]) -> None:
     require_choice("pairs", config.pairs, ("neighbours", "all"))
     lams = parse_lambdas(config.lambdas)
     every_pair = config.pairs == "all"
+    processes.start(config.processes)
     if config.compare:
         if config.split != "test":
             raise InputError("--split: not read with --compare, which takes val and test.")
+        if processes.count() > 1:
+            raise InputError("--compare: expected one process, got several; evaluate each first.")
         models = [load_model(run) for run in config.compare]
         if config.data is None and any(m.config.cohort.data in (None, EMBEDDED) for m in models):
             embedded_cohort()
         folder = config.workdir or Path("runs/compare")
         compare_runs(config.compare, config.data, lams, folder, every_pair=every_pair)
         return
-    workdir = config.workdir or newest_run(Path("runs"))
+    found = processes.from_first(lambda: str(config.workdir or newest_run(Path("runs")) or ""))
+    workdir = Path(found) if found else None
     if workdir is None:
         raise InputError("runs: expected a registration run (train.py --stage=reg), found none.")
     evaluate_run(workdir, config.data, config.split, lams, every_pair=every_pair)

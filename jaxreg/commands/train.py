@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from jaxreg import configuration
+from jaxreg import configuration, processes
 from jaxreg.configuration import (
     DEFAULT_STEPS,
     EMBEDDED,
@@ -78,6 +78,7 @@ def _train_all(preset: str, flags: Sequence[str]) -> None:
 
 def train_stage(stage: str, config: Any) -> Path:
     """Resolve data, steps and workdir, print the settings in force, train; returns the workdir."""
+    processes.start(config.session.processes)
     embedded = config.cohort.data is None
     cohort = read_cohort(embedded_cohort() if embedded else config.cohort.data)
     short = embedded and config.optimizer.steps is None
@@ -103,7 +104,11 @@ def train_stage(stage: str, config: Any) -> Path:
 
 
 def embedded_cohort() -> Path:
-    """The folder of the embedded phantom cohort, made where it is not there yet."""
+    """The folder of the embedded phantom cohort, made (by process 0) where it is not there yet."""
+    return Path(processes.from_first(lambda: str(_embedded_cohort())))
+
+
+def _embedded_cohort() -> Path:
     if not (EMBEDDED / "participants.tsv").is_file():
         print(f"making the embedded cohort in {EMBEDDED} (once)", flush=True)
         EMBEDDED.parent.mkdir(parents=True, exist_ok=True)
@@ -121,5 +126,5 @@ def _print_help(stages) -> None:
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= value if isinstance(value, dict) else {name: value}
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
     return flat

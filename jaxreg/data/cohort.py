@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxreg import processes
 from jaxreg.data import volume
 from jaxreg.errors import InputError
 
@@ -81,7 +82,7 @@ def read_cohort(folder: Path | str) -> Cohort:
         name, split = row["participant_id"], row["split"]
         if split not in SPLITS:
             raise InputError(f"{table}: {name}: expected split {'|'.join(SPLITS)}, got {split!r}.")
-        if not name or Path(name).name != name or name in (".", ".."):
+        if not _is_plain(name):
             raise InputError(f"{table}: expected a plain participant_id, got {name!r}.")
         if name in participants:
             raise InputError(f"{table}: expected each participant once, got {name} again.")
@@ -101,9 +102,13 @@ def read_structures(table: Path) -> dict[int, str]:
         return {}
     rows = read_table(table, ("index", "name"))
     try:
-        return {int(row["index"]): row["name"] for row in rows}
+        structures = {int(row["index"]): row["name"] for row in rows}
     except ValueError as error:
         raise InputError(f"{table}: expected integers in column index ({error}).") from error
+    for label in structures:
+        if abs(label) > np.iinfo(np.int32).max:
+            raise InputError(f"{table}: expected labels in the range of int32, got {label}.")
+    return structures
 
 
 def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -118,7 +123,10 @@ def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise InputError(f"{table}: no such file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{table}: not readable as UTF-8 text ({error}).") from error
-    rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    try:
+        rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    except csv.Error as error:
+        raise InputError(f"{table}: not readable as a table ({error}).") from error
     for row in rows:
         lacking = [c for c in columns if row.get(c) is None]
         if lacking:
@@ -130,7 +138,8 @@ class Volumes:
     """The checked volumes of some participants, on the cohort's grid or at another spacing.
 
     Every file is read once when this is made; what fits into half of the free memory stays there,
-    the rest is read again when it is asked for.
+    the rest is read again when it is asked for. Of several processes each reads and checks its
+    share at first, where they are told to share the work, and others' when it is asked for them.
     """
 
     def __init__(
@@ -140,6 +149,7 @@ class Volumes:
         *,
         spacing_mm: float | None = None,
         memory_bytes: int | None = None,
+        shared: bool = False,
     ):
         """Read and check `needed`: (participant, domain) or (participant, "dseg").
 
@@ -151,14 +161,10 @@ class Volumes:
         self.target_mm = spacing_mm
         self._grid: tuple[Path, tuple[int, ...], np.ndarray] | None = None
         self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
-        budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
-        for key in dict.fromkeys(needed):
-            value = self._read(*key)
-            parts = value if isinstance(value, tuple) else (value,)
-            size = sum(array.nbytes for array in parts if array is not None)
-            budget -= size
-            if budget > 0:
-                self._kept[key] = value
+        self._budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
+        keys = list(dict.fromkeys(needed))
+        for key in dict.fromkeys([*keys[:1], *processes.share(keys)]) if shared else keys:
+            self._keep(key, self._read(*key))
         shape, affine = self._first_grid()
         grid = volume.Volume(np.empty(shape, np.uint8), affine)
         self.native_shape = _triple(shape)
@@ -189,7 +195,19 @@ class Volumes:
 
     def _get(self, participant, kind):
         kept = self._kept.get((participant, kind))
-        return kept if kept is not None else self._read(participant, kind)
+        return (
+            kept
+            if kept is not None
+            else self._keep((participant, kind), self._read(participant, kind))
+        )
+
+    def _keep(self, key, value: "Scan | np.ndarray") -> "Scan | np.ndarray":
+        parts = value if isinstance(value, tuple) else (value,)
+        size = sum(array.nbytes for array in parts if array is not None)
+        if size < self._budget:
+            self._budget -= size
+            self._kept[key] = value
+        return value
 
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
@@ -262,6 +280,12 @@ def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
                 digest.update(path.name.encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is one folder's, inside the folder it is put in, on any system."""
+    separate = any(c in "/\\" or not c.isprintable() for c in name)
+    return bool(name) and not separate and name not in (".", "..") and len(name.encode()) <= 200
 
 
 def _free_memory() -> int:

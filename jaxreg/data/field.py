@@ -5,15 +5,16 @@ On disk a field is what ITK, SimpleITK and ANTs read and write: LPS millimetres,
 an image as that image is stored, whatever its orientation.
 """
 
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Image
 
-from jaxreg.data.volume import UNREADABLE, Grid, check_affine, check_gzip, first_line, save
+from jaxreg.data.promise import check_gzip
+from jaxreg.data.volume import UNREADABLE, Grid, check_affine, first_line, open_image, save
 from jaxreg.errors import InputError
 
 _LPS = np.array([-1, -1, 1], np.float32)
@@ -40,17 +41,16 @@ def read_field(path: Path | str) -> Field:
     Raises:
         InputError: no such file, unreadable or truncated, another shape, NaN.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file.")
+    image = open_image(path)
+    shape = tuple(image.shape)
+    if len(shape) != 5 or shape[3:] != (1, 3):
+        raise InputError(
+            f"{path}: expected an ITK displacement field (x, y, z, 1, 3), got shape {shape}."
+        )
     try:
-        image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
-        shape = tuple(image.shape)
-        if len(shape) != 5 or shape[3:] != (1, 3) or 0 in shape:
-            raise InputError(
-                f"{path}: expected an ITK displacement field (x, y, z, 1, 3), got shape {shape}."
-            )
-        vectors = np.asarray(image.dataobj, np.float32)[:, :, :, 0]
-        check_gzip(path)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            vectors = np.asarray(image.dataobj, np.float32)[:, :, :, 0]
+        check_gzip(path, math.prod(shape) * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: not readable as a field ({first_line(error)}).") from error
     check_affine(path, image.affine)

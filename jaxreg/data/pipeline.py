@@ -1,6 +1,8 @@
 """Endless, seeded, exactly resumable batches for both stages. grain is used here alone.
 
-Every element is a function of the seed and its position, so the position is the whole cursor.
+Every element is a function of the seed and its position, so the position is the whole cursor. Of
+several processes each makes its own rows of every batch: what the rows are, and the cursor, do not
+depend on how many processes there are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from jaxreg import processes
 from jaxreg.data.cohort import Volumes
 from jaxreg.errors import InputError
 
@@ -87,7 +90,9 @@ def pair_batches(
 
 def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterator:
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    return iter(dataset.batch(batch_size, drop_remainder=True).to_iter_dataset(options))
+    parts = dataset.batch(batch_size // processes.count(), drop_remainder=True)
+    own = parts[processes.index() :: processes.count()]
+    return iter(own.to_iter_dataset(options))
 
 
 def _flipped(array: np.ndarray, mirrored: bool) -> np.ndarray:

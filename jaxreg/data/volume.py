@@ -5,6 +5,8 @@ A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up)
 """
 
 import gzip
+import math
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +15,13 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.funcs import as_closest_canonical
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
+from jaxreg.data.files import is_file
+from jaxreg.data.promise import check_gzip, check_size, check_start
 from jaxreg.errors import InputError
 
 
@@ -51,11 +56,9 @@ def read(path: Path | str) -> Volume:
     try:
         image = as_closest_canonical(image)
         array = np.asarray(image.dataobj)
-        check_gzip(path)
+        check_gzip(path, array.size * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: truncated or damaged ({first_line(error)}).") from error
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"{path}: expected a number in each voxel, got {array.dtype}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int(np.size(array) - np.isfinite(array).sum())
         raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels.")
@@ -198,23 +201,46 @@ UNREADABLE = (
     EOFError,
     zlib.error,
     ValueError,
+    KeyError,
+    TypeError,
     OverflowError,
     MemoryError,
+    MGHError,
 )
 """What reading a damaged file raises."""
 
 
 def _load(path: Path | str) -> Any:
     """The image in a file, checked by its header alone."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file.")
-    try:
-        image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
+    image = open_image(path)
     if len(image.shape) != 3 or 0 in image.shape:
         raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
     check_affine(path, image.affine)
+    return image
+
+
+def open_image(path: Path | str) -> Any:
+    """The image in a file, of which the header alone is read and held against the file's size.
+
+    Raises:
+        InputError: no such file, no NIfTI or MGZ, voxels that are no real numbers, or more of them
+            than the file can hold.
+    """
+    if not is_file(path):
+        raise InputError(f"{path}: no such file.")
+    try:
+        check_start(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused below
+            image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+            shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
+    if dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected a number in each voxel, got {dtype}.")
+    if min(shape, default=0) < 1:
+        raise InputError(f"{path}: expected voxels, got shape {shape}.")
+    check_size(path, math.prod(shape), itemsize=dtype.itemsize)
     return image
 
 
@@ -222,16 +248,6 @@ def check_affine(path: Path | str, affine: np.ndarray) -> None:
     """Raise InputError unless a file's affine is finite and invertible."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: expected an invertible affine, got {affine.tolist()}.")
-
-
-def check_gzip(path: Path | str) -> None:
-    """Read a gzip file to its checksum, which nibabel does not; anything else passes."""
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    if compressed:
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
 
 
 def first_line(error: BaseException) -> str:

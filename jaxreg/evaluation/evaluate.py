@@ -1,4 +1,8 @@
-"""`eval`: a run's λ sweep over a split, scored on the cohort's own grid."""
+"""`eval`: a run's λ sweep over a split, scored on the cohort's own grid.
+
+Of several processes each scores its share of the pairs; the first puts the parts together. What is
+written does not depend on how many there are, apart from the seconds.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -8,9 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jaxreg import processes
 from jaxreg.data.cohort import Cohort, Volumes, neighbour_pairs
 from jaxreg.errors import InputError
-from jaxreg.evaluation import report
+from jaxreg.evaluation import parts, report
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.model import Model
 from jaxreg.training.checkpoint import parameters_sha256
@@ -78,19 +83,24 @@ def evaluate(
     if model.config.network.lam is not None:
         lams = [model.config.network.lam]
     pairs = split_pairs(cohort, split, domains, every=every_pair)
-    people = sorted({p for pair in pairs for p in pair})
-    images = sorted({(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)})
+    first, own = pairs[0], processes.share(pairs)
+    people = sorted({p for pair in own or [first] for p in pair})
+    images = sorted({(p, d) for pair in own or [first] for p, d in zip(pair, domains, strict=True)})
     native = Volumes(cohort, [*images, *((p, "dseg") for p in people)])
     spacing = model.config.cohort.spacing
     volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
     require_spacing(model, volumes)
     scores, example = [], ([], [])
-    for pair in tqdm(pairs, unit="pair", dynamic_ncols=True):
+    for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=processes.index() > 0):
         for score, displacement in score_pair(model, volumes, native, pair, lams):
             scores.append(score)
-            if pair == pairs[0] and displacement is not None:
+            if pair == first and displacement is not None:
                 example[0].append(score.lam)
                 example[1].append(displacement)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = parts.together(folder, scores)
+    if processes.index() > 0:
+        return processes.from_first(dict)
     summary = report.summarize(scores) | {
         "run": name,
         "step": model.step,
@@ -98,13 +108,12 @@ def evaluate(
         "data": str(cohort.folder),
         "parameters_sha256": parameters_sha256(model.params),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     order = [cohort.structures[i] for i in sorted(cohort.structures)]
     report.write_results(folder / "results.csv", scores, order)
     report.write_summary(folder / "summary.json", summary)
-    first = [native.scan(p, d).image for p, d in zip(pairs[0], domains, strict=True)]
-    report.write_figures(folder, name, summary, (first[0], first[1], *example), native.spacing_mm)
-    return summary
+    fixed, moving = (native.scan(p, d).image for p, d in zip(first, domains, strict=True))
+    report.write_figures(folder, name, summary, (fixed, moving, *example), native.spacing_mm)
+    return processes.from_first(lambda: summary)
 
 
 def require_spacing(model: Model, volumes: Volumes) -> None:

@@ -5,6 +5,8 @@ map points of the fixed space to the moving space.
 """
 
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ from jaxreg.errors import InputError
 from jaxreg.registration.transform import affine_points
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_PROBE = """
+import resource, sys
+import SimpleITK
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
+SimpleITK.ReadTransform(sys.argv[1])
+"""
 
 
 def write_affine(path: Path | str, matrix: Float[np.ndarray, "4 4"]) -> None:
@@ -38,10 +46,12 @@ def read_transform(path: Path | str) -> list[np.ndarray | Field]:
         raise InputError(f"{path}: no such file.")
     if str(path).endswith(".mat"):
         _check_matlab(path)
+    if str(path).endswith((".h5", ".hdf5")):
+        _check_hdf5(path)
     try:
         transform = sitk.ReadTransform(str(path))
     except (RuntimeError, ValueError) as error:  # ValueError: text that is no UTF-8
-        reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        reason = ([line for line in str(error).splitlines() if line.strip()] or ["?"])[-1].strip()
         raise InputError(f"{path}: not readable as an ITK transform ({reason}).") from error
     if transform.GetDimension() != 3:
         raise InputError(f"{path}: expected a 3-D transform, got {transform.GetDimension()}-D.")
@@ -79,7 +89,10 @@ def _elements(path: Path | str, transform: Any) -> Iterator[np.ndarray | Field]:
     elif isinstance(transform, sitk.DisplacementFieldTransform):
         image = transform.GetDisplacementField()
         vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(LPS)[:3]
-        yield Field(vectors.astype(np.float32), _grid_affine(image))
+        affine = _grid_affine(image)
+        if not np.isfinite(vectors).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise InputError(f"{path}: expected finite displacements on a grid, got others.")
+        yield Field(vectors.astype(np.float32), affine)
     elif transform.IsLinear():
         matrix = ras_matrix(transform)
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
@@ -98,6 +111,20 @@ def _grid_affine(image: sitk.Image) -> np.ndarray:
     return LPS @ affine
 
 
+def _check_hdf5(path: Path | str) -> None:
+    """Raise InputError unless ITK reads an HDF5 file in a process of its own, in bounded memory.
+
+    On some damaged files the HDF5 library ends the process, or reserves what a few bytes promise.
+    """
+    size = Path(path).stat().st_size
+    probe = [sys.executable, "-c", _PROBE, str(path), str((3 << 30) + 16 * size)]
+    done = subprocess.run(probe, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1] if done.returncode > 0 and lines else "damaged"
+        raise InputError(f"{path}: not readable as an ITK transform ({reason}).")
+
+
 def _check_matlab(path: Path | str) -> None:
     """Raise InputError unless a .mat file is as long as the matrices that it announces.
 
@@ -107,10 +134,11 @@ def _check_matlab(path: Path | str) -> None:
     while at < len(data):
         header = data[at : at + 20]
         kind, rows, columns, _, name = struct.unpack("<5i", header.ljust(20, b"\0"))
-        at += 20 + name + rows * columns * (4 if kind == 10 else 8)
         if kind not in (0, 10) or min(rows, columns, name) < 1 or max(rows, columns) > 1000:
+            at = -1
             break
-    if at != len(data) or at == 0:
+        at += 20 + name + rows * columns * (4 if kind == 10 else 8)
+    if at != len(data) or not data:
         raise InputError(
             f"{path}: not readable as an ITK transform (no Matlab file as ITK writes it; "
             "FSL's text matrices need converting)."

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxreg import processes
 from jaxreg.configuration import AutoencoderConfig, as_json, identity
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint
 from jaxreg.data.pipeline import image_batches
@@ -13,6 +14,8 @@ from jaxreg.evaluation import figures
 from jaxreg.losses.intensity import l1, lncc
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Autoencoder
 from jaxreg.training.loop import Task
+
+_TERMS = ("l1", "lncc")
 
 
 def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
@@ -22,7 +25,7 @@ def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
     held_out = {d: _held_out(cohort, d) for d in domains}
     train = [(p, d) for d in domains for p in members[d]]
     needed = train + [(p, d) for d in domains for p in held_out[d]]
-    volumes = Volumes(cohort, needed, spacing_mm=config.cohort.spacing)
+    volumes = Volumes(cohort, needed, spacing_mm=config.cohort.spacing, shared=True)
     optimizer = config.optimizer
     network = autoencoder_of(config.encoder.stem)
     keys = jax.random.split(jax.random.key(optimizer.seed), len(domains))
@@ -47,7 +50,7 @@ def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
         config=as_json(config),
         identity={
             **identity(config),
-            "data_sha256": fingerprint(cohort, train),
+            "data_sha256": processes.from_first(lambda: fingerprint(cohort, train)),
             "spacing_mm": list(volumes.spacing_mm),
         },
         defaults=identity(AutoencoderConfig()),
@@ -78,6 +81,7 @@ def reconstruction_loss(network: Autoencoder, params: Any, image: jax.Array):
     assert isinstance(output, jax.Array)
     everywhere = jnp.ones(image.shape[:3], bool)
     parts = {"l1": l1(image, output[0], everywhere), "lncc": lncc(image, output[0], everywhere)}
+    assert tuple(parts) == _TERMS
     return parts["l1"] + parts["lncc"], parts
 
 
@@ -96,15 +100,19 @@ def _validation(network, volumes, held_out):
         del frozen, step
         scalars, pictures = {}, []
         for domain, people in held_out.items():
-            for person in people:
+            rows = np.zeros((0, len(_TERMS)))
+            for person in processes.share(people):
                 image = volumes.scan(person, domain).image
                 parts, output = reconstruct(params[domain], image)
-                for name, value in parts.items():
-                    scalars.setdefault(f"{name}_{domain}", []).append(float(value))
+                rows = np.append(rows, [[float(parts[name]) for name in _TERMS]], axis=0)
                 if person == people[0]:
                     output = np.clip(np.asarray(output)[..., 0], 0, 1)
                     pictures.append((f"{person} {domain}", image[..., 0], output))
+            means = processes.gather(rows).mean(axis=0)
+            scalars |= {f"{k}_{domain}": float(v) for k, v in zip(_TERMS, means, strict=True)}
+        if not pictures:
+            return scalars, None
         picture = figures.reconstructions(pictures, spacing_mm=volumes.spacing_mm)
-        return {k: float(np.mean(v)) for k, v in scalars.items()}, figures.to_rgb(picture)
+        return scalars, figures.to_rgb(picture)
 
     return validate

@@ -1,12 +1,16 @@
 """Checkpoints of a run: parameters, optimiser, data cursor and configuration. Orbax lives here.
 
 `<workdir>/checkpoints/<step>/` holds `params` (everything a network needs, frozen encoders
-included), `optimizer`, and `meta` (JSON: stage, configuration, identity, cursor, finished steps).
-Orbax writes into a temporary folder and renames it, so a checkpoint is there whole or not at all.
+included), `optimizer`, `meta` (JSON: stage, configuration, identity, cursor, finished steps) and
+`SHA256SUMS`, the last file written. All is written beside and then renamed, so a checkpoint is
+there whole or not at all; what happened to it afterwards, the sums show. Several processes save
+together, and Orbax writes once for all; the first alone reads, and tells the others.
 """
 
 import hashlib
 import logging
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +18,15 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxreg import processes
 from jaxreg.errors import InputError
+from jaxreg.training import seal
 
 KEPT = 3
+_PARTIAL = "partial"
+_FIRST_ONLY = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+_FAILURES = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""What Orbax and TensorStore raise over files; errors of JAX are RuntimeErrors."""
 
 
 class Meta(NamedTuple):
@@ -27,6 +37,8 @@ class Meta(NamedTuple):
     identity: dict[str, Any]
     cursor: dict[str, Any]
     step: int
+    sealed: int = 0
+    """1 where SHA256SUMS was written; older checkpoints have none."""
 
 
 class Checkpoints:
@@ -34,63 +46,149 @@ class Checkpoints:
 
     def __init__(self, workdir: Path):
         """Open the folder, which need not exist."""
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        logging.getLogger("absl").setLevel(logging.ERROR)
         self.folder = workdir.absolute() / "checkpoints"
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending."""
+        """Steps of which there is a checkpoint, whole or damaged, ascending."""
         if not self.folder.is_dir():
             return []
-        names = [p for p in self.folder.iterdir() if p.name.isdigit() and p.is_dir()]
-        return sorted(int(p.name) for p in names if (p / "params").exists())
+        return sorted(int(p.name) for p in self.folder.iterdir() if _is_step(p))
+
+    def newest(self) -> Meta | None:
+        """What the newest whole checkpoint says of itself; None where there are no checkpoints.
+
+        Each damaged one on the way is named on standard error, and left as it is.
+
+        Raises:
+            InputError: there are checkpoints, and all are damaged.
+        """
+        found = processes.from_first(self._newest)
+        return None if found is None else Meta(**found)
+
+    def require_writable(self) -> None:
+        """Raise InputError, before any work is done, where checkpoints could not be written."""
+        if processes.index() > 0:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._drop_partial()
+            (self.folder / _PARTIAL).mkdir()
+            (self.folder / _PARTIAL / "probe").write_bytes(bytes(1 << 16))
+        except OSError as error:
+            raise InputError(f"{self.folder}: not writable ({error.strerror}).") from error
+        finally:
+            self._drop_partial()
 
     def save(self, meta: Meta, params: Any, optimizer: Any) -> None:
-        """Write the checkpoint of `meta.step`, then drop the oldest."""
-        keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
-        always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        with ocp.training.Checkpointer(
-            str(self.folder),
-            preservation_policy=keep,
-            save_decision_policy=always,
-        ) as checkpointer:
-            values = {"params": params, "optimizer": optimizer, "meta": meta._asdict()}
-            checkpointer.save_checkpointables(meta.step, values, force=True, overwrite=True)
+        """Write the checkpoint of `meta.step`, then drop the oldest.
 
-    def meta(self, step: int) -> Meta:
-        """What the checkpoint of a step says of itself."""
-        return Meta(**self._load(step, {"meta": None})["meta"])
+        Raises:
+            InputError: it could not be written; those that were there still are.
+        """
+        partial, final = self.folder / _PARTIAL, self.folder / str(meta.step)
+        sealed = meta._replace(sealed=1)._asdict()
+        first = processes.index() == 0
+        try:
+            if first:
+                self._drop_partial()
+            values = {"params": params, "optimizer": optimizer, "meta": sealed}
+            ocp.save_checkpointables(str(partial), values)
+            if first:
+                seal.seal(partial)
+                partial.rename(final)
+                self._drop_oldest()
+        except _FAILURES as error:
+            self._drop_partial()
+            kept = self.steps()
+            raise InputError(
+                f"{final}: checkpoint not written ({_reason(error)}); "
+                f"{f'that of step {kept[-1]} is kept' if kept else 'there is none yet'}."
+            ) from error
+
+    def set_aside_after(self, step: int) -> None:
+        """Rename the (damaged) checkpoints of later steps, so that new ones can be written."""
+        if processes.index() > 0:
+            return
+        for later in (s for s in self.steps() if s > step):
+            number = 1
+            while (aside := self.folder / f"{later}.damaged-{number}").exists():
+                number += 1
+            try:
+                (self.folder / str(later)).rename(aside)
+            except OSError as error:
+                raise InputError(f"{self.folder}: not writable ({error.strerror}).") from error
+            print(f"jaxreg: {self.folder / str(later)}: kept as {aside.name}.", file=sys.stderr)
 
     def params(self, step: int, like: Any) -> Any:
         """Parameters of a step, of the structure, shapes and types of `like`."""
-        restored = self._load(step, {"params": _abstract(like)})["params"]
-        return _checked(restored, like, self.folder / str(step))
+        return processes.arrays_from_first(lambda: self._tree("params", step, like), like)
 
     def optimizer(self, step: int, like: Any) -> Any:
         """Optimiser state of a step, as `params`."""
-        restored = self._load(step, {"optimizer": _abstract(like)})["optimizer"]
+        return processes.arrays_from_first(lambda: self._tree("optimizer", step, like), like)
+
+    def _newest(self) -> dict[str, Any] | None:
+        flaws = []
+        for step in reversed(self.steps()):
+            meta = self._whole(step)
+            if isinstance(meta, Meta):
+                for line in flaws:
+                    print(f"jaxreg: {line}; step {step} is used instead.", file=sys.stderr)
+                return meta._asdict()
+            flaws.append(f"{self.folder / str(step)}: damaged checkpoint ({meta})")
+        if flaws:
+            raise InputError(
+                f"{flaws[0]}, and no older one is whole; move {self.folder} away to start anew."
+            )
+        return None
+
+    def _whole(self, step: int) -> Meta | str:
+        """What a checkpoint says of itself, or what is wrong with it, in words."""
+        folder = self.folder / str(step)
+        flaw = seal.flaw(folder)
+        if flaw is not None and (folder / seal.NAME).exists():
+            return flaw
+        try:
+            meta = Meta(**self._load(step, {"meta": None})["meta"])
+        except (InputError, TypeError) as error:
+            return flaw or str(error)
+        return meta if flaw is None or not meta.sealed else flaw
+
+    def _drop_oldest(self) -> None:
+        """Delete all but the newest `KEPT`, each under a name that is no checkpoint's."""
+        for old in self.steps()[:-KEPT]:
+            (self.folder / str(old)).rename(self.folder / _PARTIAL)
+            shutil.rmtree(self.folder / _PARTIAL)
+
+    def _drop_partial(self) -> None:
+        """Remove what an interrupted `save` left behind."""
+        for path in self.folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _tree(self, name, step, like):
+        restored = self._load(step, {name: _abstract(like)})[name]
         return _checked(restored, like, self.folder / str(step))
 
     def _load(self, step, abstract):
+        path = self.folder / str(step)
         try:
-            return ocp.load_checkpointables(str(self.folder / str(step)), abstract)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise InputError(
-                f"{self.folder / str(step)}: not a readable checkpoint ({reason})."
-            ) from error
+            with ocp.Context(multiprocessing_options=_FIRST_ONLY):
+                return ocp.load_checkpointables(str(path), abstract)
+        except _FAILURES as error:
+            raise InputError(f"{path}: not a readable checkpoint ({_reason(error)}).") from error
 
 
 def open_run(workdir: Path, stage: str) -> tuple[Checkpoints, Meta]:
-    """The newest checkpoint of a finished or unfinished run.
+    """The newest whole checkpoint of a finished or unfinished run.
 
     Raises:
         InputError: no run there, or one of another stage.
     """
     checkpoints = Checkpoints(workdir)
-    steps = checkpoints.steps()
-    if not steps:
+    meta = checkpoints.newest()
+    if meta is None:
         raise InputError(f"{workdir}: expected a training workdir with checkpoints, found none.")
-    meta = checkpoints.meta(steps[-1])
     if meta.stage != stage:
         raise InputError(f"{workdir}: expected a run of --stage={stage}, got --stage={meta.stage}.")
     return checkpoints, meta
@@ -104,6 +202,16 @@ def parameters_sha256(params: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _is_step(path: Path) -> bool:
+    """Whether a path is a checkpoint: a folder whose name is what `str` makes of a number."""
+    return path.name.isascii() and path.name.isdigit() and path.is_dir()
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _abstract(tree):

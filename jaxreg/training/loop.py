@@ -3,7 +3,6 @@
 What a stage is, it says by `Task`; the loop knows no loss and no network.
 """
 
-import csv
 import functools
 import signal
 import sys
@@ -20,12 +19,17 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from jaxreg import processes
 from jaxreg.configuration import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
 from jaxreg.training.checkpoint import Checkpoints, Meta
+from jaxreg.training.eventlog import EventLog
+from jaxreg.training.table import append_row, forget_rows_after, read_rows
+
+VALIDATION = "validation.csv"
+_STOP = "stop"
 
 
 class TrainState(NamedTuple):
@@ -89,12 +93,27 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def data_mesh(batch_size: int) -> jax.sharding.Mesh:
-    """As many local devices as divide the batch, on the axis "data"; says so if not all."""
-    devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    if count < len(devices):
-        print(f"batch of {batch_size}: using {count} of {len(devices)} devices.")
-    return jax.make_mesh((count,), ("data",), (AxisType.Auto,), devices=devices[:count])
+    """As many devices as divide the batch, on the axis "data"; says so if not all.
+
+    Process after process, each with the same number, so that a process's rows of a batch lie on its
+    own devices.
+
+    Raises:
+        InputError: the batch cannot be shared evenly among the processes.
+    """
+    if batch_size % processes.count():
+        raise InputError(
+            f"--batch-size: expected a multiple of the {processes.count()} processes, "
+            f"got {batch_size}."
+        )
+    rows, available = batch_size // processes.count(), jax.local_device_count()
+    count = max(n for n in range(1, available + 1) if rows % n == 0)
+    if count < available:
+        whose = " of each process" if processes.count() > 1 else ""
+        print(f"batch of {batch_size}: using {count} of {available} devices{whose}.")
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    used = [d for start in range(0, len(devices), available) for d in devices[start:][:count]]
+    return jax.make_mesh((len(used),), ("data",), (AxisType.Auto,), devices=used)
 
 
 def make_step(task_loss, optimizer, mesh: jax.sharding.Mesh, seed: int):
@@ -143,42 +162,59 @@ class Interrupted(KeyboardInterrupt):
 def run(
     task: Task, optimizer_config: OptimizerConfig, session: SessionConfig, workdir: Path
 ) -> None:
-    """Train to `optimizer_config.steps`, from the newest checkpoint where there is one.
+    """Train to `optimizer_config.steps`, from the newest whole checkpoint where there is one.
 
     Raises:
-        InputError: the workdir holds another run, or the loss is not finite.
+        InputError: the workdir holds another run or cannot be written, or the loss is not finite.
         Interrupted: after saving, on SIGINT or SIGTERM.
     """
     steps = optimizer_config.steps
     assert steps is not None
     optimizer = make_optimizer(optimizer_config, steps)
+    mesh = data_mesh(optimizer_config.batch_size)
     checkpoints = Checkpoints(workdir)
     state = TrainState(jnp.zeros((), jnp.int32), task.params, optimizer.init(task.params))
     resumed = resume(task, checkpoints, state)
+    start = 0 if resumed is None else int(resumed.step)
+    steps = max(steps, start)
+    if start == steps and not validation_owed(task, session, workdir, start, steps):
+        print(f"{workdir}: finished at step {start}; nothing to do.")
+        return
+    checkpoints.require_writable()
     if resumed is not None:
         state = resumed
-        if int(state.step) >= steps:
-            print(f"{workdir}: finished at step {int(state.step)}; nothing to do.")
-            return
-        print(f"resumed at step {int(state.step)}")
-    mesh = data_mesh(optimizer_config.batch_size)
+        print(f"resumed at step {start}")
+        checkpoints.set_aside_after(start)
+        if processes.index() == 0:
+            forget_rows_after(workdir / VALIDATION, start)
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    state, frozen = jax.device_put((state, task.frozen), replicated)
-    step = make_step(task.loss, optimizer, mesh, optimizer_config.seed)
+    state, frozen = jax.device_put(jax.tree.map(np.asarray, (state, task.frozen)), replicated)
+    loss = _carrying_stop(task.loss) if processes.count() > 1 else task.loss
+    step = make_step(loss, optimizer, mesh, optimizer_config.seed)
     _Loop(task, session, workdir, checkpoints, steps).run(state, frozen, step, split)
 
 
 def resume(task: Task, checkpoints: Checkpoints, state: TrainState) -> TrainState | None:
-    """The newest checkpoint's state, the data cursor set; None where there is no checkpoint."""
-    if not checkpoints.steps():
+    """The newest whole checkpoint's state, the data cursor set; None without a checkpoint."""
+    meta = checkpoints.newest()
+    if meta is None:
         return None
-    newest = checkpoints.steps()[-1]
-    meta = checkpoints.meta(newest)
     require_same_run(checkpoints.folder.parent, meta, task)
-    params = checkpoints.params(newest, {"trainable": state.params, "frozen": task.frozen})
-    opt_state = checkpoints.optimizer(newest, state.opt_state)
+    params = checkpoints.params(meta.step, {"trainable": state.params, "frozen": task.frozen})
+    opt_state = checkpoints.optimizer(meta.step, state.opt_state)
     task.batches.set_state(meta.cursor)
     return TrainState(jnp.asarray(meta.step, jnp.int32), params["trainable"], opt_state)
+
+
+def validation_owed(
+    task: Task, session: SessionConfig, workdir: Path, step: int, steps: int
+) -> bool:
+    """Whether a run of `steps` that was cut off at `step` lacks the validation of that step."""
+    every = session.validate_every
+    if task.validate is None or not every or not step or (step % every and step < steps):
+        return False
+    written = processes.from_first(lambda: [r["step"] for r in read_rows(workdir / VALIDATION)])
+    return str(step) not in written
 
 
 def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
@@ -196,59 +232,109 @@ def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
             )
 
 
+def _carrying_stop(loss):
+    """`loss` with the wish to stop that each process puts into its rows among the terms.
+
+    The step's all-reduce averages it with everything else, so all processes see it after the same
+    step, and nothing more is sent.
+    """
+
+    def carrying(params, frozen, sample, key):
+        total, terms = loss(params, frozen, {k: v for k, v in sample.items() if k != _STOP}, key)
+        return total, {**terms, _STOP: sample[_STOP]}
+
+    return carrying
+
+
+class _Stop(Exception):
+    """A signal came during a validation, which is made up for when the run goes on."""
+
+
 class _Loop:
     """One process's way through the steps, with what it keeps between them."""
 
     def __init__(self, task, session, workdir, checkpoints, steps):
         self.task, self.session, self.workdir = task, session, workdir
         self.checkpoints, self.steps = checkpoints, steps
+        self.first = processes.index() == 0
         self.signum: int | None = None
+        self.validating = False
+        self.saved: int | None = None
 
     def run(self, state, frozen, step, split) -> None:
         start = int(state.step)
         previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        writer = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start)
-        bar = tqdm(total=self.steps, initial=start, unit="step", dynamic_ncols=True, mininterval=1)
+        log = EventLog(self.workdir / "tensorboard", first_step=start + 1) if self.first else None
+        bar = tqdm(
+            total=self.steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=1,
+            disable=not self.first,
+        )
         try:
+            self.saved = start
+            if validation_owed(self.task, self.session, self.workdir, start, self.steps):
+                self._validate(state, frozen, start, log)
             for number in range(start, self.steps):
                 batch = next(self.task.batches)
-                arrays = {k: batch[k] for k in self.task.arrays if k in batch}
-                state, metrics = step(state, frozen, jax.device_put(arrays, split))
+                state, metrics = step(state, frozen, self._placed(batch, split))
                 values = {k: float(v) for k, v in metrics.items()}
+                stop = values.pop(_STOP, 0.0) > 0 or (processes.count() == 1 and self.signum)
                 self._require_finite(values, number, batch)
                 bar.update()
                 bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
-                self._after(state, frozen, number + 1, values, writer)
+                self._after(state, frozen, number + 1, values, log, stop)
         finally:
             bar.close()
-            writer.close()
+            if log is not None:
+                log.close()
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
         print(f"{self.workdir}: finished at step {self.steps}.")
 
+    def _placed(self, batch, split):
+        """This process's rows of a batch as its part of the global one."""
+        arrays = {k: batch[k] for k in self.task.arrays if k in batch}
+        if processes.count() > 1:
+            rows = len(next(iter(arrays.values())))
+            arrays[_STOP] = np.full(rows, self.signum is not None, np.float32)
+        return {k: jax.make_array_from_process_local_data(split, v) for k, v in arrays.items()}
+
     def _note(self, signum, frame):
         del frame
         self.signum = signum
+        if self.validating and processes.count() == 1:
+            raise _Stop
 
-    def _after(self, state, frozen, done, values, writer):
+    def _after(self, state, frozen, done, values, log, stop):
         last = done == self.steps
-        if done % self.session.log_every == 0 or last:
-            for name, value in values.items():
-                writer.add_scalar(f"train/{name}", value, done)
+        if log is not None and (done % self.session.log_every == 0 or last):
+            log.scalars(done, {f"train/{name}": value for name, value in values.items()})
+        if done % self.session.checkpoint_every == 0 or last or stop:
+            self._save(state, frozen, done, log)
+        if stop and not last:
+            self._leave(done)
         every = self.session.validate_every
         if self.task.validate is not None and every and (done % every == 0 or last):
-            self._validate(state, frozen, done, writer)
-        if done % self.session.checkpoint_every == 0 or last or self.signum:
-            self._save(state, frozen, done)
-        if self.signum and not last:
+            self._validate(state, frozen, done, log)
+
+    def _leave(self, done):
+        signum = self.signum or signal.SIGTERM  # of several processes, another one was told
+        if self.first:
             print(
-                f"\n{signal.Signals(self.signum).name}: saved step {done} in {self.workdir}; "
+                f"\n{signal.Signals(signum).name}: saved step {done} in {self.workdir}; "
                 "the same command continues.",
                 file=sys.stderr,
             )
-            raise Interrupted(self.signum)
+        raise Interrupted(signum)
 
-    def _save(self, state, frozen, done):
+    def _save(self, state, frozen, done, log):
+        if self.saved == done:
+            return
+        if log is not None:
+            log.flush()
         meta = Meta(
             self.task.stage,
             self.task.config,
@@ -257,17 +343,29 @@ class _Loop:
             done,
         )
         self.checkpoints.save(meta, {"trainable": state.params, "frozen": frozen}, state.opt_state)
+        self.saved = done
 
-    def _validate(self, state, frozen, done, writer):
+    def _validate(self, state, frozen, done, log):
+        """Score, log and append to validation.csv, whose row says that all is there."""
+        assert self.task.validate is not None
         start = time.perf_counter()
-        scalars, picture = self.task.validate(state.params, frozen, done)
-        for name, value in scalars.items():
-            writer.add_scalar(f"val/{name}", value, done)
-        if picture is not None:
-            writer.add_image("val/picture", picture, done, dataformats="HWC")
-        append_row(self.workdir / "validation.csv", {"step": done, **scalars})
-        words = ", ".join(f"{k} {v:.4f}" for k, v in scalars.items())
-        tqdm.write(f"step {done}: {words} ({time.perf_counter() - start:.0f} s)")
+        try:
+            self.validating = True
+            parameters = processes.local((state.params, frozen))
+            scalars, picture = self.task.validate(*parameters, done)
+        except _Stop:
+            self._save(state, frozen, done, log)
+            self._leave(done)
+        finally:
+            self.validating = False
+        if log is not None:
+            log.scalars(done, {f"val/{name}": value for name, value in scalars.items()})
+            if picture is not None:
+                log.image(done, "val/picture", picture)
+            log.flush()
+            append_row(self.workdir / VALIDATION, {"step": done, **scalars})
+            words = ", ".join(f"{k} {v:.4f}" for k, v in scalars.items())
+            tqdm.write(f"step {done}: {words} ({time.perf_counter() - start:.0f} s)")
 
     def _require_finite(self, values, number, batch):
         wrong = [k for k, v in values.items() if not np.isfinite(v)]
@@ -279,17 +377,3 @@ class _Loop:
                 f"step {number}: {', '.join(wrong)} is not finite ({samples}{lam}); "
                 "the last checkpoint is kept."
             )
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add a row to a CSV by its `step`, replacing rows of that step or later."""
-    rows = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = [r for r in csv.DictReader(file) if int(r["step"]) < row["step"]]
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows([*rows, row])
-    partial.replace(path)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxreg import processes
 from jaxreg.configuration import (
     AutoencoderConfig,
     RegistrationConfig,
@@ -37,13 +38,14 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     train = sorted({*((p, domains[0]) for p in fixed), *((p, domains[1]) for p in moving)})
     pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
-    volumes = Volumes(cohort, [*train, *sorted(needed)], spacing_mm=config.cohort.spacing)
+    keys = [*train, *sorted(needed)]
+    volumes = Volumes(cohort, keys, spacing_mm=config.cohort.spacing, shared=True)
     encoder, encoders, extra = load_encoders(config)
     params = init_params(jax.random.key(config.optimizer.seed), config, encoder)
     if config.init_from is not None:
         params, start = initialized_from(params, config)
         extra["init_from_sha256"] = start
-    info = {**extra, "data_sha256": fingerprint(cohort, train)}
+    info = {**extra, "data_sha256": processes.from_first(lambda: fingerprint(cohort, train))}
     info["spacing_mm"] = list(volumes.spacing_mm)
 
     def describe(batch, row):
@@ -158,24 +160,24 @@ def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str
 
 def _validation(config, volumes, pairs):
     people = sorted({(p, "dseg") for pair in pairs for p in pair})
-    native = Volumes(volumes.cohort, people)
+    native = Volumes(volumes.cohort, people, shared=True)
     lam = config.network.lam
     lams = VALIDATION_LAMBDAS if lam is None else (lam,)
 
     def validate(params, frozen, step):
         model = Model(config, params, frozen, step, volumes.spacing_mm)
-        scores, picture = [], None
-        for pair in pairs:
+        names = ["dice_none"]
+        names += [f"{what}_{lam:g}" for lam in lams for what in ("dice", "folds_percent")]
+        rows, picture = np.zeros((0, len(names))), None
+        for pair in processes.share(pairs):
+            row = []
             for score, u in score_pair(model, volumes, native, pair, lams):
-                scores.append(score)
-                if picture is None and score.lam == lams[len(lams) // 2]:
+                row += [score.mean_dice] + ([] if score.lam is None else [score.folds_percent])
+                if pair == pairs[0] and score.lam == lams[len(lams) // 2]:
                     picture = progress_picture(model, volumes, pair, u, f"step {step}")
-        scalars = {"dice_none": _mean([s for s in scores if s.lam is None])}
-        for lam in lams:
-            chosen = [s for s in scores if s.lam is not None and abs(s.lam - lam) < 1e-6]
-            scalars[f"dice_{lam:g}"] = _mean(chosen)
-            scalars[f"folds_percent_{lam:g}"] = float(np.mean([s.folds_percent for s in chosen]))
-        return scalars, picture
+            rows = np.append(rows, [row], axis=0)
+        means = processes.gather(rows).mean(axis=0)
+        return dict(zip(names, map(float, means), strict=True)), picture
 
     return validate
 
@@ -195,7 +197,3 @@ def progress_picture(model: Model, volumes: Volumes, pair, displacement, title: 
         spacing_mm=grid.spacing_mm,
     )
     return figures.to_rgb(figure)
-
-
-def _mean(scores) -> float:
-    return float(np.mean([s.mean_dice for s in scores]))

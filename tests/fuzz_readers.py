@@ -1,0 +1,304 @@
+"""Every reader on mutated files: only InputError, in bounded time and memory, nothing written.
+
+`python tests/fuzz_readers.py --count=10000` prints a line for each reader and every failure; the
+suite runs a shorter campaign. The inputs are a function of the seed.
+"""
+
+import argparse
+import gzip
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+from nibabel.freesurfer.mghformat import MGHImage
+
+from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.field import Field, read_field, write_field
+from jaxreg.data.volume import Volume, read_grid, read_image, read_labels, write
+from jaxreg.errors import InputError
+from jaxreg.registration.itk import read_transform, write_affine
+from jaxreg.registration.points import read_points
+from jaxreg.training import seal
+from jaxreg.training.checkpoint import Checkpoints, Meta, open_run
+
+SECONDS = 5.0
+MEMORY_BYTES = 2 << 30
+PARAMS = {"w": np.arange(6, dtype=np.float32), "b": {"c": np.zeros((2, 2), np.float32)}}
+EXTREMES = [0, 1, -1, 2, 127, 255, 30_000, 32767, -32768, 65535, 2**31 - 1, -(2**31), 2**32 - 1]
+
+TEXTS = [b"\0", b"\t", b"\n", b'"', b"../", b"nan", b"1e999", b"9" * 5000, b"\xff", "²".encode()]
+
+
+class Target(NamedTuple):
+    """A reader: its sample file, what reads a file like it, how many cases of 10,000 it gets."""
+
+    file: str
+    read: Callable[[Path], Any]
+    share: float
+
+
+class Outcome(NamedTuple):
+    """What became of one case: `accepted`, `refused`, or a failure with its words."""
+
+    kind: str
+    words: str = ""
+
+
+def samples(folder: Path) -> None:
+    """One good file of each kind in a folder."""
+    rng = np.random.default_rng(0)
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    image = Volume(rng.integers(0, 900, (6, 7, 5)).astype(np.int16), affine)
+    for name in ("image.nii", "image.nii.gz"):
+        write(folder / name, image)
+    write(folder / "float.nii.gz", Volume(rng.normal(size=(6, 7, 5)).astype(np.float32), affine))
+    mgh = MGHImage(image.array.astype(np.float32), affine)
+    for name in ("image.mgz", "image.mgh"):
+        mgh.to_filename(folder / name)
+    write_field(
+        folder / "warp.nii.gz", Field(rng.normal(size=(4, 5, 3, 3)).astype(np.float32), affine)
+    )
+    (folder / "points.csv").write_text("x,y,z,name\n" + "1.5,-2,3e1,a\n" * 9, encoding="utf-8")
+    (folder / "participants.tsv").write_text(
+        "participant_id\tsplit\nsub-01\ttrain\nsub-02\tval\nsub-ä\ttest\n", encoding="utf-8"
+    )
+    (folder / "labels.tsv").write_text("index\tname\n2\tWhite\n41\tMatter\n", encoding="utf-8")
+    for suffix in ("mat", "tfm", "txt"):
+        write_affine(folder / f"affine.{suffix}", affine)
+    composite = sitk.CompositeTransform(3)
+    composite.AddTransform(sitk.AffineTransform(3))
+    vectors = sitk.GetImageFromArray(rng.normal(size=(4, 5, 6, 3)), isVector=True)
+    composite.AddTransform(sitk.DisplacementFieldTransform(vectors))
+    sitk.WriteTransform(composite, str(folder / "composite.h5"))
+    checkpoints = Checkpoints(folder / "run")
+    checkpoints.require_writable()
+    for step in (2, 4):
+        meta = Meta("ae", {"a": 1}, {"seed": 0}, {"next_index": step}, step)
+        checkpoints.save(meta, PARAMS, {"count": np.int32(step)})
+
+
+def _volume(path: Path) -> None:
+    read_grid(path)
+    for read in (read_image, read_labels):
+        read(path)
+
+
+def _cohort(path: Path) -> None:
+    """A cohort whose one table is mutated: as far as the volumes, which are not there."""
+    folder = path.parent / "cohort"
+    folder.mkdir(exist_ok=True)
+    for name in ("participants.tsv", "labels.tsv"):
+        good = path.parent.parent / "samples" / name
+        shutil.copyfile(path if path.name == name else good, folder / name)
+    cohort = read_cohort(folder)
+    for person in cohort.participants:
+        inside = cohort.file(person, "T1w").resolve()
+        assert inside.is_relative_to(folder.resolve()), f"{inside} is outside"
+    Volumes(cohort, [(p, "T1w") for p in cohort.members("train", "T1w")])
+
+
+def _checkpoint(path: Path) -> None:
+    checkpoints, meta = open_run(path, "ae")
+    checkpoints.params(meta.step, PARAMS)
+    checkpoints.optimizer(meta.step, {"count": np.int32(0)})
+
+
+TARGETS = [
+    Target("image.nii", _volume, 0.14),
+    Target("image.nii.gz", _volume, 0.14),
+    Target("float.nii.gz", _volume, 0.06),
+    Target("image.mgz", _volume, 0.1),
+    Target("image.mgh", _volume, 0.08),
+    Target("warp.nii.gz", read_field, 0.1),
+    Target("points.csv", read_points, 0.08),
+    Target("participants.tsv", _cohort, 0.08),
+    Target("labels.tsv", _cohort, 0.04),
+    Target("affine.mat", read_transform, 0.05),
+    Target("affine.tfm", read_transform, 0.04),
+    Target("affine.txt", read_transform, 0.03),
+    Target("composite.h5", read_transform, 0.06),
+    Target("run", _checkpoint, 0.03),
+]
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """A damaged copy; of a compressed file sometimes the contents are damaged, not the packing."""
+    if data[:2] == b"\x1f\x8b" and rng.random() < 0.7:
+        return gzip.compress(mutate(gzip.decompress(data), rng), 1, mtime=0)
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        at = rng.randrange(min(len(out), 600) if rng.random() < 0.7 else len(out)) if out else 0
+        end = at + rng.choice((1, 2, 4, 8, 64, 4096))
+        kind = rng.randrange(8)
+        if kind == 0 and out:
+            out[at] ^= 1 << rng.randrange(8)
+        elif kind == 1 and out:
+            out[at] = rng.randrange(256)
+        elif kind == 2:
+            del out[at:]
+        elif kind == 3:
+            del out[at:end]
+        elif kind == 4:
+            out[at:at] = out[at:end] * rng.choice((1, 2, 50))
+        elif kind == 5:
+            out[at:at] = rng.randbytes(end - at)
+        elif kind == 6:
+            out[at : at + 8] = _extreme(rng)
+        else:
+            text = rng.choice(TEXTS)
+            out[at : at + rng.choice((0, len(text)))] = text
+    return bytes(out)
+
+
+def _extreme(rng: random.Random) -> bytes:
+    """A number from the edge of its type, as a header may hold it."""
+    code, order = rng.choice("hiqfd"), rng.choice("<>")
+    if code in "fd":
+        return struct.pack(order + code, rng.choice((0.0, -1.0, 1e30, float("nan"), float("inf"))))
+    width = 8 * struct.calcsize(code)
+    value = rng.choice(EXTREMES) % (1 << width)
+    return value.to_bytes(width // 8, "little" if order == "<" else "big")
+
+
+def attempt(target: Target, path: Path) -> Outcome:
+    """What a reader does with a file."""
+    try:
+        target.read(path)
+    except InputError as error:
+        message = str(error)
+        if "\n" in message.strip() or "Unable to allocate" in message or "MemoryError" in message:
+            return Outcome("bad message", message[:300])
+        return Outcome("refused")
+    except BaseException:
+        return Outcome("traceback", traceback.format_exc()[-700:])
+    return Outcome("accepted")
+
+
+def _work(number: int, first: int, last: int, seed: int, folder: str, connection) -> None:
+    """Cases `first` to `last` of a target, each reported before and after."""
+    resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    target, place = TARGETS[number], Path(folder)
+    sample, path = place / "samples" / target.file, place / "work" / target.file
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for case in range(first, last):
+        rng = random.Random(f"{seed} {number} {case}")
+        if sample.is_dir():
+            _damaged_run(sample, path, rng)
+        else:
+            path.write_bytes(mutate(sample.read_bytes(), rng))
+        connection.send((case, None, 0.0, 0))
+        begin = time.process_time()
+        outcome = attempt(target, path)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        connection.send((case, outcome, time.process_time() - begin, grown))
+    connection.close()
+
+
+def _damaged_run(sample: Path, path: Path, rng: random.Random) -> None:
+    """A copy of a run with a file of its newest checkpoint mutated, in half the cases resealed."""
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(sample, path)
+    newest = path / "checkpoints" / "4"
+    victim = rng.choice(sorted(p for p in newest.rglob("*") if p.is_file()))
+    victim.write_bytes(mutate(victim.read_bytes(), rng))
+    if rng.random() < 0.5:
+        seal.seal(newest)
+
+
+class Tally:
+    """Counts of one target, and what went wrong."""
+
+    def __init__(self):
+        """Start at zero."""
+        self.kinds: dict[str, int] = {}
+        self.failures: list[str] = []
+        self.seconds = 0.0
+        self.grown = 0
+
+    def add(self, name: str, case: int, outcome: Outcome, seconds: float, grown: int) -> None:
+        """Count a case."""
+        self.kinds[outcome.kind] = self.kinds.get(outcome.kind, 0) + 1
+        self.seconds, self.grown = max(self.seconds, seconds), max(self.grown, grown)
+        if outcome.kind not in ("accepted", "refused"):
+            self.failures.append(f"{name} case {case}: {outcome.kind}: {outcome.words}")
+        if seconds > SECONDS:
+            self.failures.append(f"{name} case {case}: {seconds:.1f} s")
+        if grown > MEMORY_BYTES:
+            self.failures.append(f"{name} case {case}: {grown >> 20} MB")
+
+
+def fuzz(number: int, count: int, seed: int, folder: Path) -> Tally:
+    """`count` cases of a target in a process of its own, a new one after each crash or hang."""
+    name, tally, first = TARGETS[number].file, Tally(), 0
+    context = multiprocessing.get_context("fork")
+    while first < count:
+        receiver, sender = context.Pipe(duplex=False)
+        arguments = (number, first, count, seed, str(folder), sender)
+        process = context.Process(target=_work, args=arguments)
+        process.start()
+        sender.close()
+        case, done = first, False
+        while not done:
+            if not receiver.poll(60):  # wall time: the machine may be busy with other things
+                process.kill()
+                tally.add(name, case, Outcome("hang"), 60.0, 0)
+                break
+            try:
+                case, outcome, seconds, grown = receiver.recv()
+            except EOFError:
+                done = True
+                continue
+            if outcome is not None:
+                tally.add(name, case, outcome, seconds, grown)
+                first = case + 1
+        process.join()
+        if done and first < count:
+            tally.add(name, case, Outcome("crash", f"exit code {process.exitcode}"), 0.0, 0)
+        first = max(first, case + 1)
+    return tally
+
+
+def campaign(count: int, seed: int, folder: Path) -> dict[str, Tally]:
+    """About `count` cases over all targets."""
+    for name in ("samples", "work"):
+        (folder / name).mkdir()
+    samples(folder / "samples")
+    shares = enumerate(TARGETS)
+    return {t.file: fuzz(n, max(1, round(count * t.share)), seed, folder) for n, t in shares}
+
+
+def main() -> None:
+    """Run a campaign and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        tallies = campaign(arguments.count, arguments.seed, Path(name))
+    for file, tally in tallies.items():
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(tally.kinds.items()))
+        print(f"{file}: {kinds}; at most {tally.seconds:.2f} s, {tally.grown >> 20} MB")
+    failures = [line for tally in tallies.values() for line in tally.failures]
+    total = sum(sum(t.kinds.values()) for t in tallies.values())
+    print(f"{total} cases, {len(failures)} failures")
+    for line in failures[:40]:
+        print(line)
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Training runs killed with SIGKILL again and again, for tests and as a script.
+
+`python tests/killing.py --kills=50` makes a phantom cohort and a reference run in a temporary
+folder, kills a second run at 50 random moments, starts it again each time, and compares.
+"""
+
+import argparse
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from orbax.checkpoint import v1 as ocp
+from tensorboardX.proto import event_pb2
+
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.training.checkpoint import parameters_sha256
+
+ROOT = Path(__file__).parent.parent
+STEPS_PER_KILL = 6
+
+
+def tiny_cohort(folder: Path) -> Path:
+    """A cohort of 16³ voxels that a step takes a fraction of a second with."""
+    subjects = {"train": 2, "val": 2}
+    return write_phantom_cohort(folder, shape=(16, 16, 16), spacing_mm=12.0, subjects=subjects)
+
+
+def command(cohort: Path, workdir: Path, steps: int, *flags: str) -> list[str]:
+    """A run of stage 1 that saves every 2 and validates every 4 steps."""
+    fixed = ["--stage=ae", f"--data={cohort}", "--checkpoint-every=2", "--validate-every=4"]
+    return [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *fixed,
+        f"--workdir={workdir}",
+        f"--steps={steps}",
+        "--log-every=1",
+        *flags,
+    ]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One CPU device, this checkout's jaxreg."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **more}
+
+
+def start(argv: list[str], output: Path) -> subprocess.Popen:
+    """The command in a process of its own, both streams added to a file."""
+    with output.open("ab") as file:
+        return subprocess.Popen(argv, stdout=file, stderr=file, env=environment(), cwd=ROOT)
+
+
+def wait_until(condition, process: subprocess.Popen, *, seconds: float = 240.0) -> bool:
+    """Whether `condition` came true before the process or the time ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def steps_saved(workdir: Path) -> list[int]:
+    """Steps with a checkpoint folder."""
+    folder = workdir / "checkpoints"
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
+def kill_somewhere(process: subprocess.Popen, workdir: Path, rng: random.Random) -> str:
+    """Kill a run at a random moment of its work; returns during what.
+
+    A third of the kills come while a checkpoint is being written, a third right after one of a step
+    that is validated, a third at any time in the next second and a half.
+    """
+    folder, before = workdir / "checkpoints", steps_saved(workdir)
+    wanted = rng.choice(["write", "validation", "any"])
+    conditions = {
+        "write": lambda: any(folder.glob("partial*/*")),
+        "validation": lambda: any(s % 4 == 0 for s in set(steps_saved(workdir)) - set(before)),
+        "any": lambda: set(steps_saved(workdir)) - set(before),
+    }
+    wait_until(conditions[wanted], process)
+    time.sleep(rng.uniform(0, {"write": 0.1, "validation": 0.2, "any": 1.5}[wanted]))
+    if process.poll() is not None:
+        return "after the end"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return "checkpoint write" if any(folder.glob("partial*")) else f"{wanted}"
+
+
+def killed_run(cohort: Path, folder: Path, *, kills: int, seed: int) -> Counter:
+    """A reference run in `folder`/whole and one killed `kills` times in `folder`/killed."""
+    steps = STEPS_PER_KILL * kills
+    output = folder / "output.txt"
+    whole, killed = folder / "whole", folder / "killed"
+    assert start(command(cohort, whole, steps), output).wait() == 0, output.read_text()
+    rng, moments = random.Random(seed), Counter()
+    while moments.total() < kills:
+        process = start(command(cohort, killed, steps), output)
+        moment = kill_somewhere(process, killed, rng)
+        if moment == "after the end":
+            break
+        moments[moment] += 1
+    assert start(command(cohort, killed, steps), output).wait() == 0, output.read_text()
+    return moments
+
+
+def outcome(workdir):
+    """What a run ended with: hashes of its last parameters and optimiser, its validation table."""
+    newest = workdir / "checkpoints" / str(steps_saved(workdir)[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Orbax: no sharding was asked for
+        loaded = ocp.load_checkpointables(str(newest), {"params": None, "optimizer": None})
+    hashes = {name: parameters_sha256(tree) for name, tree in loaded.items()}
+    return newest.name, hashes, (workdir / "validation.csv").read_text(), curve(workdir)
+
+
+def curve(workdir):
+    """Scalars by tag and step as TensorBoard shows them: a restart voids steps from its own on."""
+    shown = {}
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data, at = path.read_bytes(), 0
+        while at + 12 <= len(data):
+            (size,) = struct.unpack_from("<Q", data, at)
+            event = getattr(event_pb2, "Event").FromString(data[at + 12 : at + 12 + size])  # noqa: B009
+            at += 16 + size
+            if at > len(data):
+                break  # cut off while it was written, which readers pass over
+            if event.HasField("session_log"):
+                shown = {k: v for k, v in shown.items() if k[1] < event.step}
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    shown[value.tag, event.step] = value.simple_value
+    return shown
+
+
+def main() -> None:
+    """Print how often which moment was hit, and whether both runs ended alike."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, begin = Path(name), time.monotonic()
+        cohort = tiny_cohort(folder / "cohort")
+        moments = killed_run(cohort, folder, kills=arguments.kills, seed=arguments.seed)
+        same = outcome(folder / "whole") == outcome(folder / "killed")
+        words = ", ".join(f"{n} × {moment}" for moment, n in moments.items())
+        print(f"{moments.total()} kills ({words}), {time.monotonic() - begin:.0f} s")
+        print(f"parameters, optimiser, validation.csv, TensorBoard the same: {same}")
+        sys.exit(not same)
+
+
+if __name__ == "__main__":
+    main()
