@@ -76,7 +76,7 @@ def apply_files(
         if image is not None:
             array = resample(read_image(image), mapping, grid)
         else:
-            array = _smallest(resample(read_labels(labels or ""), mapping, grid, order=0))
+            array = smallest(resample(read_labels(labels or ""), mapping, grid, order=0))
         with completed(out) as path:
             write_like(path, array, reference)
     if inverted and any(isinstance(element, Field) for element in chain):
@@ -126,7 +126,7 @@ def _check_options(transforms, image, labels, points, reference, out) -> None:
         raise InputError(f"{out}: expected an output that is no input of the same command.")
 
 
-def _smallest(labels: np.ndarray) -> np.ndarray:
+def smallest(labels: np.ndarray) -> np.ndarray:
     """Labels in the smallest NIfTI type that holds them."""
     low, high = labels.min(initial=0), labels.max(initial=0)
     for dtype in (np.uint8, np.int16, np.uint16):

@@ -48,10 +48,30 @@ def resample(
     Order 1 (linear) gives float32, order 0 (nearest neighbour, for labels) the volume's own type.
     The field of view ends at the outer voxels' edges; there the outer value is continued.
     """
-    out = np.zeros(grid.shape, np.float32 if order else volume.array.dtype)
+    places = ((planes, pull_back(points)) for planes, points in _planes(grid))
+    return _values(volume, places, grid.shape, order)
+
+
+def resample_by(volume: Volume, field: Field, *, order: int = 1) -> Shaped[np.ndarray, "x y z"]:
+    """As `resample`, on the field's own grid at x + u(x): nothing is interpolated but the image."""
+    places = (
+        (planes, points + field.vectors[planes].reshape(-1, 3))
+        for planes, points in _planes(field.grid)
+    )
+    return _values(volume, places, field.grid.shape, order)
+
+
+def _values(
+    volume: Volume,
+    places: Iterator[tuple[slice, Points]],
+    shape: tuple[int, int, int],
+    order: int,
+) -> Shaped[np.ndarray, "x y z"]:
+    """Values at the RAS mm of each slab of planes; 0 outside the field of view."""
+    out = np.zeros(shape, np.float32 if order else volume.array.dtype)
     to_index = np.linalg.inv(volume.affine)
-    for planes, points in _planes(grid):
-        index = affine_points(to_index, pull_back(points))
+    for planes, points in places:
+        index = affine_points(to_index, points)
         values = map_coordinates(
             volume.array, index.T, order=order, mode="nearest", output=out.dtype
         )
