@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxreg import runtime
 from jaxreg.errors import InputError
 
-COMMANDS = ("train", "eval", "prepare", "register", "demo")
+COMMANDS = ("train", "eval", "prepare", "register", "apply", "convert", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

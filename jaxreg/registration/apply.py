@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxreg.data.field import Field, read_field
 from jaxreg.data.files import completed
-from jaxreg.data.volume import read_grid, read_image, read_labels, write_like
+from jaxreg.data.header import read_header
+from jaxreg.data.volume import read_image, read_labels, write_like
 from jaxreg.errors import InputError
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.points import read_points, write_points
@@ -72,7 +73,8 @@ def apply_files(
         with completed(out) as path:
             write_points(path, moved)
     elif reference is not None:
-        grid = read_grid(reference)
+        grid = read_header(reference).grid
+        read_header(image or labels or "")
         if image is not None:
             array = resample(read_image(image), mapping, grid)
         else:
