@@ -97,7 +97,7 @@ def _check_pixdim(path: Path | str) -> None:
         if len(block) >= size and size in (
             int.from_bytes(block[:4], order) for order in ("little", "big")
         ):
-            spacing = kind(block[:size], check=False)["pixdim"][1:4]
+            spacing = np.asarray(kind(block[:size], check=False)["pixdim"], np.float64)[1:4]
             if not (np.isfinite(spacing) & (spacing > 0)).all():
                 raise InputError(
                     f"{path}: expected voxel sizes above 0 mm, got {spacing.tolist()}."

@@ -110,12 +110,16 @@ def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
 
     The bytes depend on nothing but the contents: no time stamp, no file name in the gzip header.
     """
-    array = np.asarray(volume.array, dtype)
-    image = Nifti1Image(array, volume.affine)
+    save(path, image_of(Volume(np.asarray(volume.array, dtype), volume.affine)))
+
+
+def image_of(volume: Volume) -> Nifti1Image:
+    """A NIfTI-1 image of a volume, sform and qform both set."""
+    image = Nifti1Image(volume.array, volume.affine)
     image.set_sform(volume.affine, code=2)
     image.set_qform(volume.affine, code=2)
     image.header.set_xyzt_units("mm")
-    save(path, image)
+    return image
 
 
 def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> None:

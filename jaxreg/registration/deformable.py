@@ -69,7 +69,7 @@ def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
             model=None,
             objective=objective,
             similarity=make_similarity(objective, ("fixed", "moving")),
-            spacing_mm=(config.spacing,) * 3,
+            spacing_mm=(config.spacing, config.spacing, config.spacing),
             domains=None,
             exchanged=False,
             steps=config.steps if config.transform == "deformable" else 0,
@@ -138,9 +138,9 @@ def no_deformation(method: Method, pair: Pair) -> Deformation:
 
 
 def _deformation(pair, velocity, lam, config) -> Deformation:
-    u, inverse, moved, *numbers = _measured(pair, velocity, config)
-    arrays = (np.asarray(a) for a in (u, inverse, moved))
-    return Deformation(float(lam), *arrays, *(float(n) for n in numbers))
+    u, inverse, moved, similarity, folds, sdlogj = _measured(pair, velocity, config)
+    arrays = np.asarray(u), np.asarray(inverse), np.asarray(moved)
+    return Deformation(float(lam), *arrays, float(similarity), float(folds), float(sdlogj))
 
 
 def _velocities(method: Method, pair: Pair, lams: Sequence[float]):

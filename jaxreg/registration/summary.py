@@ -37,7 +37,7 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
     """
     chosen, spacing = result.chosen, result.method.spacing_mm
     mask = reordered(Volume(result.fixed.mask, result.fixed.image.affine), outputs.warp.grid)
-    length_mm = np.linalg.norm(chosen.displacement * np.float32(spacing), axis=-1)
+    length_mm = np.linalg.norm(chosen.displacement * np.asarray(spacing, np.float32), axis=-1)
     inside = np.asarray(result.pair.fixed_mask)
     numbers = {
         "lam": chosen.lam,
@@ -196,5 +196,7 @@ def spread_mm(result: Registration) -> np.ndarray | None:
     near = [d for d in result.curve if abs(d.lam - result.chosen.lam) < 0.2 + 1e-6]
     if len(near) < 2:
         return None
-    stack = np.stack([d.displacement for d in near]) * np.float32(result.method.spacing_mm)
+    stack = np.stack([d.displacement for d in near]) * np.asarray(
+        result.method.spacing_mm, np.float32
+    )
     return np.sqrt(stack.var(axis=0).sum(axis=-1))
