@@ -56,8 +56,10 @@ def register_files(
             metrics = metrics_of(result, outputs)
             numbers = numbers_of(result, metrics)
             provenance |= provenance_of(result, metrics)
+    except InputError as error:
+        raise InputError(f"{error}{_write_failure(out, error, provenance)}") from error
     except Exception as error:
-        _write_failure(out, error, provenance)
+        error.add_note(_write_failure(out, error, provenance))
         raise
     with completed_folder(out) as folder:
         with clock("write"):
@@ -78,23 +80,24 @@ def register_files(
         say(f"{number.name}: {number.value}{mark}")
     spent = ", ".join(f"{name} {value:.1f}" for name, value in clock.seconds.items())
     say(f"seconds: {spent}; in all {sum(clock.seconds.values()):.1f}")
-    say(f"peak memory: {_peak_gigabytes():.2f} GB")
+    say(f"peak memory: {peak_gigabytes():.2f} GB")
     say(f"results are in {out}; look at {out / 'report.html'}")
     return metrics
 
 
-def _write_failure(out: Path, error: Exception, provenance: dict[str, Any]) -> None:
-    """Leave the reason in `out`, where no earlier run stands; a note on `error` if that fails."""
+def _write_failure(out: Path, error: Exception, provenance: dict[str, Any]) -> str:
+    """Leave the reason in `out`, where no earlier run stands; returns what to add if it failed."""
     if out.is_dir() and any(p.name != "report.html" for p in out.iterdir()):
-        return
+        return ""
     try:
         with completed_folder(out) as folder:
             write_failure_report(folder / "report.html", str(error), provenance)
     except InputError as second:
-        error.add_note(f"no report of it either: {second}")
+        return f" (No report of it either: {second})"
+    return ""
 
 
-def _peak_gigabytes() -> float:
+def peak_gigabytes() -> float:
     """Largest memory that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)

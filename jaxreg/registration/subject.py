@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxreg.data.common_space import foreground
+from jaxreg.data.common_space import foreground, mask_like
 from jaxreg.data.field import SHEAR, shear
 from jaxreg.data.header import Header, read_header
 from jaxreg.data.volume import Volume, read_image, read_labels
@@ -17,6 +17,10 @@ BRAIN_LITRES = 2.5
 """A foreground cut out of zeros and no larger than this is a brain; a head has three or more."""
 BACKGROUND_SHARE = 0.25
 """Share of the voxels with the lowest value from which on that is a background cut to it."""
+FEWEST_VOXELS, EXTENT_MM = 5, (20.0, 1500.0)
+"""Below or beyond, a header is wrong, or what it describes is no head."""
+LARGEST = 1e12
+"""Intensities beyond it are damage, and lose their digits in float32 sums."""
 LABEL_VALUES, LABEL_FLATNESS = 20_000, 0.35
 """A label map has whole values, at most so many, and its non-zero voxels mostly equal their
 neighbours: 0.56 to 0.93 of them in label maps of 1 to 8 mm, 0.13 at most in images of 50 grey
@@ -61,8 +65,10 @@ def read_subject(
             another grid than the image, an empty mask.
     """
     header = read_header(image)
-    _check_orthogonal(image, header)
+    _check_plausible(image, header)
     volume = read_image(image)
+    if np.abs(volume.array).max() > LARGEST:
+        raise InputError(f"{image}: expected intensities, got values up to {volume.array.max():g}.")
     if looks_like_labels(volume.array):
         raise InputError(f"{image}: expected an image, got what looks like a label map.")
     files = {"image": _file(image)}
@@ -113,7 +119,7 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Path | None):
             raise InputError(f"{path}: expected a mask of the brain, got only zeros.")
         return mask.array != 0, True, f"{role}: brain from {path}"
     share = float((image.array == image.array.min()).mean())
-    shown = foreground(image).array != 0
+    shown = mask_like(foreground(image), image, np.eye(4))
     litres = float(shown.sum()) * abs(np.linalg.det(image.affine[:3, :3])) / 1e6
     if share >= BACKGROUND_SHARE and litres <= BRAIN_LITRES:
         remark = (
@@ -129,7 +135,21 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Path | None):
     return shown, False, remark
 
 
-def _check_orthogonal(path: Path, header: Header) -> None:
+def _check_plausible(path: Path, header: Header) -> None:
+    """Raise InputError where a grid cannot be that of a head, or ITK cannot express it."""
+    shape = header.grid.shape
+    if min(shape) < FEWEST_VOXELS:
+        raise InputError(
+            f"{path}: expected at least {FEWEST_VOXELS} voxels along each axis, got {shape}."
+        )
+    low, high = EXTENT_MM
+    extent = [n * s for n, s in zip(shape, header.spacing_mm, strict=True)]
+    if not low <= min(extent) <= max(extent) <= high:
+        spans = " × ".join(f"{e:.4g}" for e in extent)
+        raise InputError(
+            f"{path}: expected a field of view of {low:g} to {high:g} mm, got {spans} mm; "
+            "is the voxel size wrong?"
+        )
     sheared = shear(header.grid.affine)
     if sheared > SHEAR:
         raise InputError(
