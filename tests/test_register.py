@@ -232,7 +232,7 @@ def test_what_is_ignored_does_not_matter(pair, run, tmp_path):
     """Voxels of the moving image shuffled inside the ignored part: the same warp."""
     fixed, moving = pair
     image = load(moving["image"])
-    array = np.array(image.dataobj)
+    array = np.asarray(image.dataobj).copy()
     lesion = np.zeros(array.shape, bool)
     lesion[tuple(slice(n // 2 - 2, n // 2 + 2) for n in array.shape)] = True
     array[lesion] = np.random.default_rng(0).permutation(array[lesion])

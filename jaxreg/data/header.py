@@ -47,7 +47,8 @@ def read_header(path: Path | str) -> Header:
     with quiet():
         image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
     x, y, z = (float(s) for s in np.linalg.norm(grid.affine[:3, :3], axis=0))
-    axes = "".join(nib.aff2axcodes(grid.affine))  # pyright: ignore[reportPrivateImportUsage]
+    codes = nib.aff2axcodes(grid.affine)  # pyright: ignore[reportPrivateImportUsage]
+    axes = "".join(code or "?" for code in codes)
     return Header(grid, axes, (x, y, z), _form_warnings(path, image, grid))
 
 
@@ -75,7 +76,7 @@ def _form_warnings(path: Path | str, image: Any, grid: Grid) -> tuple[str, ...]:
         return (f"{path}: neither sform nor qform is set; only the voxel size is known.",)
     if sform is None or qform is None:
         return ()
-    if abs(np.linalg.det(qform[:3, :3])) < 1e-9 or not np.isfinite(qform).all():
+    if not np.isfinite(qform).all() or abs(np.linalg.det(qform[:3, :3])) < 1e-9:
         return (f"{path}: its qform is not usable; the sform is used.",)
     apart_mm, degrees = forms_apart(sform, qform, grid.shape)
     if apart_mm <= FORMS_MM and degrees <= FORMS_DEGREES:

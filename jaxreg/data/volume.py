@@ -134,7 +134,10 @@ def image_like(array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> Nif
     forms = isinstance(like, Nifti1Pair)
     sform, code = like.header.get_sform(coded=True) if forms else (like.affine, 2)
     image.set_sform(sform, code=int(code))
-    qform, code = like.header.get_qform(coded=True) if forms else (like.affine, 2)
+    try:
+        qform, code = like.header.get_qform(coded=True) if forms else (like.affine, 2)
+    except (HeaderDataError, ValueError):  # unreadable there too
+        qform, code = None, 0
     image.set_qform(qform, code=int(code))
     image.header.set_xyzt_units("mm")
     return image

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from jaxreg.data.field import Field, write_field
 from jaxreg.data.files import completed
@@ -76,8 +77,8 @@ class Transform(NamedTuple):
         array = resample(volume, partial(map_points, self.chain), grid, order=order)
         return image_of(Volume(smallest(array) if labels else array, grid.affine))
 
-    def apply_points(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Points (RAS mm) taken where the image goes: from the moving to the fixed space."""
+    def apply_points(self, points: ArrayLike) -> Float[np.ndarray, "n 3"]:
+        """Points [n, 3] (RAS mm) taken where the image goes: from the moving to the fixed space."""
         return map_points(self.inverse_chain, np.asarray(points, np.float64))
 
     def save(self, path: Path | str) -> None:

@@ -23,7 +23,7 @@ RULE = (
 )
 
 
-def choose(before: float, curve: Sequence[Deformation]) -> Deformation:
+def choose(before: float, curve: Sequence[Deformation], *, share: float = SHARE) -> Deformation:
     """The deformation that the rule picks; `before` is the similarity without any.
 
     Where every warp folds too much, the least folded is taken; where nothing is gained, the largest
@@ -33,5 +33,5 @@ def choose(before: float, curve: Sequence[Deformation]) -> Deformation:
     if not calm:
         return min(curve, key=lambda d: (d.folds_percent, -d.lam))
     gain = max(d.similarity for d in calm) - before
-    enough = [d for d in calm if gain <= 0 or d.similarity - before >= SHARE * gain]
+    enough = [d for d in calm if gain <= 0 or d.similarity - before >= share * gain]
     return max(enough, key=lambda d: d.lam)
