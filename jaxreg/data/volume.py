@@ -5,6 +5,7 @@ A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up)
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.errors import InputError
+
+
+LARGEST = 10**9
+"""Voxels of a volume: four gigabytes in float32. More is a damaged header, or must be cropped."""
 
 
 class Volume(NamedTuple):
@@ -151,7 +156,7 @@ def write_image(path: Path | str, image: Any) -> None:
     """
     try:
         save(path, Nifti1Image.from_image(image))
-    except (*UNREADABLE, AttributeError, TypeError) as error:
+    except (*UNREADABLE, AttributeError, NotImplementedError, TypeError) as error:
         raise InputError(
             f"{type(image).__name__}: no NIfTI image ({first_line(error)})."
         ) from error
@@ -261,8 +266,10 @@ def _load(path: Path | str) -> Any:
             image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
     except UNREADABLE as error:
         raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
-    if len(image.shape) != 3 or 0 in image.shape:
+    if len(image.shape) != 3 or min(image.shape) < 1:
         raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
+    if math.prod(int(n) for n in image.shape) > LARGEST:
+        raise InputError(f"{path}: expected at most {LARGEST} voxels, got {tuple(image.shape)}.")
     check_affine(path, image.affine)
     return image
 
