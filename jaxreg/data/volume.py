@@ -23,7 +23,6 @@ from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.errors import InputError
 
-
 LARGEST = 10**9
 """Voxels of a volume: four gigabytes in float32. More is a damaged header, or must be cropped."""
 
