@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from jaxreg import runtime
 from jaxreg.errors import InputError
 
-COMMANDS = ("train", "eval", "prepare", "demo")
+COMMANDS = (
+    "train",
+    "eval",
+    "prepare",
+    "register",
+    "apply",
+    "convert",
+    "sweep",
+    "compare",
+    "demo",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
         importlib.import_module(f"jaxreg.commands.{argv[0]}").main(argv[1:])
     except InputError as error:
-        return _fail(str(error), 2)
+        return _fail(" ".join(str(error).splitlines()), 2)
     except KeyboardInterrupt as error:
         signum = getattr(
             error, "signum", None

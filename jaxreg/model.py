@@ -23,7 +23,8 @@ class Model(NamedTuple):
     """Configuration and parameters of a registration run.
 
     `params["network"]` are the network's; `params["projections"]` and `encoders` are there for the
-    contrastive losses. `step` is the training step, `spacing_mm` that of the training grid.
+    contrastive losses, whose encoders have `encoder_stem`. `step` is the training step,
+    `spacing_mm` the voxel size of the training grid.
     """
 
     config: RegistrationConfig
@@ -31,6 +32,7 @@ class Model(NamedTuple):
     encoders: dict[str, Any]
     step: int
     spacing_mm: tuple[float, float, float]
+    encoder_stem: str | None = None
 
 
 def network_of(config: NetworkConfig) -> VelocityUNet:
@@ -70,7 +72,7 @@ def load_model(workdir: Path) -> Model:
     """
     checkpoints, meta = open_run(workdir, "reg")
     config = from_json(RegistrationConfig, meta.config)
-    encoder, encoders = None, {}
+    encoder, encoders, stem = None, {}, None
     if config.objective.loss in CONTRASTIVE_LOSSES:
         stem = meta.identity["encoder_stem"]
         encoder = encoder_of(stem)
@@ -78,7 +80,7 @@ def load_model(workdir: Path) -> Model:
     trainable = init_params(jax.random.key(0), config, encoder)
     params = checkpoints.params(meta.step, {"trainable": trainable, "frozen": encoders})
     x, y, z = meta.identity["spacing_mm"]
-    return Model(config, params["trainable"], params["frozen"], meta.step, (x, y, z))
+    return Model(config, params["trainable"], params["frozen"], meta.step, (x, y, z), stem)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "squarings"))

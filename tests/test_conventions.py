@@ -25,7 +25,7 @@ OTHER_NAMES = {
 }
 """Names of the field that would be second ones here."""
 HOMES = {
-    "nibabel": {"jaxreg.data.volume", "jaxreg.data.field"},
+    "nibabel": {"jaxreg.data.volume", "jaxreg.data.header", "jaxreg.data.field"},
     "matplotlib": {"jaxreg.evaluation.figures", "jaxreg.evaluation.comparison_figures"},
     "orbax": {"jaxreg.training.checkpoint"},
     "grain": {"jaxreg.data.pipeline"},

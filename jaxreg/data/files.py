@@ -1,6 +1,7 @@
 """Writing files so that they appear only when they are complete."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,28 @@ def completed(path: Path | str) -> Iterator[Path]:
         raise InputError(f"{path}: not written ({error.strerror or error}).") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def completed_folder(path: Path | str) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it takes `path`'s place when the block ends well.
+
+    What lay at `path` before is removed then, and stays untouched if the block fails.
+
+    Raises:
+        InputError: writing failed (no space left, no permission).
+    """
+    path = Path(path).absolute()
+    temporary, old = (path.with_name(f".{os.getpid()}-{path.name}{end}") for end in ("", ".old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        if path.is_dir():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: not written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here and in `field` only.
+"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here, in `header` and in `field`.
 
 A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up) when it is read;
 `affine` maps its voxel indices to RAS millimetres.
@@ -8,6 +8,8 @@ import gzip
 import math
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from nibabel.funcs import as_closest_canonical
+from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
@@ -54,8 +57,9 @@ def read(path: Path | str) -> Volume:
     """
     image = _load(path)
     try:
-        image = as_closest_canonical(image)
-        array = np.asarray(image.dataobj)
+        with quiet():
+            image = as_closest_canonical(image)
+            array = np.asarray(image.dataobj)
         check_gzip(path, array.size * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: truncated or damaged ({first_line(error)}).") from error
@@ -96,30 +100,64 @@ def read_grid(path: Path | str) -> Grid:
     return Grid((int(x), int(y), int(z)), np.asarray(image.affine, np.float64))
 
 
+def reordered(volume: Volume, grid: Grid) -> Shaped[np.ndarray, "x y z"]:
+    """A volume's array in the axis order of a grid that has the same voxels, such as its file's."""
+    turn = np.linalg.inv(volume.affine[:3, :3]) @ grid.affine[:3, :3]
+    order = np.abs(turn).argmax(axis=0)
+    array = volume.array.transpose(order)
+    return np.flip(array, [a for a in range(3) if turn[order[a], a] < 0])
+
+
 def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
     """Write a volume as NIfTI-1 (sform and qform both set), as `dtype` or the array's own.
 
     The bytes depend on nothing but the contents: no time stamp, no file name in the gzip header.
     """
-    array = np.asarray(volume.array, dtype)
-    image = Nifti1Image(array, volume.affine)
+    save(path, image_of(Volume(np.asarray(volume.array, dtype), volume.affine)))
+
+
+def image_of(volume: Volume) -> Nifti1Image:
+    """A NIfTI-1 image of a volume, sform and qform both set."""
+    image = Nifti1Image(volume.array, volume.affine)
     image.set_sform(volume.affine, code=2)
     image.set_qform(volume.affine, code=2)
     image.header.set_xyzt_units("mm")
-    save(path, image)
+    return image
 
 
 def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> None:
     """Write an array on the stored grid of `reference` as NIfTI-1, with the codes it has there."""
+    save(path, image_like(array, reference))
+
+
+def image_like(array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> Nifti1Image:
+    """A NIfTI-1 image on the stored grid of `reference`, with the codes it has there."""
     like = _load(reference)
     image = Nifti1Image(array, like.affine)
     forms = isinstance(like, Nifti1Pair)
     sform, code = like.header.get_sform(coded=True) if forms else (like.affine, 2)
     image.set_sform(sform, code=int(code))
-    qform, code = like.header.get_qform(coded=True) if forms else (like.affine, 2)
+    try:
+        qform, code = like.header.get_qform(coded=True) if forms else (like.affine, 2)
+    except (HeaderDataError, ValueError):  # unreadable there too
+        qform, code = None, 0
     image.set_qform(qform, code=int(code))
     image.header.set_xyzt_units("mm")
-    save(path, image)
+    return image
+
+
+def write_image(path: Path | str, image: Any) -> None:
+    """Write an image of nibabel's as NIfTI-1, whatever format it is of.
+
+    Raises:
+        InputError: it is no such image, or NIfTI-1 cannot hold it.
+    """
+    try:
+        save(path, Nifti1Image.from_image(image))
+    except (*UNREADABLE, AttributeError, NotImplementedError, TypeError) as error:
+        raise InputError(
+            f"{type(image).__name__}: no NIfTI image ({first_line(error)})."
+        ) from error
 
 
 def save(path: Path | str, image: Nifti1Image) -> None:
@@ -210,6 +248,18 @@ UNREADABLE = (
 """What reading a damaged file raises."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence nibabel's own remarks on a header meanwhile; what matters is raised."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused later
+            yield
+    finally:
+        logger.disabled = before
+
+
 def _load(path: Path | str) -> Any:
     """The image in a file, checked by its header alone."""
     image = open_image(path)
@@ -230,8 +280,7 @@ def open_image(path: Path | str) -> Any:
         raise InputError(f"{path}: no such file.")
     try:
         check_start(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused below
+        with quiet():
             image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
             shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
     except UNREADABLE as error:

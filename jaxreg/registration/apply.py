@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxreg.data.field import Field, read_field
 from jaxreg.data.files import completed
-from jaxreg.data.volume import read_grid, read_image, read_labels, write_like
+from jaxreg.data.header import read_header
+from jaxreg.data.volume import read_image, read_labels, write_like
 from jaxreg.errors import InputError
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.points import read_points, write_points
@@ -72,11 +73,12 @@ def apply_files(
         with completed(out) as path:
             write_points(path, moved)
     elif reference is not None:
-        grid = read_grid(reference)
+        grid = read_header(reference).grid
+        read_header(image or labels or "")
         if image is not None:
             array = resample(read_image(image), mapping, grid)
         else:
-            array = _smallest(resample(read_labels(labels or ""), mapping, grid, order=0))
+            array = smallest(resample(read_labels(labels or ""), mapping, grid, order=0))
         with completed(out) as path:
             write_like(path, array, reference)
     if inverted and any(isinstance(element, Field) for element in chain):
@@ -126,7 +128,7 @@ def _check_options(transforms, image, labels, points, reference, out) -> None:
         raise InputError(f"{out}: expected an output that is no input of the same command.")
 
 
-def _smallest(labels: np.ndarray) -> np.ndarray:
+def smallest(labels: np.ndarray) -> np.ndarray:
     """Labels in the smallest NIfTI type that holds them."""
     low, high = labels.min(initial=0), labels.max(initial=0)
     for dtype in (np.uint8, np.int16, np.uint16):

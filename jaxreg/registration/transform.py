@@ -36,8 +36,11 @@ def map_points(chain: Chain, points: Points) -> Points:
 
 
 def affine_points(matrix: Affine, points: Points) -> Points:
-    """Points after an affine."""
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
+    """Points after an affine; the result's coordinates lie axis by axis in memory.
+
+    So do those that this module makes: with three long rows, each step is several times faster.
+    """
+    return (matrix[:3, :3] @ points.T + matrix[:3, 3:]).T
 
 
 def resample(
@@ -48,10 +51,30 @@ def resample(
     Order 1 (linear) gives float32, order 0 (nearest neighbour, for labels) the volume's own type.
     The field of view ends at the outer voxels' edges; there the outer value is continued.
     """
-    out = np.zeros(grid.shape, np.float32 if order else volume.array.dtype)
+    places = ((planes, pull_back(points)) for planes, points in _planes(grid))
+    return _values(volume, places, grid.shape, order)
+
+
+def resample_by(volume: Volume, field: Field, *, order: int = 1) -> Shaped[np.ndarray, "x y z"]:
+    """As `resample`, on the field's own grid at x + u(x): nothing is interpolated but the image."""
+    places = (
+        (planes, points + field.vectors[planes].reshape(-1, 3))
+        for planes, points in _planes(field.grid)
+    )
+    return _values(volume, places, field.grid.shape, order)
+
+
+def _values(
+    volume: Volume,
+    places: Iterator[tuple[slice, Points]],
+    shape: tuple[int, int, int],
+    order: int,
+) -> Shaped[np.ndarray, "x y z"]:
+    """Values at the RAS mm of each slab of planes; 0 outside the field of view."""
+    out = np.zeros(shape, np.float32 if order else volume.array.dtype)
     to_index = np.linalg.inv(volume.affine)
-    for planes, points in _planes(grid):
-        index = affine_points(to_index, pull_back(points))
+    for planes, points in places:
+        index = affine_points(to_index, points)
         values = map_coordinates(
             volume.array, index.T, order=order, mode="nearest", output=out.dtype
         )
@@ -121,23 +144,27 @@ def _planes(grid: Grid) -> Iterator[tuple[slice, Points]]:
     size = max(1, _CHUNK // (y * z))
     for start in range(0, x, size):
         stop = min(start + size, x)
-        index = np.indices((stop - start, y, z)).reshape(3, -1).T + np.array([start, 0, 0])
-        yield slice(start, stop), affine_points(grid.affine, index.astype(np.float64))
+        i, j, k = np.ogrid[start:stop, 0:y, 0:z]
+        rows = [row[0] * i + (row[1] * j + (row[2] * k + row[3])) for row in grid.affine[:3]]
+        yield slice(start, stop), np.stack(rows).reshape(3, -1).T
 
 
 def _inside(index: Points, shape: tuple[int, ...]) -> np.ndarray:
     """Whether voxel coordinates lie within the outer voxels' edges."""
     edge = 0.5 + 1e-6  # an edge that two grids share stays inside after rounding
-    inside = (index >= -edge) & (index <= np.asarray(shape[:3]) - 1 + edge)
-    return np.all(inside, axis=1, keepdims=False)
+    inside = np.ones(len(index), bool)
+    for axis, n in enumerate(shape[:3]):
+        at = index[:, axis]
+        inside &= (at >= -edge) & (at <= n - 1 + edge)
+    return inside
 
 
 def _interpolate(vectors: np.ndarray, index: Points) -> Points:
     """Trilinear values of a field at voxel coordinates, continued beyond the grid."""
-    out = np.empty_like(index)
+    out = np.empty((3, len(index)))
     for c in range(3):
-        map_coordinates(vectors[..., c], index.T, order=1, mode="nearest", output=out[:, c])
-    return out
+        map_coordinates(vectors[..., c], index.T, order=1, mode="nearest", output=out[c])
+    return out.T
 
 
 def _affine_inverse(matrix: Affine):

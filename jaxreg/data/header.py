@@ -1,0 +1,105 @@
+"""What an image file's header says of its geometry, and where it contradicts itself."""
+
+import gzip
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+
+from jaxreg.data.volume import Grid, quiet, read_grid
+from jaxreg.errors import InputError
+
+FORMS_MM, FORMS_DEGREES = 0.1, 1.0
+"""How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""
+
+
+class Header(NamedTuple):
+    """The stored grid of a file, its axes ("RAS", "LAS" …), voxel sizes, and what is odd in it."""
+
+    grid: Grid
+    axes: str
+    spacing_mm: tuple[float, float, float]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Shape, spacing, axes and centre in a line."""
+        shape = " × ".join(str(n) for n in self.grid.shape)
+        spacing = " × ".join(f"{s:.3g}" for s in self.spacing_mm)
+        middle = self.grid.affine @ [*((np.array(self.grid.shape) - 1) / 2), 1]
+        centre = ", ".join(f"{c:.1f}" for c in middle[:3])
+        return f"{shape} voxels of {spacing} mm, axes {self.axes}, centre at {centre} mm (RAS)"
+
+
+def read_header(path: Path | str) -> Header:
+    """The geometry that a NIfTI or MGZ file states.
+
+    Raises:
+        InputError: no such file, unreadable, not 3-D, a spacing that is zero, negative or not
+            finite, an affine that cannot be inverted.
+    """
+    grid = read_grid(path)
+    _check_pixdim(path)
+    with quiet():
+        image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+    x, y, z = (float(s) for s in np.linalg.norm(grid.affine[:3, :3], axis=0))
+    codes = nib.aff2axcodes(grid.affine)  # pyright: ignore[reportPrivateImportUsage]
+    axes = "".join(code or "?" for code in codes)
+    return Header(grid, axes, (x, y, z), _form_warnings(path, image, grid))
+
+
+def forms_apart(
+    sform: Float[np.ndarray, "4 4"], qform: Float[np.ndarray, "4 4"], shape: tuple[int, ...]
+) -> tuple[float, float]:
+    """(mm, degrees) between two affines: the worst corner of the grid, and the worst axis."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
+    there = [form[:3, :3] @ corners + form[:3, 3:] for form in (sform, qform)]
+    axes = [f[:3, :3] / np.linalg.norm(f[:3, :3], axis=0) for f in (sform, qform)]
+    cosines = np.clip((axes[0] * axes[1]).sum(axis=0), -1, 1)
+    apart_mm = np.linalg.norm(there[0] - there[1], axis=0).max()
+    return float(apart_mm), float(np.degrees(np.arccos(cosines)).max())
+
+
+def _form_warnings(path: Path | str, image: Any, grid: Grid) -> tuple[str, ...]:
+    header = image.header
+    if not isinstance(header, Nifti1Header):  # NIfTI-2 headers are of this class too
+        return ()
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError):
+        return (f"{path}: its qform is not readable; the sform is used.",)
+    if sform is None and qform is None:
+        return (f"{path}: neither sform nor qform is set; only the voxel size is known.",)
+    if sform is None or qform is None:
+        return ()
+    if not np.isfinite(qform).all() or abs(np.linalg.det(qform[:3, :3])) < 1e-9:
+        return (f"{path}: its qform is not usable; the sform is used.",)
+    apart_mm, degrees = forms_apart(sform, qform, grid.shape)
+    if apart_mm <= FORMS_MM and degrees <= FORMS_DEGREES:
+        return ()
+    return (
+        f"{path}: sform and qform lie up to {apart_mm:.1f} mm and {degrees:.1f}° apart; "
+        "the sform is used.",
+    )
+
+
+def _check_pixdim(path: Path | str) -> None:
+    """Raise InputError where a NIfTI header's voxel sizes are no sizes; nibabel repairs them."""
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if compressed else open(path, "rb") as file:
+        block = file.read(540)
+    for kind in (Nifti1Header, Nifti2Header):
+        size = kind.sizeof_hdr
+        if len(block) >= size and size in (
+            int.from_bytes(block[:4], order) for order in ("little", "big")
+        ):
+            spacing = np.asarray(kind(block[:size], check=False)["pixdim"], np.float64)[1:4]
+            if not (np.isfinite(spacing) & (spacing > 0)).all():
+                raise InputError(
+                    f"{path}: expected voxel sizes above 0 mm, got {spacing.tolist()}."
+                )

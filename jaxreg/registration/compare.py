@@ -1,0 +1,158 @@
+"""jaxreg and other tools on one pair, from the same affine start: what `jaxreg compare` does."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxreg.data.common_space import resample_labels
+from jaxreg.data.volume import Volume, write
+from jaxreg.errors import InputError
+from jaxreg.evaluation import metrics
+from jaxreg.losses.intensity import lncc
+from jaxreg.registration.deformable import deformations
+from jaxreg.registration.engines import ENGINES, missing
+from jaxreg.registration.register import Clock, Registration, register_pair
+from jaxreg.registration.run import peak_gigabytes
+from jaxreg.registration.settings import RegisterConfig
+from jaxreg.spatial import warp
+
+
+class Row(NamedTuple):
+    """One tool: Dice (NaN without labels), local cc², % of folds, seconds, GB; NaN if it failed."""
+
+    name: str
+    dice: float
+    similarity: float
+    folds_percent: float
+    seconds: float
+    gigabytes: float
+    note: str
+
+
+def compare_files(
+    fixed: Path,
+    moving: Path,
+    engines: tuple[str, ...],
+    config: RegisterConfig,
+    *,
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """Register a pair by jaxreg as `config` says, and by each engine in a process of its own.
+
+    All start from the same affine on the same grid (jaxreg's network grid) and are scored there.
+    Engines that are not installed are named and skipped.
+
+    Raises:
+        InputError: an unknown engine, or whatever `register_pair` raises.
+    """
+    unknown = [name for name in engines if name not in ENGINES]
+    if unknown or not engines:
+        known = ", ".join(ENGINES)
+        raise InputError(f"--with: expected some of {known}; got {', '.join(unknown) or 'none'}.")
+    if config.transform != "deformable" or config.lam == "auto":
+        raise InputError("compare: expected a deformable registration at one λ.")
+    result = register_pair(fixed, moving, config, Clock(), say=say)
+    labels = labels_on_grid(result)
+    zero = np.zeros((*result.grid.shape, 3), np.float32)
+    rows = [score("affine alone", result, labels, zero)]
+    start = time.perf_counter()  # again: now the programs are compiled and the model is loaded
+    chosen = deformations(result.method, result.pair, [result.chosen.lam])[0]
+    seconds = time.perf_counter() - start
+    mine = score("jaxreg", result, labels, chosen.displacement)
+    rows.append(mine._replace(seconds=seconds, gigabytes=peak_gigabytes()))
+    for name in engines:
+        lacking = missing(name)
+        if lacking:
+            say(f"{name}: not installed ({lacking}; extra `compare`), skipped")
+            continue
+        say(f"running {name}")
+        rows.append(run_engine(name, result, labels))
+    return rows
+
+
+def run_engine(name: str, result: Registration, labels) -> Row:
+    """One engine in its own process; a row that says so where it fails."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for role, image in (("fixed", result.pair.fixed), ("moving", result.pair.moving)):
+            array = np.asarray(image)[..., 0] * np.float32(255)
+            write(folder / f"{role}.nii.gz", Volume(array, result.grid.affine))
+        command = [sys.executable, "-m", "jaxreg.registration.engines", name, place]
+        threads = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(os.cpu_count() or 1)}
+        done = subprocess.run(
+            command, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0 or not (folder / "used.json").is_file():
+            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            nan = float("nan")
+            note = f"failed: {said[-1] if said else done.returncode}"
+            return Row(name, nan, nan, nan, nan, nan, note)
+        used = json.loads((folder / "used.json").read_text(encoding="utf-8"))
+        displacement = np.load(folder / "displacement.npy")
+    row = score(name, result, labels, displacement)
+    return row._replace(seconds=used["seconds"], gigabytes=used["gigabytes"])
+
+
+def labels_on_grid(
+    result: Registration,
+) -> tuple[Int[np.ndarray, "x y z"], Int[np.ndarray, "x y z"]] | None:
+    """(fixed, affinely moved) labels on the network grid, None without both."""
+    fixed, moving = result.fixed.labels, result.moving.labels
+    if fixed is None or moving is None:
+        return None
+    return (
+        resample_labels(fixed, np.eye(4), result.grid),
+        resample_labels(moving, result.affine, result.grid),
+    )
+
+
+def score(name: str, result: Registration, labels, displacement: np.ndarray) -> Row:
+    """The numbers of a displacement (voxels of the network grid); seconds and memory are 0."""
+    u = jnp.asarray(displacement, jnp.float32)
+    pair = result.pair
+    similarity, folds = _scores(pair.fixed, pair.moving, pair.fixed_mask, pair.moving_mask, u)
+    dice = float("nan")
+    if labels is not None:
+        fixed, moving = (jnp.asarray(part, jnp.int32) for part in labels)
+        both = np.intersect1d(labels[0], labels[1])
+        structures = jnp.asarray(both[both != 0], jnp.int32)
+        moved = warp(moving[..., None], u, order=0)[..., 0]
+        dice = float(jnp.nanmean(metrics.dice(fixed, moved, structures)))
+    return Row(name, dice, float(similarity), float(folds), 0.0, 0.0, "")
+
+
+@jax.jit
+def _scores(
+    fixed: Float[Array, "x y z 1"],
+    moving: Float[Array, "x y z 1"],
+    fixed_mask: Bool[Array, "x y z"],
+    moving_mask: Bool[Array, "x y z"],
+    displacement: Float[Array, "x y z 3"],
+):
+    brain = fixed_mask | warp(moving_mask[..., None], displacement, order=0)[..., 0]
+    moved = warp(moving, displacement)
+    return 1 - lncc(fixed, moved, brain), metrics.folds_percent(displacement)
+
+
+def table(rows: list[Row]) -> str:
+    """The comparison as aligned text."""
+    head = f"{'tool':14}{'Dice':>8}{'cc²':>8}{'folds %':>10}{'seconds':>9}{'GB':>7}"
+    lines = [head]
+    for row in rows:
+        numbers = (
+            f"{row.dice:8.4f}{row.similarity:8.4f}{row.folds_percent:10.4f}"
+            f"{row.seconds:9.1f}{row.gigabytes:7.2f}"
+        )
+        lines.append(f"{row.name:14}{row.note or numbers}")
+    return "\n".join(lines)

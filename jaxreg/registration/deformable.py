@@ -1,0 +1,211 @@
+"""The velocity of a pair on the network grid: from a network, refined, or by optimisation alone."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxreg.errors import InputError
+from jaxreg.evaluation import metrics
+from jaxreg.evaluation.sweep import chunk_size
+from jaxreg.losses.intensity import lncc
+from jaxreg.losses.objective import Pair, displacement_of, moved_and_masks
+from jaxreg.losses.settings import CONTRASTIVE_LOSSES, ObjectiveConfig
+from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
+from jaxreg.model import Model, encoder_of, load_model, velocities
+from jaxreg.registration.network_grid import taper
+from jaxreg.registration.optimization import optimize_velocity, zero_velocity
+from jaxreg.registration.settings import DIRECT_LAM, NETWORK_LAM, RegisterConfig
+from jaxreg.training.checkpoint import parameters_sha256
+
+
+class Method(NamedTuple):
+    """How velocities are found: by `model` (None: by optimisation from zero), in `steps` steps.
+
+    `exchanged` says that the network's order is the other one: it sees the pair exchanged, and its
+    velocity is negated.
+    """
+
+    model: Model | None
+    objective: ObjectiveConfig
+    similarity: Similarity
+    spacing_mm: tuple[float, float, float]
+    domains: tuple[str, str] | None
+    exchanged: bool
+    steps: int
+    lam: float
+    weights_sha256: str | None
+
+
+class Deformation(NamedTuple):
+    """exp(v) of a pair at one λ, in voxels of the network grid.
+
+    `similarity` is the mean squared local correlation (LNCC's cc²) over either brain, in [0, 1].
+    """
+
+    lam: float
+    displacement: Float[np.ndarray, "x y z 3"]
+    inverse: Float[np.ndarray, "x y z 3"]
+    moved: Float[np.ndarray, "x y z"]
+    similarity: float
+    folds_percent: float
+    sdlogj: float
+
+
+def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
+    """The method that a configuration asks for, its network loaded.
+
+    Raises:
+        InputError: no such run, domains that the model does not know, a λ that it does not take.
+    """
+    if config.model is None:
+        objective = ObjectiveConfig(loss=config.loss)
+        return Method(
+            model=None,
+            objective=objective,
+            similarity=make_similarity(objective, ("fixed", "moving")),
+            spacing_mm=(config.spacing, config.spacing, config.spacing),
+            domains=None,
+            exchanged=False,
+            steps=config.steps if config.transform == "deformable" else 0,
+            lam=float(config.lam) if isinstance(config.lam, float | int) else DIRECT_LAM,
+            weights_sha256=None,
+        )
+    model = load_model(config.model)
+    own = model.config.cohort.domain_pair
+    domains = domains_of(config.domains, fixed, moving, own)
+    objective, features, encoder = model.config.objective, None, None
+    if objective.loss in CONTRASTIVE_LOSSES:
+        assert model.encoder_stem is not None
+        encoder = encoder_of(model.encoder_stem)
+        features = FeatureExtractor(model.encoders, model.params["projections"])
+    return Method(
+        model=model,
+        objective=objective,
+        similarity=make_similarity(objective, own, encoder=encoder, features=features),
+        spacing_mm=model.spacing_mm,
+        domains=domains,
+        exchanged=domains != own,
+        steps=config.refine,
+        lam=_network_lam(config, model),
+        weights_sha256=parameters_sha256({"params": model.params, "encoders": model.encoders}),
+    )
+
+
+def domains_of(
+    given: str | None, fixed: Path, moving: Path, own: tuple[str, str]
+) -> tuple[str, str]:
+    """(fixed, moving) domains: as given, else from the file names, else the model's own order.
+
+    Raises:
+        InputError: they are not the model's two domains.
+    """
+    if given is not None:
+        first, second = given.split(",")
+        source = "--domains"
+    else:
+        named = [_domain_in_name(path, own) for path in (fixed, moving)]
+        other = {own[0]: own[1], own[1]: own[0]}
+        first = named[0] or (other[named[1]] if named[1] else own[0])
+        second = named[1] or (other[named[0]] if named[0] else own[1])
+        source = "file names"
+    if sorted((first, second)) != sorted(own):
+        raise InputError(
+            f"{source}: expected {own[0]} and {own[1]}, which the model registers, got "
+            f"{first},{second}."
+        )
+    return first, second
+
+
+def deformations(method: Method, pair: Pair, lams: Sequence[float]) -> list[Deformation]:
+    """The pair registered at each λ, on the network grid."""
+    seen = pair.exchanged() if method.exchanged else pair
+    sign = -1.0 if method.exchanged else 1.0
+    return [
+        _deformation(pair, taper(sign * velocity), lam, method.objective)
+        for lam, velocity in zip(lams, _velocities(method, seen, lams), strict=True)
+    ]
+
+
+def no_deformation(method: Method, pair: Pair) -> Deformation:
+    """The pair as it lies, measured like any other; its λ is 1."""
+    return _deformation(pair, zero_velocity(pair.fixed.shape[:3]), 1.0, method.objective)
+
+
+def _deformation(pair, velocity, lam, config) -> Deformation:
+    u, inverse, moved, similarity, folds, sdlogj = _measured(pair, velocity, config)
+    arrays = np.asarray(u), np.asarray(inverse), np.asarray(moved)
+    return Deformation(float(lam), *arrays, float(similarity), float(folds), float(sdlogj))
+
+
+def _velocities(method: Method, pair: Pair, lams: Sequence[float]):
+    """Velocities in the network's own order, refined where steps are asked for."""
+    if method.model is None:
+        starts = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
+    else:
+        starts = _predicted(method.model, pair, lams)
+    if not method.steps:
+        return starts
+    return [
+        optimize_velocity(
+            jax.random.key(0),
+            pair,
+            jnp.float32(lam),
+            start,
+            method.similarity,
+            method.objective,
+            steps=method.steps,
+        )[0]
+        for lam, start in zip(lams, starts, strict=True)
+    ]
+
+
+def _predicted(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:
+    """The network's velocities, in chunks of λ; the last is filled up, so one program serves."""
+    x, y, z = pair.fixed.shape[:3]
+    size = min(chunk_size((x, y, z)), len(lams))
+    found: list[Array] = []
+    for start in range(0, len(lams), size):
+        chunk = list(lams[start : start + size])
+        filled = jnp.asarray(chunk + chunk[-1:] * (size - len(chunk)), jnp.float32)
+        velocity, _ = velocities(
+            model.params["network"],
+            pair.fixed,
+            pair.moving,
+            filled,
+            config=model.config.network,
+            squarings=model.config.objective.squarings,
+        )
+        found.extend(velocity[: len(chunk)])
+    return found
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig):
+    x, y, z = pair.fixed.shape[:3]
+    u, inverse = (
+        displacement_of(v, (x, y, z), squarings=config.squarings) for v in (velocity, -velocity)
+    )
+    moved, masks = moved_and_masks(pair, velocity, config)
+    similarity = 1 - lncc(pair.fixed, moved, masks.brain)
+    return u, inverse, moved[..., 0], similarity, metrics.folds_percent(u), metrics.sdlogj(u)
+
+
+def _network_lam(config: RegisterConfig, model: Model) -> float:
+    own = model.config.network.lam
+    if own is None:
+        return float(config.lam) if isinstance(config.lam, float | int) else NETWORK_LAM
+    if config.lam is not None and config.lam != own:
+        raise InputError(f"--lam: {config.model} was trained at λ = {own} alone, got {config.lam}.")
+    return own
+
+
+def _domain_in_name(path: Path, own: tuple[str, str]) -> str | None:
+    """The domain that stands last in a file's name, between underscores."""
+    parts = path.name.split(".")[0].split("_")
+    return next((part for part in reversed(parts) if part in own), None)

@@ -1,0 +1,130 @@
+"""Other registration tools on a prepared pair, one a process: `python -m … NAME FOLDER`.
+
+The folder holds `fixed.nii.gz` and `moving.nii.gz` on one grid, affinely aligned; an engine leaves
+`displacement.npy` there, in voxels of that grid, and `used.json` with its seconds and peak memory.
+Each tool is imported in its own process only: two builds of ITK do not share one, and greedy is
+under the GPL.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxreg.data.field import read_field
+from jaxreg.data.volume import read_image
+
+DISTRIBUTIONS = {
+    "ants": "antspyx",
+    "greedy": "picsl-greedy",
+    "elastix": "itk-elastix",
+    "convexadam": "convexAdam",
+}
+_LPS = np.array([-1.0, -1.0, 1.0])
+
+Displacement = Float[np.ndarray, "x y z 3"]
+
+
+def missing(name: str) -> str | None:
+    """The distribution that an engine lacks here, None where it is installed."""
+    try:
+        importlib.metadata.version(DISTRIBUTIONS[name])
+    except importlib.metadata.PackageNotFoundError:
+        return DISTRIBUTIONS[name]
+    return None
+
+
+def ants(folder: Path) -> Displacement:
+    """SyN with Mattes mutual information."""
+    import ants as tool  # pyright: ignore[reportMissingImports]
+
+    fixed, moving = (tool.image_read(str(folder / f"{n}.nii.gz")) for n in ("fixed", "moving"))
+    found = tool.registration(
+        fixed,
+        moving,
+        type_of_transform="SyNOnly",
+        initial_transform="Identity",
+        syn_metric="mattes",
+        syn_sampling=32,
+        reg_iterations=(100, 70, 20),
+        outprefix=str(folder / "ants_"),
+        random_seed=1,
+    )
+    return _in_voxels(next(t for t in found["fwdtransforms"] if t.endswith(".nii.gz")))
+
+
+def greedy(folder: Path) -> Displacement:
+    """Greedy with normalised mutual information and a stationary velocity."""
+    from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]
+
+    images = f"{folder}/fixed.nii.gz {folder}/moving.nii.gz"
+    Greedy3D().execute(
+        f"-i {images} -m NMI -o {folder}/greedy.nii.gz -sv -s 2vox 1vox -n 100x50x20 -threads 2"
+    )
+    return _in_voxels(folder / "greedy.nii.gz")
+
+
+def convexadam(folder: Path) -> Displacement:
+    """ConvexAdam on MIND-SSC."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from convexAdam.convex_adam_MIND import (  # pyright: ignore[reportMissingImports]
+        convex_adam_pt,
+    )
+
+    fixed, moving = (read_image(folder / f"{n}.nii.gz").array for n in ("fixed", "moving"))
+    device = torch.device("cpu")
+    return np.asarray(convex_adam_pt(fixed, moving, device=device, dtype=torch.float32))
+
+
+def elastix(folder: Path) -> Displacement:
+    """B-splines of 14 mm with Mattes mutual information and bending energy."""
+    itk: Any = importlib.import_module("itk")
+    os.chdir(folder)  # transformix leaves its field in the working directory
+    fixed, moving = (itk.imread(f"{n}.nii.gz", itk.F) for n in ("fixed", "moving"))
+    settings = itk.ParameterObject.New()
+    values = settings.GetDefaultParameterMap("bspline", 3, 14.0)
+    values["Metric"] = ["AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"]
+    values["Metric0Weight"], values["Metric1Weight"] = ["1"], ["20"]
+    values["MaximumNumberOfIterations"] = ["300"]
+    values["NumberOfSpatialSamples"] = ["5000"]
+    settings.AddParameterMap(values)
+    _, found = itk.elastix_registration_method(
+        fixed, moving, parameter_object=settings, log_to_console=False
+    )
+    field = itk.transformix_deformation_field(moving, found)
+    vectors = itk.array_from_image(field).transpose(2, 1, 0, 3) * _LPS
+    axes = np.asarray(itk.array_from_matrix(fixed.GetDirection())) * np.asarray(fixed.GetSpacing())
+    return vectors @ np.linalg.inv(_LPS[:, None] * axes).T
+
+
+ENGINES = {"ants": ants, "greedy": greedy, "elastix": elastix, "convexadam": convexadam}
+
+
+def _in_voxels(path: Path | str) -> Displacement:
+    """An ITK field in voxels of its own grid."""
+    field = read_field(path)
+    return field.vectors @ np.linalg.inv(field.affine[:3, :3]).T
+
+
+def main(name: str, folder: Path) -> None:
+    """Run an engine and leave what it found, and what it took."""
+    start = time.perf_counter()
+    displacement = ENGINES[name](folder)
+    seconds = time.perf_counter() - start
+    np.save(folder / "displacement.npy", np.asarray(displacement, np.float32))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gigabytes = peak / (1e9 if sys.platform == "darwin" else 1e6)
+    used = {"seconds": seconds, "gigabytes": gigabytes}
+    (folder / "used.json").write_text(json.dumps(used), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

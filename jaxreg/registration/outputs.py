@@ -1,0 +1,124 @@
+"""The files of a registration: moved images, whole-map warps, the affine, the Jacobian."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxreg.data.field import Field, write_field
+from jaxreg.data.volume import write_like
+from jaxreg.errors import InputError
+from jaxreg.registration.apply import smallest
+from jaxreg.registration.itk import write_affine
+from jaxreg.registration.register import Registration
+from jaxreg.registration.transform import (
+    compose,
+    jacobian_determinant,
+    map_points,
+    resample_by,
+)
+
+NAMES = (
+    "moved.nii.gz",
+    "warp.nii.gz",
+    "inverse_warp.nii.gz",
+    "affine.mat",
+    "moved_labels.nii.gz",
+    "jacobian.nii.gz",
+    "provenance.json",
+    "report.html",
+    "curve.tsv",
+)
+"""What a run may write; of a sweep also `moved_lam-<λ>.nii.gz`."""
+
+
+class Outputs(NamedTuple):
+    """What is written, on the stored grids of the two images (axes in the files' order).
+
+    `warp` leads from the fixed grid to the moving space, `inverse_warp` from the moving grid to the
+    fixed space, each with the affine in it. `jacobian` is that of the deformable part alone, in
+    physical space. The labels are there if the moving image has some, `affine_labels` (by the
+    affine alone) if the fixed one has too.
+    """
+
+    warp: Field
+    inverse_warp: Field
+    moved: Float[np.ndarray, "x y z"]
+    jacobian: Float[np.ndarray, "x y z"]
+    moved_labels: Int[np.ndarray, "x y z"] | None
+    affine_labels: Int[np.ndarray, "x y z"] | None
+
+
+def make_outputs(result: Registration) -> Outputs:
+    """The whole map on both images' grids, and what it moves, each resampled once."""
+    fixed, moving = result.fixed, result.moving
+    warp, inverse = in_threads(
+        partial(compose, partial(map_points, result.chain), fixed.header.grid),
+        partial(compose, partial(map_points, result.inverse_chain), moving.header.grid),
+    )
+    labels, affine_labels = None, None
+    if moving.labels is not None:
+        labels = resample_by(moving.labels, warp, order=0)
+        if fixed.labels is not None:
+            linear = compose(partial(map_points, [result.affine]), fixed.header.grid)
+            affine_labels = resample_by(moving.labels, linear, order=0)
+    # The map is the affine after the deformation, so its determinant is the product of theirs.
+    jacobian = jacobian_determinant(warp) / np.float32(np.linalg.det(result.affine[:3, :3]))
+    moved = resample_by(moving.image, warp)
+    return Outputs(warp, inverse, moved, jacobian, labels, affine_labels)
+
+
+def write_outputs(result: Registration, outputs: Outputs, folder: Path) -> None:
+    """Write images, warps and affine into an existing folder; equal results give equal bytes."""
+    reference = result.fixed.path
+    jobs = [
+        partial(write_field, folder / "warp.nii.gz", outputs.warp),
+        partial(write_field, folder / "inverse_warp.nii.gz", outputs.inverse_warp),
+        partial(write_like, folder / "moved.nii.gz", outputs.moved, reference),
+        partial(write_like, folder / "jacobian.nii.gz", outputs.jacobian, reference),
+        partial(write_affine, folder / "affine.mat", result.affine),
+    ]
+    if outputs.moved_labels is not None:
+        array = smallest(outputs.moved_labels)
+        jobs.append(partial(write_like, folder / "moved_labels.nii.gz", array, reference))
+    in_threads(*jobs)
+
+
+def write_curve(result: Registration, folder: Path) -> None:
+    """Write a sweep: its numbers (`curve.tsv`), and the moved image of every λ."""
+    rows = ["lam\tsimilarity\tfolds_percent\tsdlogj\tchosen"]
+    for point in result.curve:
+        chosen = "yes" if point is result.chosen else "no"
+        numbers = f"{point.similarity:.6f}\t{point.folds_percent:.6f}\t{point.sdlogj:.6f}"
+        rows.append(f"{point.lam:g}\t{numbers}\t{chosen}")
+        mapping = partial(map_points, result.chain_of(point))
+        moved = resample_by(result.moving.image, compose(mapping, result.fixed.header.grid))
+        write_like(folder / f"moved_lam-{point.lam:.1f}.nii.gz", moved, result.fixed.path)
+    (folder / "curve.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise InputError where a run may not be written to a folder.
+
+    A folder with nothing but the report of a failed run is free. `overwrite` replaces a run, and
+    only a run: a folder with any file that no run writes stays.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder for the results, got a file.")
+    there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if there in ([], ["report.html"]):
+        return
+    if not overwrite:
+        raise InputError(f"{folder}: holds another run ({there[0]}, …); give --overwrite.")
+    foreign = [n for n in there if n not in NAMES and not n.startswith("moved_lam-")]
+    if foreign:
+        raise InputError(f"{folder}: not overwritten, it holds more than a run: {foreign[0]}.")
+
+
+def in_threads(*jobs) -> list:
+    """The results of independent calls, two at a time: NumPy and zlib release the lock."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]

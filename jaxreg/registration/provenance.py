@@ -1,0 +1,75 @@
+"""Where a result comes from: versions, settings, hashes, geometry, timings."""
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxreg._version import __version__
+from jaxreg.configuration import as_json
+from jaxreg.registration.register import Registration
+from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.subject import Subject
+
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
+
+
+def provenance_of_settings(fixed: Path, moving: Path, config: RegisterConfig) -> dict[str, Any]:
+    """What is known of a run before it begins: the versions, the files named, the settings."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "versions": {"jaxreg": __version__, "python": platform.python_version(), **versions},
+        "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}",
+        "command": {"fixed": str(fixed), "moving": str(moving), **as_json(config)},
+    }
+
+
+def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, Any]:
+    """What a finished run adds: both images' geometry and hashes, the model's, λ, numbers."""
+    method = result.method
+    model = None
+    if method.model is not None:
+        model = {
+            "workdir": str(result.config.model),
+            "step": method.model.step,
+            "weights_sha256": method.weights_sha256,
+        }
+    return {
+        "fixed": _side(result.fixed),
+        "moving": _side(result.moving),
+        "model": model,
+        "objective": as_json(method.objective),
+        "domains": method.domains,
+        "network_grid": {
+            "shape": list(result.grid.shape),
+            "affine": result.grid.affine.tolist(),
+        },
+        "affine": result.affine.tolist(),
+        "lam": None if result.config.transform != "deformable" else result.chosen.lam,
+        "curve": [
+            {"lam": d.lam, "similarity": d.similarity, "folds_percent": d.folds_percent}
+            for d in result.curve
+        ],
+        "metrics": metrics,
+        "warnings": list(result.warnings),
+    }
+
+
+def file_hashes(paths: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of files, by name."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}
+
+
+def _side(subject: Subject) -> dict[str, Any]:
+    header = subject.header
+    return {
+        "files": subject.files,
+        "grid": {"shape": list(header.grid.shape), "affine": header.grid.affine.tolist()},
+        "axes": header.axes,
+        "spacing_mm": list(header.spacing_mm),
+        "brain_known": subject.brain_known,
+    }

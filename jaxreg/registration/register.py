@@ -1,0 +1,227 @@
+"""One pair registered: the linear start, then the deformable transform on the network grid."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxreg.data.volume import Grid, Volume
+from jaxreg.errors import InputError
+from jaxreg.losses.objective import Pair
+from jaxreg.registration.affine import check_overlap, register_affine
+from jaxreg.registration.apply import NIFTI
+from jaxreg.registration.deformable import (
+    Deformation,
+    Method,
+    deformations,
+    method_of,
+    no_deformation,
+)
+from jaxreg.registration.itk import read_transform
+from jaxreg.registration.lam_auto import LAMS, choose
+from jaxreg.registration.modality import depth_contrast, domain_warnings
+from jaxreg.registration.network_grid import in_millimetres, network_grid, on_grid
+from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.subject import Subject, read_subject
+
+
+class Clock:
+    """Seconds by the name of the work, in the order in which it was begun."""
+
+    def __init__(self):
+        """Nothing has been measured yet."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+class Registration(NamedTuple):
+    """A registered pair; `affine` takes fixed to moving RAS mm, after the deformation.
+
+    `before` is the pair after the affine alone, `chosen` the answer, `curve` all λ of a sweep
+    (else empty); their arrays lie on `grid`, the network grid in the fixed space.
+    """
+
+    config: RegisterConfig
+    fixed: Subject
+    moving: Subject
+    method: Method
+    affine: Float[np.ndarray, "4 4"]
+    grid: Grid
+    pair: Pair
+    before: Deformation
+    chosen: Deformation
+    curve: tuple[Deformation, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def chain(self) -> list:
+        """The whole map from fixed to moving, for `transform.map_points`."""
+        return self.chain_of(self.chosen)
+
+    @property
+    def inverse_chain(self) -> list:
+        """The whole map from moving to fixed: the inverse affine, then exp(−v)."""
+        inverse = np.linalg.inv(self.affine)
+        if self.config.transform != "deformable":
+            return [inverse]
+        return [inverse, in_millimetres(self.chosen.inverse, self.grid)]
+
+    def chain_of(self, deformation: Deformation) -> list:
+        """As `chain`, with another deformation of the curve."""
+        if self.config.transform != "deformable":
+            return [self.affine]
+        return [in_millimetres(deformation.displacement, self.grid), self.affine]
+
+
+def register_pair(
+    fixed_path: Path,
+    moving_path: Path,
+    config: RegisterConfig,
+    clock: Clock,
+    *,
+    say: Callable[[str], None] = print,
+) -> Registration:
+    """A pair registered as `config` says; `say` gets lines for the user as they come up.
+
+    Raises:
+        InputError: a file that is not what it must be, fields of view that do not overlap, a model
+            that does not fit.
+    """
+    with clock("read"):
+        fixed, moving = _read(fixed_path, moving_path, config)
+    warnings: list[str] = []
+
+    def warn(lines: tuple[str, ...]):
+        warnings.extend(lines)
+        for line in lines:
+            say(f"warning: {line}")
+
+    for role, subject in (("fixed", fixed), ("moving", moving)):
+        say(f"{role}: {subject.path}: {subject.header}")
+        for remark in subject.remarks:
+            say(remark)
+    warn((*fixed.warnings, *moving.warnings))
+    with clock("load model"):
+        method = method_of(config, fixed_path, moving_path)
+    with clock("affine"):
+        affine = _linear(fixed, moving, config)
+    determinant = np.linalg.det(affine[:3, :3])
+    say(f"linear start: determinant {determinant:.3f}")
+    with clock("to the network grid"):
+        grid = network_grid(fixed.image, fixed.mask, method.spacing_mm)
+        pair = on_grid(fixed, moving, affine, grid)
+    if method.domains is not None:
+        warn(_domain_warnings(pair, method, fixed.brain_known and moving.brain_known))
+    with clock("deformable"):
+        before = no_deformation(method, pair)
+        chosen, curve = before, ()
+        if config.transform == "deformable" and config.lam == "auto":
+            curve = tuple(deformations(method, pair, _sweep_lams(method)))
+            chosen = choose(before.similarity, curve)
+        elif config.transform == "deformable":
+            chosen = deformations(method, pair, [method.lam])[0]
+    if not np.isfinite(chosen.displacement).all():
+        raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
+    return Registration(
+        config,
+        fixed,
+        moving,
+        method,
+        affine,
+        grid,
+        pair,
+        before,
+        chosen,
+        curve,
+        tuple(warnings),
+    )
+
+
+def _read(fixed: Path, moving: Path, config: RegisterConfig) -> tuple[Subject, Subject]:
+    return (
+        read_subject(
+            "fixed",
+            fixed,
+            mask=config.fixed_mask,
+            ignore=config.fixed_ignore,
+            labels=config.fixed_labels,
+        ),
+        read_subject(
+            "moving",
+            moving,
+            mask=config.moving_mask,
+            ignore=config.moving_ignore,
+            labels=config.moving_labels,
+        ),
+    )
+
+
+def _linear(fixed: Subject, moving: Subject, config: RegisterConfig) -> np.ndarray:
+    """The linear part: by registration, or as a file says."""
+    mode = config.init_mode
+    if mode is None:
+        assert config.init is not None
+        matrix = read_affine(config.init)
+        there = np.linalg.inv(matrix) @ moving.image.affine
+        check_overlap(fixed.image, Volume(moving.image.array, there))
+        return matrix
+    return register_affine(
+        fixed.image,
+        moving.image,
+        mode=mode,
+        fixed_mask=fixed.mask if fixed.brain_known else None,
+        moving_mask=moving.mask if moving.brain_known else None,
+        fixed_ignore=fixed.ignore,
+        moving_ignore=moving.ignore,
+    )
+
+
+def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
+    """The one matrix (fixed to moving, RAS mm) of an ITK file of affines.
+
+    Raises:
+        InputError: not readable, or with a field in it.
+    """
+    if str(path).endswith(NIFTI) or not Path(path).is_file():
+        raise InputError(
+            f"--init: expected none, com, rigid, affine or an ITK affine file, got {path}."
+        )
+    matrix = np.eye(4)
+    for element in read_transform(path):
+        if not isinstance(element, np.ndarray):
+            raise InputError(f"{path}: expected affines alone for --init, got a field.")
+        matrix = element @ matrix
+    return matrix
+
+
+def _domain_warnings(pair: Pair, method: Method, brains: bool) -> tuple[str, ...]:
+    """What the swapped-modality test says; it needs both brains."""
+    assert method.domains is not None
+    if not brains:
+        return ()
+    images = ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
+    first, second = (
+        depth_contrast(np.asarray(image)[..., 0], np.asarray(mask), method.spacing_mm)
+        for image, mask in images
+    )
+    return domain_warnings((first, second), method.domains)
+
+
+def _sweep_lams(method: Method) -> tuple[float, ...]:
+    """λ of `--lam auto`; a network of one λ has no other."""
+    if method.model is not None and method.model.config.network.lam is not None:
+        raise InputError("--lam auto: the network knows one λ alone; use --lam with that.")
+    return LAMS

@@ -1,0 +1,103 @@
+"""A registration from files to a complete folder of results: what `jaxreg register` does."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxreg.data.files import completed_folder
+from jaxreg.errors import InputError
+from jaxreg.registration.outputs import (
+    check_folder,
+    make_outputs,
+    write_curve,
+    write_outputs,
+)
+from jaxreg.registration.provenance import file_hashes, provenance_of, provenance_of_settings
+from jaxreg.registration.register import Clock, register_pair
+from jaxreg.registration.report import write_failure_report, write_report
+from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.summary import metrics_of, numbers_of, report_of
+
+
+def register_files(
+    fixed: Path,
+    moving: Path,
+    out: Path,
+    config: RegisterConfig,
+    *,
+    overwrite: bool = False,
+    every_lam: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Register two files and write the results' folder; returns the numbers.
+
+    The folder appears when it is complete. When a pair fails, `report.html` with the reason stands
+    there alone, unless an earlier run does. `every_lam` adds the sweep's curve and moved images.
+
+    Raises:
+        InputError: wrong files or settings, a folder in use, no space left.
+    """
+    check_folder(out, overwrite=overwrite)
+    for path in (fixed, moving):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file.")
+    provenance = provenance_of_settings(fixed, moving, config)
+    clock = Clock()
+    clock.seconds["start (Python, imports)"] = time.process_time()
+    try:
+        result = register_pair(fixed, moving, config, clock, say=say)
+        with clock("whole map, moved images"):
+            outputs = make_outputs(result)
+        with clock("numbers"):
+            metrics = metrics_of(result, outputs)
+            numbers = numbers_of(result, metrics)
+            provenance |= provenance_of(result, metrics)
+    except InputError as error:
+        raise InputError(f"{error}{_write_failure(out, error, provenance)}") from error
+    except Exception as error:
+        error.add_note(_write_failure(out, error, provenance))
+        raise
+    with completed_folder(out) as folder:
+        with clock("write"):
+            write_outputs(result, outputs, folder)
+            if every_lam:
+                write_curve(result, folder)
+        with clock("report"):
+            provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
+            provenance["seconds"] = {k: round(v, 3) for k, v in clock.seconds.items()}
+            title = f"{fixed.name} ← {moving.name}"
+            write_report(
+                folder / "report.html", report_of(result, numbers, provenance, title=title)
+            )
+        text = json.dumps(provenance, indent=1, ensure_ascii=False)
+        (folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
+    for number in numbers:
+        mark = " (warning)" if number.status == "warn" else ""
+        say(f"{number.name}: {number.value}{mark}")
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in clock.seconds.items())
+    say(f"seconds: {spent}; in all {sum(clock.seconds.values()):.1f}")
+    say(f"peak memory: {peak_gigabytes():.2f} GB")
+    say(f"results are in {out}; look at {out / 'report.html'}")
+    return metrics
+
+
+def _write_failure(out: Path, error: Exception, provenance: dict[str, Any]) -> str:
+    """Leave the reason in `out`, where no earlier run stands; returns what to add if it failed."""
+    if out.is_dir() and any(p.name != "report.html" for p in out.iterdir()):
+        return ""
+    try:
+        with completed_folder(out) as folder:
+            write_failure_report(folder / "report.html", str(error), provenance)
+    except InputError as second:
+        return f" (No report of it either: {second})"
+    return ""
+
+
+def peak_gigabytes() -> float:
+    """Largest memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)

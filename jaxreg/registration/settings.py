@@ -1,0 +1,101 @@
+"""What a registration of one pair is: files, start, smoothness, and how the velocity is found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jaxreg.errors import InputError, require_choice
+from jaxreg.losses.settings import CONTRASTIVE_LOSSES, LOSSES
+from jaxreg.registration.affine import MODES
+
+TRANSFORMS = ("deformable", "affine", "rigid")
+DIRECT_LAM, NETWORK_LAM = 0.8, 0.7
+DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in CONTRASTIVE_LOSSES)
+
+
+@dataclass(frozen=True)
+class RegisterConfig:
+    """Settings of a registration; a velocity comes from --model, or from --optimize-only."""
+
+    model: Path | None = None
+    """Training workdir of the network that registers."""
+    optimize_only: bool = False
+    """Find the velocity by direct optimisation, without a network."""
+    loss: str = "lncc"
+    """What --optimize-only maximises: lncc, mi, lmi, ngf, mind or mse (one contrast)."""
+    steps: int = 80
+    """Steps of --optimize-only."""
+    spacing: float = 2.0
+    """Voxel size of the grid of --optimize-only, mm; a network has its own."""
+    lam: float | Literal["auto"] | None = None
+    """Smoothness λ in [0, 1], or auto: a sweep on this pair and a rule. Default 0.7 with a network
+    (0.8 with --optimize-only)."""
+    init: str | None = None
+    """Linear start of the deformable transform: none, com, rigid, affine (default), or an ITK file
+    such as another run's affine.mat."""
+    transform: str = "deformable"
+    """deformable, affine or rigid; for one person's own T1w and T2w, rigid is enough."""
+    refine: int = 0
+    """Steps of optimisation from the network's answer, for this pair (the weights stay)."""
+    domains: str | None = None
+    """FIXED,MOVING contrasts as the model names them; default from the file names (_T1w), else the
+    model's order. The other order is registered backwards and inverted."""
+    fixed_mask: Path | None = None
+    """Mask of the fixed brain, on the fixed image's grid."""
+    moving_mask: Path | None = None
+    """Mask of the moving brain, on the moving image's grid."""
+    fixed_ignore: Path | None = None
+    """What of the fixed image is not to count, such as a lesion."""
+    moving_ignore: Path | None = None
+    """What of the moving image is not to count."""
+    fixed_labels: Path | None = None
+    """Label map of the fixed image: Dice is computed with the moving one's."""
+    moving_labels: Path | None = None
+    """Label map of the moving image: it is moved too."""
+
+    def __post_init__(self):
+        """Refuse what contradicts itself before a file is read."""
+        require_choice("transform", self.transform, TRANSFORMS)
+        require_choice("loss", self.loss, DIRECT_LOSSES)
+        lam = self.lam
+        if isinstance(lam, str):
+            require_choice("lam", lam, ("auto",))
+        elif lam is not None and not 0 <= lam <= 1:
+            raise InputError(f"--lam: expected a number in [0, 1] or auto, got {lam}.")
+        for name, value in (("steps", self.steps - 1), ("refine", self.refine)):
+            if value < 0:
+                raise InputError(f"--{name}: expected more steps, got {getattr(self, name)}.")
+        if not 0.5 <= self.spacing <= 20:
+            raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
+        if self.domains is not None and len(self.domains.split(",")) != 2:
+            raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
+        self._check_means()
+
+    def _check_means(self) -> None:
+        """Refuse flags that the chosen kind of registration does not read."""
+        if self.transform != "deformable":
+            unread = {"model": self.model, "init": self.init, "lam": self.lam}
+            given = [name for name, value in unread.items() if value is not None]
+            given += [n for n in ("optimize_only", "refine") if getattr(self, n)]
+            if given:
+                flag = given[0].replace("_", "-")
+                raise InputError(f"--{flag}: not read with --transform {self.transform}.")
+        elif (self.model is not None) == self.optimize_only:
+            raise InputError(
+                "expected either --model DIR (a training workdir) or --optimize-only, got "
+                f"{'both' if self.optimize_only else 'neither'}."
+            )
+        if self.optimize_only:
+            for name, value in (("refine", self.refine), ("domains", self.domains)):
+                if value:
+                    raise InputError(f"--{name}: not read with --optimize-only.")
+        elif (self.loss, self.steps, self.spacing) != ("lncc", 80, 2.0):
+            raise InputError("--loss, --steps, --spacing: read only with --optimize-only.")
+
+    @property
+    def init_mode(self) -> str | None:
+        """Mode of `register_affine`; None where the start is a file."""
+        if self.transform != "deformable":
+            return self.transform
+        mode = self.init or "affine"
+        return mode if mode in MODES else None

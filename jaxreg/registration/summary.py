@@ -1,0 +1,202 @@
+"""The numbers of a registration, and whether they give cause for worry."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.data.volume import Volume, coarser_grid, reordered, resample
+from jaxreg.evaluation import metrics
+from jaxreg.registration import report
+from jaxreg.registration.lam_auto import RULE
+from jaxreg.registration.outputs import Outputs
+from jaxreg.registration.register import Registration
+from jaxreg.spatial import jacobian_determinant
+
+FOLDS_WARN_PERCENT = 0.1
+SCALES_WARN = (0.6, 1.6)
+"""Determinants of an affine between two adults' brains lie well inside."""
+INVERSE_WARN_MM = 0.5
+
+
+class Dice(NamedTuple):
+    """Mean Dice over the labels that both images have, after the affine and in the end."""
+
+    affine: float
+    moved: float
+    labels: int
+
+
+def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
+    """The run's numbers by name: millimetres, percentages, similarity and Dice in [0, 1].
+
+    `folds_percent` is counted on the network grid, where the deformation lives; `jacobian_min` on
+    the fixed grid, inside the fixed mask. `similarity` is the mean squared local correlation (LNCC,
+    7³ voxels of the network grid).
+    """
+    chosen, spacing = result.chosen, result.method.spacing_mm
+    mask = reordered(Volume(result.fixed.mask, result.fixed.image.affine), outputs.warp.grid)
+    length_mm = np.linalg.norm(chosen.displacement * np.asarray(spacing, np.float32), axis=-1)
+    inside = np.asarray(result.pair.fixed_mask)
+    numbers = {
+        "lam": chosen.lam,
+        "similarity_affine": result.before.similarity,
+        "similarity": chosen.similarity,
+        "folds_percent": chosen.folds_percent,
+        "sdlogj": chosen.sdlogj,
+        "jacobian_min": float(outputs.jacobian[mask].min()),
+        "jacobian_max": float(outputs.jacobian[mask].max()),
+        "displacement_mean_mm": float(length_mm[inside].mean()),
+        "displacement_max_mm": float(length_mm[inside].max()),
+        "inverse_consistency_mm": float(
+            _inverse_consistency(chosen.displacement, chosen.inverse, inside, spacing)
+        ),
+        "affine_determinant": float(np.linalg.det(result.affine[:3, :3])),
+    }
+    if result.config.transform != "deformable":
+        del numbers["lam"]
+    overlap = dice_of(result, outputs)
+    if overlap is not None:
+        numbers |= {
+            "dice_affine": overlap.affine,
+            "dice": overlap.moved,
+            "dice_labels": float(overlap.labels),
+        }
+    return numbers
+
+
+_inverse_consistency = jax.jit(metrics.inverse_consistency_mm, static_argnums=3)
+
+
+def dice_of(result: Registration, outputs: Outputs) -> Dice | None:
+    """Mean Dice over the labels of both images; None without label maps or a common label."""
+    if outputs.affine_labels is None or outputs.moved_labels is None:
+        return None
+    assert result.fixed.labels is not None and result.moving.labels is not None
+    fixed = jnp.asarray(reordered(result.fixed.labels, outputs.warp.grid))
+    both = np.intersect1d(result.fixed.labels.array, result.moving.labels.array)
+    structures = jnp.asarray(both[both != 0], jnp.int32)
+    if not len(structures):
+        return None
+    values = [
+        float(jnp.nanmean(metrics.dice(fixed, jnp.asarray(labels), structures)))
+        for labels in (outputs.affine_labels, outputs.moved_labels)
+    ]
+    return Dice(values[0], values[1], len(structures))
+
+
+def numbers_of(result: Registration, values: dict[str, float]) -> tuple[report.Number, ...]:
+    """The numbers as lines for people, each with pass, warn or info."""
+    deformable = result.config.transform == "deformable"
+    rows = []
+
+    def add(name, value, note, *, good=None):
+        status = "info" if good is None else ("pass" if good else "warn")
+        rows.append(report.Number(name, value, status, note))
+
+    low, high = SCALES_WARN
+    determinant = values["affine_determinant"]
+    add(
+        "determinant of the affine",
+        f"{determinant:.3f}",
+        f"volume change of the linear part; {low} to {high} is usual between two heads",
+        good=low <= determinant <= high,
+    )
+    before, after = values["similarity_affine"], values["similarity"]
+    if deformable:
+        note = RULE if result.curve else "as given, or the default"
+        add("λ", f"{values['lam']:g}", note)
+        add(
+            "similarity (local cc²)",
+            f"{before:.3f} → {after:.3f}",
+            "after the affine → in the end; 1 is perfect",
+            good=after >= before,
+        )
+        folds = values["folds_percent"]
+        add(
+            "folds",
+            f"{folds:.4f} %",
+            "voxels with det J ≤ 0 on the grid of the deformation",
+            good=folds <= FOLDS_WARN_PERCENT,
+        )
+        add(
+            "det J in the mask",
+            f"{values['jacobian_min']:.2f} … {values['jacobian_max']:.2f}",
+            "local volume change of the deformable part; at most 0 is a fold",
+            good=values["jacobian_min"] > 0,
+        )
+        add(
+            "displacement",
+            f"{values['displacement_mean_mm']:.1f} mm, at most {values['displacement_max_mm']:.1f}",
+            "of the deformable part, in the fixed mask",
+        )
+        error = values["inverse_consistency_mm"]
+        add(
+            "inverse consistency",
+            f"{error:.3f} mm",
+            "mean distance after going there and back",
+            good=error <= INVERSE_WARN_MM,
+        )
+    else:
+        add("similarity (local cc²)", f"{after:.3f}", f"after the {result.config.transform} part")
+    if "dice" in values:
+        add(
+            "Dice",
+            f"{values['dice_affine']:.3f} → {values['dice']:.3f}"
+            if deformable
+            else f"{values['dice']:.3f}",
+            f"mean over {values['dice_labels']:.0f} labels that both images have",
+            good=values["dice"] >= values["dice_affine"],
+        )
+    return tuple(rows)
+
+
+def report_of(
+    result: Registration,
+    numbers: tuple[report.Number, ...],
+    provenance: dict[str, Any],
+    *,
+    title: str,
+) -> report.Report:
+    """What report.html shows, on the network grid in the fixed space."""
+    pair, chosen = result.pair, result.chosen
+    moving = Volume(result.moving.image.array, result.moving.image.affine)
+    if min(moving.spacing_mm) < min(result.method.spacing_mm):
+        coarse_mm = min(result.method.spacing_mm)
+        if np.prod(coarser_grid(moving, coarse_mm)[0]) < moving.array.size:
+            moving = resample(moving, coarse_mm)
+    frames = tuple(
+        report.Frame(d.lam, d.moved, d.displacement, d.folds_percent, d.similarity)
+        for d in result.curve
+    )
+    return report.Report(
+        title=title,
+        fixed=np.asarray(pair.fixed[..., 0]),
+        affine_moved=np.asarray(pair.moving[..., 0]),
+        moving=moving.array,
+        moved=chosen.moved,
+        displacement=chosen.displacement,
+        jacobian=np.asarray(jacobian_determinant(jnp.asarray(chosen.displacement))),
+        spacing_mm=result.method.spacing_mm,
+        moving_spacing_mm=moving.spacing_mm,
+        frames=frames,
+        spread_mm=spread_mm(result),
+        numbers=numbers,
+        warnings=result.warnings,
+        provenance=provenance,
+    )
+
+
+def spread_mm(result: Registration) -> np.ndarray | None:
+    """Spread of the displacement over λ within 0.2 of the chosen one, mm; None without a sweep.
+
+    The root of the summed variances of its three components.
+    """
+    near = [d for d in result.curve if abs(d.lam - result.chosen.lam) < 0.2 + 1e-6]
+    if len(near) < 2:
+        return None
+    stack = np.stack([d.displacement for d in near]) * np.asarray(
+        result.method.spacing_mm, np.float32
+    )
+    return np.sqrt(stack.var(axis=0).sum(axis=-1))

@@ -1,0 +1,56 @@
+"""`jaxreg compare`: the table, engines that are missing, and those that are there."""
+
+import numpy as np
+import pytest
+
+from jaxreg.cli import main
+from jaxreg.registration import compare, engines
+from jaxreg.registration.compare import Row, table
+from tests.registration_data import write_person
+
+DIRECT = ["--optimize-only", "--init=none", "--spacing=8", "--steps=5"]
+
+
+@pytest.fixture(scope="module")
+def argv(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    fixed, moving = write_person(folder, 1, "T1w"), write_person(folder, 2, "T2w")
+    labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]
+    return ["compare", str(fixed["image"]), str(moving["image"]), *DIRECT, *labels]
+
+
+def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "missing", lambda name: engines.DISTRIBUTIONS[name])
+    assert main([*argv, "--with=ants,greedy"]) == 0
+    out = capsys.readouterr().out
+    assert "ants: not installed (antspyx; extra `compare`), skipped" in out
+    assert "greedy: not installed" in out
+    rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines()}
+    assert float(rows["jaxreg"][2]) > float(rows["affine alone"][3])  # similarity
+
+
+def test_an_engine_that_fails_is_a_row_that_says_so(argv, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "missing", lambda name: None)
+    monkeypatch.setitem(compare.ENGINES, "absent", lambda folder: None)
+    assert main([*argv, "--with=absent"]) == 0
+    assert "failed: KeyError: 'absent'" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(engines.ENGINES))
+def test_an_engine_raises_the_overlap(argv, name, capsys):
+    lacking = engines.missing(name)
+    if lacking:
+        pytest.skip(f"{lacking} is not installed (extra `compare`)")
+    assert main([*argv, f"--with={name}"]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith(f"{name}  ")]
+    assert "failed" not in line, line
+    _, dice, similarity, folds, seconds, gigabytes = line.split()
+    assert 0.3 < float(dice) < 1 and 0.3 < float(similarity) < 1
+    assert float(folds) < 5 and float(seconds) > 0 and float(gigabytes) > 0.05
+
+
+def test_the_table_is_aligned():
+    rows = [Row("affine alone", 0.5, 0.4, 0.0, 0, 0, ""), Row("x", *[np.nan] * 5, "failed: y")]
+    head, first, second = table(rows).splitlines()
+    assert len(head) == len(first) and second.endswith("failed: y")

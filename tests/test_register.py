@@ -1,0 +1,253 @@
+"""`jaxreg register` on small phantoms: files in, complete folder out, the same bytes again.
+
+Oracles: SimpleITK applies the written warps; motions that were put into the headers.
+"""
+
+import json
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from jaxreg.cli import main
+from jaxreg.data.field import read_field
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.volume import Volume, read_image, read_labels, write
+from jaxreg.registration.itk import read_transform
+from jaxreg.registration.transform import invert, map_points
+from tests.registration_data import motion, write_person
+
+DIRECT = ("--optimize-only", "--spacing=4", "--steps=20")
+
+
+def load(path) -> Any:
+    return nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def register(fixed, moving, out, *flags):
+    return main(["register", str(fixed), str(moving), f"--out={out}", *map(str, flags)])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(fixed T1w of one phantom, LAS anisotropic; moving T2w of another, oblique and moved)."""
+    folder = tmp_path_factory.mktemp("pair")
+    fixed = write_person(folder, 1, "T1w", axes="las", spacing_mm=(6.0, 8.0, 9.0))
+    moving = write_person(folder, 2, "T2w", axes="psl", motion=motion(12, (15, -20, 10)))
+    return fixed, moving
+
+
+@pytest.fixture(scope="module")
+def run(pair, tmp_path_factory):
+    """The folder of a finished run, with labels on both sides."""
+    fixed, moving = pair
+    out = tmp_path_factory.mktemp("run") / "out"
+    labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]
+    assert register(fixed["image"], moving["image"], out, *DIRECT, *labels) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def again(pair, run):
+    """The same pair from the affine of `run`."""
+    fixed, moving = pair
+    out = run.parent / "again"
+    flags = [*DIRECT, f"--init={run / 'affine.mat'}"]
+    assert register(fixed["image"], moving["image"], out, *flags) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A network trained for a few steps on phantoms at 8 mm."""
+    folder = tmp_path_factory.mktemp("network")
+    data = write_phantom_cohort(
+        folder / "cohort", shape=(24, 28, 20), spacing_mm=8.0, subjects={"train": 3}
+    )
+    argv = ["train", "--stage=reg", "--loss=lncc", f"--data={data}", "--validate-every=0"]
+    assert main([*argv, f"--workdir={folder / 'run'}", "--steps=30"]) == 0
+    return folder / "run"
+
+
+def test_every_output_is_there_on_the_fixed_grid_with_its_header(pair, run):
+    fixed, moving = pair
+    names = "moved warp inverse_warp moved_labels jacobian".split()
+    expected = {*(f"{n}.nii.gz" for n in names), "affine.mat", "provenance.json", "report.html"}
+    assert {p.name for p in run.iterdir()} == expected
+    reference = load(fixed["image"])
+    for name in ("moved", "moved_labels", "jacobian", "warp"):
+        image = load(run / f"{name}.nii.gz")
+        assert image.shape[:3] == reference.shape
+        np.testing.assert_allclose(image.affine, reference.affine, atol=1e-4)
+    inverse = load(run / "inverse_warp.nii.gz")
+    np.testing.assert_allclose(inverse.affine, load(moving["image"]).affine, atol=1e-4)
+    header = load(run / "moved.nii.gz").header
+    assert int(header["sform_code"]) == int(reference.header["sform_code"])
+
+
+def test_simpleitk_moves_the_image_by_the_warp_alone(pair, run):
+    fixed, moving = pair
+    field = sitk.ReadImage(str(run / "warp.nii.gz"), sitk.sitkVectorFloat64)
+    moved = sitk.Resample(
+        sitk.ReadImage(str(moving["image"]), sitk.sitkFloat64),
+        sitk.ReadImage(str(fixed["image"])),
+        sitk.DisplacementFieldTransform(field),
+        sitk.sitkLinear,
+        0.0,
+    )
+    wanted = sitk.GetArrayFromImage(moved).transpose(2, 1, 0)
+    got = np.asarray(load(run / "moved.nii.gz").dataobj)
+    # 0 … 1000, so 1e-6 of the range; a voxel on the border of the field of view may differ
+    assert np.mean(np.abs(got - wanted) > 1e-2) < 1e-3
+
+
+def test_the_warps_are_inverse_to_each_other_inside_the_brain(pair, run):
+    fixed, _ = pair
+    warp, inverse = (read_field(run / f"{name}.nii.gz") for name in ("warp", "inverse_warp"))
+    mask = load(fixed["mask"])
+    index = np.argwhere(np.asarray(mask.dataobj) > 0)
+    points = index @ mask.affine[:3, :3].T + mask.affine[:3, 3]
+    back = map_points([warp, inverse], points)
+    # linear interpolation of 8 mm fields; an eighth of a voxel
+    assert np.linalg.norm(back - points, axis=1).mean() < 1.0
+    exact, residual = invert([warp])(map_points([warp], points))
+    assert np.nanmax(residual) < 1e-2
+    assert np.linalg.norm(exact - points, axis=1)[np.isfinite(residual)].mean() < 1.0
+
+
+def test_the_warp_is_the_deformation_and_then_the_affine(run):
+    warp = read_field(run / "warp.nii.gz")
+    (affine,) = read_transform(run / "affine.mat")
+    record = json.loads((run / "provenance.json").read_text())
+    np.testing.assert_allclose(affine, record["affine"], atol=1e-6)
+    corner = warp.affine[:3, 3]  # far from the brain nothing is deformed
+    assert isinstance(affine, np.ndarray)
+    wanted = affine[:3, :3] @ corner + affine[:3, 3]
+    np.testing.assert_allclose(corner + warp.vectors[0, 0, 0], wanted, atol=1e-3)
+
+
+def test_registration_helps_and_says_so(run):
+    metrics = json.loads((run / "provenance.json").read_text())["metrics"]
+    assert metrics["similarity"] > metrics["similarity_affine"]
+    assert metrics["dice"] > metrics["dice_affine"] > 0.3
+    assert metrics["folds_percent"] == 0
+    assert metrics["inverse_consistency_mm"] < 1
+
+
+def test_the_same_pair_gives_the_same_bytes(pair, again, run, tmp_path):
+    fixed, moving = pair
+    flags = [*DIRECT, f"--init={run / 'affine.mat'}"]
+    assert register(fixed["image"], moving["image"], tmp_path / "third", *flags) == 0
+    compared = [p for p in again.iterdir() if p.suffix in (".gz", ".mat")]
+    assert len(compared) == 5
+    for path in compared:
+        assert path.read_bytes() == (tmp_path / "third" / path.name).read_bytes(), path.name
+
+
+def test_provenance_names_inputs_versions_geometry_and_outputs(pair, run):
+    fixed, _ = pair
+    record = json.loads((run / "provenance.json").read_text())
+    assert record["fixed"]["files"]["image"]["path"] == str(fixed["image"])
+    assert len(record["fixed"]["files"]["labels"]["sha256"]) == 64
+    assert record["fixed"]["axes"] == "LAS" and record["fixed"]["spacing_mm"][0] == 6
+    assert {"jaxreg", "jax", "SimpleITK"} <= set(record["versions"])
+    assert record["lam"] == 0.8 and set(record["outputs_sha256"]) > {"warp.nii.gz"}
+    assert record["seconds"]["affine"] > 0
+
+
+def test_convert_takes_the_geometry_from_the_run(run, tmp_path):
+    argv = ["convert", str(run / "warp.nii.gz"), "--to=fsl", f"--out={tmp_path / 'fsl.nii.gz'}"]
+    assert main(argv) == 0
+    assert load(tmp_path / "fsl.nii.gz").shape[3] == 3
+
+
+def test_apply_repeats_the_run(pair, run, tmp_path):
+    fixed, moving = pair
+    out = tmp_path / "moved.nii.gz"
+    where = [f"--image={moving['image']}", f"--reference={fixed['image']}", f"--out={out}"]
+    assert main(["apply", str(run / "warp.nii.gz"), *where]) == 0
+    np.testing.assert_array_equal(
+        np.asarray(load(out).dataobj), np.asarray(load(run / "moved.nii.gz").dataobj)
+    )
+
+
+def test_the_affine_of_a_run_is_a_start_for_another(run, again):
+    one, other = (read_field(f / "warp.nii.gz").vectors for f in (run, again))
+    np.testing.assert_allclose(one, other, atol=0.05)  # the .mat keeps fewer digits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", ["rigid", "affine"])
+def test_a_linear_transform_undoes_a_motion_of_the_header(tmp_path, capsys, transform):
+    wanted = motion(10, (12, -9, 14))
+    fixed = write_person(tmp_path, 3, "T1w")
+    moving = write_person(tmp_path, 3, "T2w", axes="las", motion=wanted)
+    out = tmp_path / "out"
+    assert register(fixed["image"], moving["image"], out, f"--transform={transform}") == 0
+    (got,) = read_transform(out / "affine.mat")
+    assert isinstance(got, np.ndarray)
+    mask = read_labels(fixed["mask"])
+    points = np.argwhere(mask.array > 0) @ mask.affine[:3, :3].T + mask.affine[:3, 3]
+    error = (got - wanted)[:3, :3] @ points.T + (got - wanted)[:3, 3:]
+    assert np.linalg.norm(error, axis=0).mean() < 2.0  # a quarter of a voxel
+    np.testing.assert_allclose(read_image(out / "jacobian.nii.gz").array, 1, atol=1e-3)
+    assert "λ" not in capsys.readouterr().out
+
+
+def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
+    """T2w fixed and T1w moving: exp(−v) of the network's own order, so the two are inverse."""
+    one = write_person(tmp_path, 1, "T1w")
+    other = write_person(tmp_path, 2, "T2w")
+    flags = [f"--model={workdir}", "--init=none", "--lam=0.3"]
+    assert register(one["image"], other["image"], tmp_path / "forth", *flags) == 0
+    assert register(other["image"], one["image"], tmp_path / "back", *flags) == 0
+    forth = read_field(tmp_path / "forth" / "warp.nii.gz")
+    back = read_field(tmp_path / "back" / "inverse_warp.nii.gz")
+    # The network grid lies around the fixed brain, so the two are not the same to the bit.
+    assert np.abs(forth.vectors).max() > 0.2
+    assert np.abs(forth.vectors - back.vectors).mean() < 0.3 * np.abs(forth.vectors).mean()
+    record = json.loads((tmp_path / "back" / "provenance.json").read_text())
+    assert record["domains"] == ["T2w", "T1w"]
+    assert len(record["model"]["weights_sha256"]) == 64
+
+
+def test_refinement_raises_similarity_and_leaves_the_weights(workdir, tmp_path):
+    one = write_person(tmp_path, 1, "T1w")
+    other = write_person(tmp_path, 2, "T2w")
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+    flags = [f"--model={workdir}", "--init=none", "--lam=0.5"]
+    assert register(one["image"], other["image"], tmp_path / "plain", *flags) == 0
+    assert register(one["image"], other["image"], tmp_path / "refined", *flags, "--refine=15") == 0
+    plain, refined = (
+        json.loads((tmp_path / n / "provenance.json").read_text())["metrics"]["similarity"]
+        for n in ("plain", "refined")
+    )
+    assert refined > plain + 0.02
+    assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+
+
+def test_what_is_ignored_does_not_matter(pair, run, tmp_path):
+    """Voxels of the moving image shuffled inside the ignored part: the same warp."""
+    fixed, moving = pair
+    image = load(moving["image"])
+    array = np.asarray(image.dataobj).copy()
+    lesion = np.zeros(array.shape, bool)
+    lesion[tuple(slice(n // 2 - 2, n // 2 + 2) for n in array.shape)] = True
+    array[lesion] = np.random.default_rng(0).permutation(array[lesion])
+    write(tmp_path / "ill.nii.gz", Volume(array, image.affine))
+    write(tmp_path / "lesion.nii.gz", Volume(lesion.astype(np.uint8), image.affine))
+    flags = [*DIRECT, f"--init={run / 'affine.mat'}"]
+    ignore = f"--moving-ignore={tmp_path / 'lesion.nii.gz'}"
+    cases = {
+        "sound": (moving["image"], ignore),
+        "ill": (tmp_path / "ill.nii.gz", ignore),
+        "seen": (tmp_path / "ill.nii.gz",),
+    }
+    warps = {}
+    for name, (path, *more) in cases.items():
+        assert register(fixed["image"], path, tmp_path / name, *flags, *more) == 0
+        warps[name] = read_field(tmp_path / name / "warp.nii.gz").vectors
+    np.testing.assert_allclose(warps["ill"], warps["sound"], atol=1e-3)
+    assert np.abs(warps["seen"] - warps["sound"]).max() > 1
