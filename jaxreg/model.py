@@ -119,6 +119,5 @@ def _written(run: Path) -> float:
 
 
 def _is_registration(run: Path) -> bool:
-    checkpoints = Checkpoints(run)
-    steps = checkpoints.steps()
-    return bool(steps) and checkpoints.meta(steps[-1]).stage == "reg"
+    meta = Checkpoints(run).newest()
+    return meta is not None and meta.stage == "reg"

@@ -64,7 +64,8 @@ def samples(folder: Path) -> None:
     for name in ("image.nii", "image.nii.gz"):
         write(folder / name, image)
     write(folder / "float.nii.gz", Volume(rng.normal(size=(6, 7, 5)).astype(np.float32), affine))
-    mgh = MGHImage(image.array.astype(np.float32), affine)
+    voxels: Any = image.array.astype(np.float32)
+    mgh = MGHImage(voxels, affine)
     for name in ("image.mgz", "image.mgh"):
         mgh.to_filename(folder / name)
     write_field(

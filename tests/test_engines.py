@@ -51,6 +51,9 @@ def test_an_engine_raises_the_overlap(argv, name, capsys):
 
 
 def test_the_table_is_aligned():
-    rows = [Row("affine alone", 0.5, 0.4, 0.0, 0, 0, ""), Row("x", *[np.nan] * 5, "failed: y")]
+    rows = [
+        Row("affine alone", 0.5, 0.4, 0.0, 0, 0, ""),
+        Row("x", np.nan, np.nan, np.nan, np.nan, np.nan, "failed: y"),
+    ]
     head, first, second = table(rows).splitlines()
     assert len(head) == len(first) and second.endswith("failed: y")
