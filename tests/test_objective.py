@@ -172,6 +172,25 @@ def test_what_is_ignored_has_no_say(pair, loss, side):
     )
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_loss_within_one_contrast_sees_the_twin_and_not_the_moved_image(pair, symmetric):
+    velocity = 0.5 * jax.random.normal(jax.random.key(2), (12, 14, 10, 3))
+    twin = jnp.flip(pair.fixed, axis=1)
+
+    def value(loss, pair):
+        config = ObjectiveConfig(loss=loss, symmetric=symmetric)
+        similarity = make_similarity(config, DOMAINS)
+        return float(
+            objectives.objective(
+                jax.random.key(0), pair, velocity, jnp.float32(0.3), similarity, config
+            )[0]
+        )
+
+    seen = value("intra_lncc", pair._replace(moving_twin=twin))
+    assert seen == pytest.approx(value("lncc", pair._replace(moving=twin)), rel=1e-6)
+    assert seen == value("intra_lncc", pair._replace(moving_twin=twin, moving=1 - pair.moving))
+
+
 def test_symmetric_averages_both_ends(pair):
     config = ObjectiveConfig(loss="lncc", symmetric=True)
     similarity = make_similarity(config, DOMAINS)

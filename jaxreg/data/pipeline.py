@@ -51,12 +51,14 @@ def pair_batches(
     seed: int,
     batch_size: int,
     flip: bool,
+    twins: bool = False,
 ) -> grain.DatasetIterator:
     """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
 
     Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
     never the same person. `flip` mirrors both left and right half of the time. The ignore masks
-    are among the fields where anybody has one.
+    are among the fields where anybody has one; with `twins`, the moving person's image in the
+    fixed domain is.
 
     Raises:
         InputError: somebody has nobody else to be paired with.
@@ -82,6 +84,9 @@ def pair_batches(
             if ignoring:
                 ignore = np.zeros_like(scan.mask) if scan.ignore is None else scan.ignore
                 element[f"{role}_ignore"] = _flipped(ignore, mirrored)
+        if twins:
+            twin = volumes.scan(moving[m], domains[0]).image
+            element["moving_twin"] = _flipped(twin, mirrored)
         return element
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()

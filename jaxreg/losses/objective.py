@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxreg.losses.settings import REGULARIZERS, ObjectiveConfig
+from jaxreg.losses.settings import ALIGNED_LOSSES, REGULARIZERS, ObjectiveConfig
 from jaxreg.losses.similarity import Masks, Similarity
 from jaxreg.spatial import exponentiate, resize_displacement, warp
 
@@ -25,6 +25,7 @@ SIMILARITY_SCALE = {
     "nce_mi": 1.0,
     "lncc": 8.0,
     "mse": 100.0,
+    "intra_lncc": 8.0,
 }
 """One constant a loss, so that each one's best λ lies inside the sweep; 1 for the paper's."""
 
@@ -32,7 +33,8 @@ SIMILARITY_SCALE = {
 class Pair(NamedTuple):
     """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch.
 
-    A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity.
+    A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity. The
+    twin is the moving person's own image in the fixed contrast, for losses within one contrast.
     """
 
     fixed: Float[Array, "x y z 1"]
@@ -41,6 +43,12 @@ class Pair(NamedTuple):
     moving_mask: Bool[Array, "x y z"]
     fixed_ignore: Bool[Array, "x y z"] | None = None
     moving_ignore: Bool[Array, "x y z"] | None = None
+    moving_twin: Float[Array, "x y z 1"] | None = None
+
+    def within_fixed_contrast(self) -> "Pair":
+        """The same two people, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
+        assert self.moving_twin is not None
+        return self._replace(moving=self.moving_twin, moving_twin=None)
 
     def exchanged(self) -> "Pair":
         """The same pair seen from the other end."""
@@ -70,6 +78,8 @@ def objective(
     config: ObjectiveConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The loss of one pair and its terms, λ weighing smoothness against similarity."""
+    if config.loss in ALIGNED_LOSSES:
+        pair = pair.within_fixed_contrast()
     forward_key, backward_key = jax.random.split(key) if config.symmetric else (key, key)
     moved, masks = moved_and_masks(pair, velocity, config)
     value, terms = similarity(forward_key, pair.fixed, moved, masks)

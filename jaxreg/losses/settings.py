@@ -1,14 +1,17 @@
 """What stage 2 minimises: the similarity, the regulariser, and their numbers."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from jaxreg.errors import InputError, require_choice
 from jaxreg.losses.smoothness import diffusion, l2
 
-LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse")
+LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse", "intra_lncc")
 CONTRASTIVE_LOSSES = ("nce", "nce_mi")
 COMPARED_LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc")
 """The paper's six and lncc: what `--loss=all` trains."""
+ALIGNED_LOSSES = ("intra_lncc",)
+"""Losses of training alone: they see the moving person's own image in the fixed contrast."""
 REGULARIZERS = {"diffusion": diffusion, "l2": l2}
 
 
@@ -17,7 +20,9 @@ class ObjectiveConfig:
     """What is minimised, and how the velocity becomes a displacement."""
 
     loss: str = "nce_mi"
-    """mi, lmi, ngf, mind, nce, nce_mi (0.1 nce + 0.9 mi, the paper's), lncc, mse (one contrast)."""
+    """mi, lmi, ngf, mind, nce, nce_mi (0.1 nce + 0.9 mi, the paper's), lncc, mse (one contrast), or
+    intra_lncc: lncc with the moving person's own image in the fixed contrast, for training people
+    who have both in alignment; the network still sees both contrasts."""
     regularizer: str = "diffusion"
     """diffusion (mean ‖∇v‖²) or l2 (mean ‖v‖²)."""
     symmetric: bool = False
@@ -87,10 +92,18 @@ class ObjectiveConfig:
         return tuple(sorted({int(part) for part in self.taps.split(",")}))
 
     @property
+    def of_a_pair(self) -> "ObjectiveConfig":
+        """The objective that two images alone allow: `lncc` for `intra_lncc`."""
+        if self.loss not in ALIGNED_LOSSES:
+            return self
+        return dataclasses.replace(self, loss=self.loss.removeprefix("intra_"))
+
+    @property
     def reach(self) -> int:
         """How many voxels off a voxel's similarity still sees intensities, in an axis."""
         windows = {
             "lncc": self.lncc_window // 2,
+            "intra_lncc": self.lncc_window // 2,
             "ngf": 1,
             "mind": self.mind_dilation + self.mind_radius,
         }

@@ -88,7 +88,7 @@ def make_similarity(
             case "mind":
                 radius, dilation = config.mind_radius, config.mind_dilation
                 return mind(fixed, moved, mask, radius=radius, dilation=dilation)
-            case "lncc":
+            case "lncc" | "intra_lncc":
                 window, epsilon = config.lncc_window, config.lncc_epsilon
                 common = masks.common
                 return lncc(fixed, moved, mask, weight=common, window=window, epsilon=epsilon)

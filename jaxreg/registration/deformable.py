@@ -79,7 +79,7 @@ def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
     model = load_model(config.model)
     own = model.config.cohort.domain_pair
     domains = domains_of(config.domains, fixed, moving, own)
-    objective, features, encoder = model.config.objective, None, None
+    objective, features, encoder = model.config.objective.of_a_pair, None, None
     if objective.loss in CONTRASTIVE_LOSSES:
         assert model.encoder_stem is not None
         encoder = encoder_of(model.encoder_stem)

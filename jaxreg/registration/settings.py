@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from jaxreg.errors import InputError, require_choice
-from jaxreg.losses.settings import CONTRASTIVE_LOSSES, LOSSES
+from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES
 from jaxreg.registration.affine import MODES
 
 TRANSFORMS = ("deformable", "affine", "rigid")
 DIRECT_LAM, NETWORK_LAM = 0.8, 0.7
-DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in CONTRASTIVE_LOSSES)
+DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in (*CONTRASTIVE_LOSSES, *ALIGNED_LOSSES))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.losses.objective import Pair, draw_lam, objective
-from jaxreg.losses.settings import CONTRASTIVE_LOSSES
+from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.model import Model, encoder_of, init_encoders, init_params, load_model, network_of
 from jaxreg.spatial import warp
@@ -34,8 +34,12 @@ VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     """Stage 2 on a cohort, its train split read and checked, encoders loaded where needed."""
     domains = config.cohort.domain_pair
-    fixed, moving = (cohort.members("train", d) for d in domains)
-    train = sorted({*((p, domains[0]) for p in fixed), *((p, domains[1]) for p in moving)})
+    twins = config.objective.loss in ALIGNED_LOSSES
+    fixed, moving = training_people(cohort, domains, twins=twins)
+    first, second = domains
+    train = sorted(
+        {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
+    )
     pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
     keys = [*train, *sorted(needed)]
@@ -68,11 +72,31 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
             seed=config.optimizer.seed,
             batch_size=config.optimizer.batch_size,
             flip=config.cohort.flip,
+            twins=twins,
         ),
         arrays=Pair._fields,
         describe=describe,
         validate=_validation(config, volumes, pairs) if pairs else None,
     )
+
+
+def training_people(
+    cohort: Cohort, domains: tuple[str, str], *, twins: bool
+) -> tuple[list[str], list[str]]:
+    """Who is fixed and who is moving in training; with `twins`, who moves has both contrasts.
+
+    Raises:
+        InputError: nobody in the train split has what is needed.
+    """
+    fixed, moving = (cohort.members("train", d) for d in domains)
+    if twins:
+        moving = [p for p in moving if p in fixed]
+    if not moving:
+        raise InputError(
+            f"{cohort.folder}: expected people with both {domains[0]} and {domains[1]} in the "
+            "train split (for a loss within one contrast), got none."
+        )
+    return fixed, moving
 
 
 def sample_loss(config: RegistrationConfig, encoder):
