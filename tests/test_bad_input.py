@@ -242,9 +242,8 @@ def test_forms_apart_is_the_worst_corner_and_the_angle():
 def test_phantoms_look_like_their_own_modality(index):
     subject, _ = person(index)
     mask = subject.labels > 0
-    contrast = {
-        d: depth_contrast(subject.images[d], mask, (SPACING_MM,) * 3) for d in ("T1w", "T2w")
-    }
+    spacing_mm = SPACING_MM, SPACING_MM, SPACING_MM
+    contrast = {d: depth_contrast(subject.images[d], mask, spacing_mm) for d in ("T1w", "T2w")}
     assert contrast["T1w"] > T1W_FROM > contrast["T2w"]
     both = contrast["T1w"], contrast["T2w"]
     assert domain_warnings(both, ("T1w", "T2w")) == ()

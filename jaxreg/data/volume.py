@@ -150,8 +150,9 @@ def usable_qform(header: Any) -> tuple[np.ndarray | None, int]:
         qform, code = header.get_qform(coded=True)
     except (HeaderDataError, ValueError):
         return None, 0
-    usable = qform is not None and np.isfinite(qform).all()
-    if not usable or abs(np.linalg.det(qform[:3, :3])) < 1e-9:
+    if qform is None or not np.isfinite(qform).all():
+        return None, 0
+    if abs(np.linalg.det(qform[:3, :3])) < 1e-9:
         return None, 0
     return qform, int(code)
 
