@@ -77,7 +77,8 @@ def load_model(workdir: Path) -> Model:
         stem = meta.identity["encoder_stem"]
         encoder = encoder_of(stem)
         encoders = init_encoders(config.cohort.domain_pair, stem)
-    trainable = init_params(jax.random.key(0), config, encoder)
+    # Shapes and types alone: to fill a network with numbers would take seconds.
+    trainable = jax.eval_shape(lambda key: init_params(key, config, encoder), jax.random.key(0))
     params = checkpoints.params(meta.step, {"trainable": trainable, "frozen": encoders})
     x, y, z = meta.identity["spacing_mm"]
     return Model(config, params["trainable"], params["frozen"], meta.step, (x, y, z), stem)

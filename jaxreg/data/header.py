@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
 
-from jaxreg.data.volume import Grid, quiet, read_grid
+from jaxreg.data.volume import Grid, quiet, read_grid, usable_qform
 from jaxreg.errors import InputError
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
@@ -68,16 +67,13 @@ def _form_warnings(path: Path | str, image: Any, grid: Grid) -> tuple[str, ...]:
     header = image.header
     if not isinstance(header, Nifti1Header):  # NIfTI-2 headers are of this class too
         return ()
-    try:
-        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    except (HeaderDataError, ValueError):
-        return (f"{path}: its qform is not readable; the sform is used.",)
+    sform, (qform, _) = header.get_sform(coded=True)[0], usable_qform(header)
+    if qform is None and int(header["qform_code"]) > 0:
+        return (f"{path}: its qform is not usable; the sform is used.",)
     if sform is None and qform is None:
         return (f"{path}: neither sform nor qform is set; only the voxel size is known.",)
     if sform is None or qform is None:
         return ()
-    if not np.isfinite(qform).all() or abs(np.linalg.det(qform[:3, :3])) < 1e-9:
-        return (f"{path}: its qform is not usable; the sform is used.",)
     apart_mm, degrees = forms_apart(sform, qform, grid.shape)
     if apart_mm <= FORMS_MM and degrees <= FORMS_DEGREES:
         return ()

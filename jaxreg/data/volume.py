@@ -137,13 +137,23 @@ def image_like(array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> Nif
     forms = isinstance(like, Nifti1Pair)
     sform, code = like.header.get_sform(coded=True) if forms else (like.affine, 2)
     image.set_sform(sform, code=int(code))
-    try:
-        qform, code = like.header.get_qform(coded=True) if forms else (like.affine, 2)
-    except (HeaderDataError, ValueError):  # unreadable there too
-        qform, code = None, 0
+    qform, code = usable_qform(like.header) if forms else (like.affine, 2)
     image.set_qform(qform, code=int(code))
     image.header.set_xyzt_units("mm")
     return image
+
+
+def usable_qform(header: Any) -> tuple[np.ndarray | None, int]:
+    """(qform, its code) of a NIfTI header; (None, 0) where it has none, or none that is usable."""
+    try:
+        qform, code = header.get_qform(coded=True)
+    except (HeaderDataError, ValueError):
+        return None, 0
+    if qform is None or not np.isfinite(qform).all():
+        return None, 0
+    if abs(np.linalg.det(qform[:3, :3])) < 1e-9:
+        return None, 0
+    return qform, int(code)
 
 
 def write_image(path: Path | str, image: Any) -> None:

@@ -17,8 +17,9 @@ from jaxreg.losses.objective import Pair
 from jaxreg.registration.subject import Subject
 from jaxreg.registration.transform import affine_points
 
-MARGIN_MM = 5.0
-"""Between the brain and the border, where `taper` brings the velocity to zero."""
+MARGIN_MM = 1.0
+"""Between the brain and the border, at least. Cohorts lie closely around their brains, and networks
+see the share of background through their instance norms: with 5 mm, Dice fell by 0.005."""
 MULTIPLE = 16
 """Grid sizes are multiples of it: few shapes, few compilations; the network pads to it anyway."""
 

@@ -46,6 +46,8 @@ def register_files(
         if not path.is_file():
             raise InputError(f"{path}: no such file.")
     provenance = provenance_of_settings(fixed, moving, config)
+    given = ((k, v) for k, v in provenance["command"].items() if v is not None)
+    say("settings: " + ", ".join(f"{name} = {value}" for name, value in given))
     clock = Clock()
     clock.seconds["start (Python, imports)"] = time.process_time()
     try:

@@ -66,6 +66,8 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
     return numbers
 
 
+_dice = jax.jit(metrics.dice)
+_jacobian = jax.jit(jacobian_determinant)
 _inverse_consistency = jax.jit(metrics.inverse_consistency_mm, static_argnums=3)
 
 
@@ -80,7 +82,7 @@ def dice_of(result: Registration, outputs: Outputs) -> Dice | None:
     if not len(structures):
         return None
     values = [
-        float(jnp.nanmean(metrics.dice(fixed, jnp.asarray(labels), structures)))
+        float(jnp.nanmean(_dice(fixed, jnp.asarray(labels), structures)))
         for labels in (outputs.affine_labels, outputs.moved_labels)
     ]
     return Dice(values[0], values[1], len(structures))
@@ -177,7 +179,7 @@ def report_of(
         moving=moving.array,
         moved=chosen.moved,
         displacement=chosen.displacement,
-        jacobian=np.asarray(jacobian_determinant(jnp.asarray(chosen.displacement))),
+        jacobian=np.asarray(_jacobian(chosen.displacement)),
         spacing_mm=result.method.spacing_mm,
         moving_spacing_mm=moving.spacing_mm,
         frames=frames,
