@@ -64,8 +64,8 @@ def samples(folder: Path) -> None:
     for name in ("image.nii", "image.nii.gz"):
         write(folder / name, image)
     write(folder / "float.nii.gz", Volume(rng.normal(size=(6, 7, 5)).astype(np.float32), affine))
-    voxels: Any = image.array.astype(np.float32)
-    mgh = MGHImage(voxels, affine)
+    single: Any = image.array.astype(np.float32)
+    mgh = MGHImage(single, affine)
     for name in ("image.mgz", "image.mgh"):
         mgh.to_filename(folder / name)
     write_field(
@@ -87,7 +87,7 @@ def samples(folder: Path) -> None:
     checkpoints.require_writable()
     for step in (2, 4):
         meta = Meta("ae", {"a": 1}, {"seed": 0}, {"next_index": step}, step)
-        checkpoints.save(meta, PARAMS, {"count": np.int32(step)})
+        checkpoints.save(meta, PARAMS, {"count": np.full(1, step, np.int32)})
 
 
 def _volume(path: Path) -> None:
@@ -113,7 +113,7 @@ def _cohort(path: Path) -> None:
 def _checkpoint(path: Path) -> None:
     checkpoints, meta = open_run(path, "ae")
     checkpoints.params(meta.step, PARAMS)
-    checkpoints.optimizer(meta.step, {"count": np.int32(0)})
+    checkpoints.optimizer(meta.step, {"count": np.zeros(1, np.int32)})
 
 
 TARGETS = [
@@ -245,7 +245,7 @@ class Tally:
 def fuzz(number: int, count: int, seed: int, folder: Path) -> Tally:
     """`count` cases of a target in a process of its own, a new one after each crash or hang."""
     name, tally, first = TARGETS[number].file, Tally(), 0
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     while first < count:
         receiver, sender = context.Pipe(duplex=False)
         arguments = (number, first, count, seed, str(folder), sender)

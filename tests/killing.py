@@ -1,7 +1,9 @@
 """Training runs killed with SIGKILL again and again, for tests and as a script.
 
 `python tests/killing.py --kills=50` makes a phantom cohort and a reference run in a temporary
-folder, kills a second run at 50 random moments, starts it again each time, and compares.
+folder, kills a second run at 50 random moments, starts it again each time, and compares. What runs
+is `job.py`: the real loop, data and checkpoints with a loss that compiles in no time; with
+`--stage=ae` stage 1 as it is. Runs are forked from a process that has imported everything.
 """
 
 import argparse
@@ -13,13 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import job
 from orbax.checkpoint import v1 as ocp
 from tensorboardX.proto import event_pb2
 
+from jaxreg import cli
+from jaxreg.commands import train
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.training.checkpoint import parameters_sha256
 
@@ -35,7 +42,13 @@ def tiny_cohort(folder: Path) -> Path:
 
 def command(cohort: Path, workdir: Path, steps: int, *flags: str) -> list[str]:
     """A run of stage 1 that saves every 2 and validates every 4 steps."""
-    fixed = ["--stage=ae", f"--data={cohort}", "--checkpoint-every=2", "--validate-every=4"]
+    fixed = [
+        "train",
+        "--stage=ae",
+        f"--data={cohort}",
+        "--checkpoint-every=2",
+        "--validate-every=4",
+    ]
     return [
         sys.executable,
         str(ROOT / "train.py"),
@@ -58,7 +71,7 @@ def start(argv: list[str], output: Path) -> subprocess.Popen:
         return subprocess.Popen(argv, stdout=file, stderr=file, env=environment(), cwd=ROOT)
 
 
-def wait_until(condition, process: subprocess.Popen, *, seconds: float = 240.0) -> bool:
+def wait_until(condition, process: Any, *, seconds: float = 240.0) -> bool:
     """Whether `condition` came true before the process or the time ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
@@ -74,26 +87,64 @@ def steps_saved(workdir: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
 
 
-def kill_somewhere(process: subprocess.Popen, workdir: Path, rng: random.Random) -> str:
+class Fork:
+    """A run of `train` in a forked process, like a `Popen` of it."""
+
+    def __init__(self, flags: list[str], output: Path):
+        """Start it; both streams are added to a file."""
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run_and_exit(flags, output)
+
+    def poll(self) -> int | None:
+        """The exit code once it has ended."""
+        return self.wait(os.WNOHANG)
+
+    def wait(self, options: int = 0) -> int | None:
+        """Wait for the end; the exit code, negative for a signal."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _run_and_exit(flags: list[str], output: Path) -> None:
+    stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    code = 1
+    try:
+        code = cli.main(["train", *flags])
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def kill_somewhere(process: Fork, workdir: Path, rng: random.Random) -> str:
     """Kill a run at a random moment of its work; returns during what.
 
     A third of the kills come while a checkpoint is being written, a third right after one of a step
     that is validated, a third at any time in the next second and a half.
     """
     folder, before = workdir / "checkpoints", steps_saved(workdir)
-    wanted = rng.choice(["write", "validation", "any"])
+    wanted = rng.choice(["checkpoint write", "validation", "anywhere"])
     conditions = {
-        "write": lambda: any(folder.glob("partial*/*")),
+        "checkpoint write": lambda: any(folder.glob("partial*/*")),
         "validation": lambda: any(s % 4 == 0 for s in set(steps_saved(workdir)) - set(before)),
-        "any": lambda: set(steps_saved(workdir)) - set(before),
+        "anywhere": lambda: set(steps_saved(workdir)) - set(before),
     }
     wait_until(conditions[wanted], process)
-    time.sleep(rng.uniform(0, {"write": 0.1, "validation": 0.2, "any": 1.5}[wanted]))
+    longest = {"checkpoint write": 0.1, "validation": 0.2, "anywhere": 1.5}[wanted]
+    time.sleep(rng.uniform(0, longest))
     if process.poll() is not None:
         return "after the end"
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    return "checkpoint write" if any(folder.glob("partial*")) else f"{wanted}"
+    return "checkpoint write" if any(folder.glob("partial*")) else wanted
 
 
 def killed_run(cohort: Path, folder: Path, *, kills: int, seed: int) -> Counter:
@@ -101,15 +152,15 @@ def killed_run(cohort: Path, folder: Path, *, kills: int, seed: int) -> Counter:
     steps = STEPS_PER_KILL * kills
     output = folder / "output.txt"
     whole, killed = folder / "whole", folder / "killed"
-    assert start(command(cohort, whole, steps), output).wait() == 0, output.read_text()
+    assert Fork(command(cohort, whole, steps)[2:], output).wait() == 0, output.read_text()
     rng, moments = random.Random(seed), Counter()
     while moments.total() < kills:
-        process = start(command(cohort, killed, steps), output)
+        process = Fork(command(cohort, killed, steps)[2:], output)
         moment = kill_somewhere(process, killed, rng)
         if moment == "after the end":
             break
         moments[moment] += 1
-    assert start(command(cohort, killed, steps), output).wait() == 0, output.read_text()
+    assert Fork(command(cohort, killed, steps)[2:], output).wait() == 0, output.read_text()
     return moments
 
 
@@ -147,15 +198,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stage", default="job")
     arguments = parser.parse_args()
+    if arguments.stage == "job":
+        sys.argv.append(job.PAUSE)
+        train.autoencoder_task = job.task
     with tempfile.TemporaryDirectory() as name:
         folder, begin = Path(name), time.monotonic()
         cohort = tiny_cohort(folder / "cohort")
         moments = killed_run(cohort, folder, kills=arguments.kills, seed=arguments.seed)
         same = outcome(folder / "whole") == outcome(folder / "killed")
+        left = sorted(p.name for p in (folder / "killed" / "checkpoints").iterdir())
         words = ", ".join(f"{n} × {moment}" for moment, n in moments.items())
         print(f"{moments.total()} kills ({words}), {time.monotonic() - begin:.0f} s")
         print(f"parameters, optimiser, validation.csv, TensorBoard the same: {same}")
+        print(f"in the folder of checkpoints: {', '.join(left)}")
         sys.exit(not same)
 
 
