@@ -91,67 +91,70 @@ def dice_of(result: Registration, outputs: Outputs) -> Dice | None:
 def numbers_of(result: Registration, values: dict[str, float]) -> tuple[report.Number, ...]:
     """The numbers as lines for people, each with pass, warn or info."""
     deformable = result.config.transform == "deformable"
-    rows = []
-
-    def add(name, value, note, *, good=None):
-        status = "info" if good is None else ("pass" if good else "warn")
-        rows.append(report.Number(name, value, status, note))
-
     low, high = SCALES_WARN
     determinant = values["affine_determinant"]
-    add(
-        "determinant of the affine",
-        f"{determinant:.3f}",
-        f"volume change of the linear part; {low} to {high} is usual between two heads",
-        good=low <= determinant <= high,
-    )
-    before, after = values["similarity_affine"], values["similarity"]
+    note = f"volume change of the linear part; {low} to {high} is usual between two heads"
+    rows = [
+        _number("determinant of the affine", f"{determinant:.3f}", note, low <= determinant <= high)
+    ]
     if deformable:
-        note = RULE if result.curve else "as given, or the default"
-        add("λ", f"{values['lam']:g}", note)
-        add(
+        rows += _deformable_numbers(values, RULE if result.curve else "as given, or the default")
+    else:
+        similarity = f"{values['similarity']:.3f}"
+        note = f"after the {result.config.transform} part; 1 is perfect"
+        rows.append(_number("similarity (local cc²)", similarity, note))
+    if "dice" in values:
+        before, after = values["dice_affine"], values["dice"]
+        text = f"{before:.3f} → {after:.3f}" if deformable else f"{after:.3f}"
+        note = f"mean over {values['dice_labels']:.0f} labels that both images have"
+        rows.append(_number("Dice", text, note, after >= before))
+    return tuple(rows)
+
+
+def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[report.Number]:
+    """λ, similarity, folds, det J, lengths and inverse consistency."""
+    before, after = values["similarity_affine"], values["similarity"]
+    folds, lowest = values["folds_percent"], values["jacobian_min"]
+    error = values["inverse_consistency_mm"]
+    mean_mm, most_mm = values["displacement_mean_mm"], values["displacement_max_mm"]
+    return [
+        _number("λ", f"{values['lam']:g}", lam_note),
+        _number(
             "similarity (local cc²)",
             f"{before:.3f} → {after:.3f}",
             "after the affine → in the end; 1 is perfect",
-            good=after >= before,
-        )
-        folds = values["folds_percent"]
-        add(
+            after >= before,
+        ),
+        _number(
             "folds",
             f"{folds:.4f} %",
             "voxels with det J ≤ 0 on the grid of the deformation",
-            good=folds <= FOLDS_WARN_PERCENT,
-        )
-        add(
+            folds <= FOLDS_WARN_PERCENT,
+        ),
+        _number(
             "det J in the mask",
-            f"{values['jacobian_min']:.2f} … {values['jacobian_max']:.2f}",
+            f"{lowest:.2f} … {values['jacobian_max']:.2f}",
             "local volume change of the deformable part; at most 0 is a fold",
-            good=values["jacobian_min"] > 0,
-        )
-        add(
+            lowest > 0,
+        ),
+        _number(
             "displacement",
-            f"{values['displacement_mean_mm']:.1f} mm, at most {values['displacement_max_mm']:.1f}",
+            f"{mean_mm:.1f} mm, at most {most_mm:.1f}",
             "of the deformable part, in the fixed mask",
-        )
-        error = values["inverse_consistency_mm"]
-        add(
+        ),
+        _number(
             "inverse consistency",
             f"{error:.3f} mm",
             "mean distance after going there and back",
-            good=error <= INVERSE_WARN_MM,
-        )
-    else:
-        add("similarity (local cc²)", f"{after:.3f}", f"after the {result.config.transform} part")
-    if "dice" in values:
-        add(
-            "Dice",
-            f"{values['dice_affine']:.3f} → {values['dice']:.3f}"
-            if deformable
-            else f"{values['dice']:.3f}",
-            f"mean over {values['dice_labels']:.0f} labels that both images have",
-            good=values["dice"] >= values["dice_affine"],
-        )
-    return tuple(rows)
+            error <= INVERSE_WARN_MM,
+        ),
+    ]
+
+
+def _number(name: str, value: str, note: str, good: bool | None = None) -> report.Number:
+    """A line of the table; without a verdict it only informs."""
+    status = "info" if good is None else ("pass" if good else "warn")
+    return report.Number(name, value, status, note)
 
 
 def report_of(
