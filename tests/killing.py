@@ -43,7 +43,6 @@ def tiny_cohort(folder: Path) -> Path:
 def command(cohort: Path, workdir: Path, steps: int, *flags: str) -> list[str]:
     """A run of stage 1 that saves every 2 and validates every 4 steps."""
     fixed = [
-        "train",
         "--stage=ae",
         f"--data={cohort}",
         "--checkpoint-every=2",

@@ -7,14 +7,25 @@ import subprocess
 import sys
 import time
 
+import jax
 import killing
 import numpy as np
 import pytest
 
 from jaxreg import processes
-from jaxreg.configuration import ProcessConfig
+from jaxreg.configuration import (
+    CohortConfig,
+    ProcessConfig,
+    RegistrationConfig,
+    SessionConfig,
+    as_json,
+    identity,
+)
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
+from jaxreg.losses.settings import ObjectiveConfig
+from jaxreg.model import init_params
+from jaxreg.training.checkpoint import Checkpoints, Meta
 
 TIMEOUT = 20
 FLAGS = ["--batch-size=4", "--warmup-steps=2", "--learning-rate=0.01", "--log-every=1"]
@@ -37,17 +48,22 @@ def alone(cohort, tmp_path_factory):
 
 
 def start(count, cohort, workdir, *flags):
-    """The processes of a job on free ports of this machine."""
+    """The processes of a training job."""
+    every = ["--checkpoint-every=2", "--validate-every=3", f"--process-timeout={TIMEOUT}"]
+    script = str(killing.ROOT / "tests" / "job.py")
+    argv = [script, f"--data={cohort}", f"--workdir={workdir}", *FLAGS, *every, *flags]
+    return launch(count, argv)
+
+
+def launch(count, argv):
+    """The processes of a job on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     job = [f"--coordinator=127.0.0.1:{port}", f"--num-processes={count}"] if count > 1 else []
-    every = ["--checkpoint-every=2", "--validate-every=3", f"--process-timeout={TIMEOUT}"]
-    argv = [sys.executable, str(killing.ROOT / "tests" / "job.py"), f"--data={cohort}"]
-    argv += [f"--workdir={workdir}", *FLAGS, *every, *job, *flags]
     return [
         subprocess.Popen(
-            [*argv, *([f"--process-id={i}"] if count > 1 else [])],
+            [sys.executable, *argv, *job, *([f"--process-id={i}"] if count > 1 else [])],
             env=killing.environment(),
             cwd=killing.ROOT,
             stdout=subprocess.PIPE,
@@ -182,3 +198,30 @@ def test_shares_are_disjoint_ordered_and_even(items, count, monkeypatch):
     assert [x for share in shares for x in share] == list(range(items))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert items == 0 or shares[0]  # the first has the first: it makes the pictures
+
+
+@pytest.mark.slow
+def test_an_evaluation_by_three_processes_is_that_of_one(tmp_path):
+    subjects = {"train": 2, "test": 4}
+    folder = tmp_path / "cohort"
+    cohort = write_phantom_cohort(folder, shape=(16, 16, 16), spacing_mm=12.0, subjects=subjects)
+    session = SessionConfig(workdir=tmp_path / "run")
+    objective = ObjectiveConfig(loss="mi", squarings=3)
+    config = RegistrationConfig(CohortConfig(data=cohort), session=session, objective=objective)
+    params = init_params(jax.random.key(0), config, None)
+    where = {"spacing_mm": [12.0, 12.0, 12.0]}
+    values = {"trainable": params, "frozen": {}}
+    meta = Meta("reg", as_json(config), {**identity(config), **where}, {"next_index": 1}, 1)
+    Checkpoints(tmp_path / "run").save(meta, values, {"count": jax.numpy.zeros(1)})
+    tables = []
+    for count in (1, 3):
+        job = launch(count, [str(killing.ROOT / "eval.py"), f"--workdir={tmp_path / 'run'}"])
+        results = [finish(process) for process in job]
+        assert [code for code, _, _ in results] == [0] * count, results
+        assert "results, summary and figures are in" in results[0][1]
+        assert all(out == "" for _, out, _ in results[1:])
+        written = tmp_path / "run" / "eval" / "test"
+        rows = (written / "results.csv").read_text().splitlines()
+        tables.append([row.rsplit(",", 1)[0] for row in rows])  # all but the seconds
+        assert not list(written.glob(".scores-*"))
+    assert tables[0] == tables[1] and len(tables[0]) > 4 * 12
