@@ -6,6 +6,7 @@ hundreds.
 """
 
 import gzip
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ _EXTENSION_BYTES = 64 << 20
 """More than any header extension needs."""
 _TAIL_BYTES = 64 << 20
 """More than anybody appends to the voxels."""
+_MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2}
+"""Bytes a voxel of MGH's types."""
 
 
 def check_start(path: Path | str) -> None:
@@ -33,6 +36,9 @@ def check_start(path: Path | str) -> None:
         raise InputError(f"{path}: expected a NIfTI or MGZ file ({', '.join(SUFFIXES)}).")
     with _opened(path) as file:
         header = file.read(540)
+    if str(path).lower().endswith((".mgh", ".mgz")):
+        _check_mgh(path, header)
+        return
     for order in "<>":
         if len(header) >= 352 and struct.unpack_from(f"{order}i", header)[0] == 348:
             offset = struct.unpack_from(f"{order}f", header, 108)[0]
@@ -74,6 +80,14 @@ def check_gzip(path: Path | str, promised: int) -> None:
             left -= count
             if left < 0:
                 raise InputError(f"{path}: goes on far beyond the {promised:,} bytes of voxels.")
+
+
+def _check_mgh(path: Path | str, header: bytes) -> None:
+    """Raise InputError unless these are the first bytes of an MGH file that holds its voxels."""
+    version, *shape, kind, _ = struct.unpack(">7i", header[:28].ljust(28, b"\0"))
+    if len(header) < 284 or version & 0xFF != 1 or min(shape) < 1 or kind not in _MGH_BYTES:
+        raise InputError(f"{path}: not readable as NIfTI or MGZ (no MGH header).")
+    check_size(path, math.prod(shape), itemsize=_MGH_BYTES[kind])
 
 
 def is_compressed(path: Path | str) -> bool:
