@@ -58,8 +58,8 @@ def _sample_linear_forward(volume, points):
 def _sample_linear_backward(residuals, cotangent):
     volume, points = residuals
     channels = _flat_channels(volume)
-    d_channels = [jnp.zeros_like(c) for c in channels]
     d_points = [jnp.zeros(points.shape[:-1], points.dtype)] * 3
+    at_corners = []
     for index, (wx, wy, wz), (sx, sy, sz) in _corners(volume.shape[:3], points):
         value = sum(_at(c, index) * cotangent[..., k] for k, c in enumerate(channels))
         d_points = [
@@ -68,16 +68,29 @@ def _sample_linear_backward(residuals, cotangent):
                 d_points, (sx * (wy * wz), sy * (wx * wz), sz * (wx * wy)), strict=True
             )
         ]
-        weight = wx * wy * wz
-        d_channels = [
-            total.at[index].add(weight * cotangent[..., k], mode="promise_in_bounds")
-            for k, total in enumerate(d_channels)
-        ]
+        at_corners.append((index, wx * wy * wz))
     d_points = [
         jnp.where((points[..., a] >= 0) & (points[..., a] <= n - 1), d, 0)
         for (a, n), d in zip(enumerate(volume.shape[:3]), d_points, strict=True)
     ]
+    d_channels = [_add_at(c, at_corners, cotangent[..., k]) for k, c in enumerate(channels)]
     return jnp.stack(d_channels, axis=-1).reshape(volume.shape), jnp.stack(d_points, axis=-1)
+
+
+def _add_at(flat, at_corners, values):
+    """A volume like `flat` with weight · value added at each corner.
+
+    The corners come in pairs along z, neighbours in memory: a scatter of two voxels a point takes
+    less time than two scatters. Where z has one voxel the second lies beyond, with weight 0.
+    """
+    layout = jax.lax.ScatterDimensionNumbers((1,), (), (0,))
+    total = jnp.zeros(flat.size + 1, flat.dtype)
+    for (index, low), (_, high) in zip(at_corners[::2], at_corners[1::2], strict=True):
+        pair = jnp.stack([low * values, high * values], axis=-1).reshape(-1, 2)
+        total = jax.lax.scatter_add(
+            total, index.reshape(-1, 1), pair, layout, mode="promise_in_bounds"
+        )
+    return total[:-1]
 
 
 _sample_linear.defvjp(_sample_linear_forward, _sample_linear_backward)
