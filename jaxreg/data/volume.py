@@ -18,6 +18,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from nibabel.funcs import as_closest_canonical
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.data.files import is_file
@@ -206,6 +207,7 @@ UNREADABLE = (
     OverflowError,
     MemoryError,
     MGHError,
+    OrientationError,
 )
 """What reading a damaged file raises."""
 
