@@ -194,7 +194,7 @@ def _work(number: int, first: int, last: int, seed: int, folder: str, connection
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     target, place = TARGETS[number], Path(folder)
     sample, path = place / "samples" / target.file, place / "work" / target.file
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_bytes()
     for case in range(first, last):
         rng = random.Random(f"{seed} {number} {case}")
         if sample.is_dir():
@@ -204,8 +204,8 @@ def _work(number: int, first: int, last: int, seed: int, folder: str, connection
         connection.send((case, None, 0.0, 0))
         begin = time.process_time()
         outcome = attempt(target, path)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        connection.send((case, outcome, time.process_time() - begin, grown))
+        seconds = time.process_time() - begin
+        connection.send((case, outcome, seconds, _peak_bytes() - before))
     connection.close()
 
 
@@ -218,6 +218,12 @@ def _damaged_run(sample: Path, path: Path, rng: random.Random) -> None:
     victim.write_bytes(mutate(victim.read_bytes(), rng))
     if rng.random() < 0.5:
         seal.seal(newest)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held since it started (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 class Tally:

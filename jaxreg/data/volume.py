@@ -21,6 +21,7 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.funcs import as_closest_canonical
 from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.data.files import is_file
@@ -254,6 +255,7 @@ UNREADABLE = (
     OverflowError,
     MemoryError,
     MGHError,
+    OrientationError,
 )
 """What reading a damaged file raises."""
 

@@ -23,7 +23,9 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PROBE = """
 import resource, sys
 import SimpleITK
-resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+limit = int(sys.argv[2]) if hard < 0 else min(int(sys.argv[2]), hard)
+resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 SimpleITK.ReadTransform(sys.argv[1])
 """
 
@@ -117,7 +119,7 @@ def _check_hdf5(path: Path | str) -> None:
     On some damaged files the HDF5 library ends the process, or reserves what a few bytes promise.
     """
     size = Path(path).stat().st_size
-    probe = [sys.executable, "-c", _PROBE, str(path), str((3 << 30) + 16 * size)]
+    probe = [sys.executable, "-c", _PROBE, str(path), str((2 << 30) + 16 * size)]
     done = subprocess.run(probe, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

@@ -7,8 +7,10 @@ there whole or not at all; what happened to it afterwards, the sums show. Severa
 together, and Orbax writes once for all; the first alone reads, and tells the others.
 """
 
+import errno
 import hashlib
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +27,7 @@ from jaxreg.training import seal
 KEPT = 3
 _PARTIAL = "partial"
 _FIRST_ONLY = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _FAILURES = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What Orbax and TensorStore raise over files; errors of JAX are RuntimeErrors."""
 
@@ -46,7 +49,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path):
         """Open the folder, which need not exist."""
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises
         self.folder = workdir.absolute() / "checkpoints"
 
     def steps(self) -> list[int]:
@@ -210,8 +213,10 @@ def _is_step(path: Path) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line."""
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    """What went wrong, in a line; TensorStore says it at the end of a very long one."""
+    text = str(error) or type(error).__name__
+    known = [words for words in map(os.strerror, _DISK) if words in text]
+    return known[0] if known else text.splitlines()[0][:200]
 
 
 def _abstract(tree):
