@@ -12,6 +12,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from jaxreg.cli import main
+from jaxreg.commands import train
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.model import encoder_of, init_params, load_model
@@ -73,6 +74,32 @@ def test_a_finished_run_says_so_and_more_steps_lengthen_it(cohort, encoders, cap
     shutil.copytree(encoders, longer)
     assert main([*AE, f"--data={cohort}", f"--workdir={longer}", "--steps=6"]) == 0
     assert Checkpoints(longer).steps()[-1] == 6
+
+
+@pytest.mark.slow
+def test_all_losses_train_one_after_another_and_finished_ones_are_passed(
+    cohort, encoders, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "COMPARED_LOSSES", ("ngf", "nce"))  # each takes a compilation
+    argv = [*REG, "--loss=all", f"--data={cohort}", f"--encoders={encoders}", "--steps=2"]
+    for _ in range(2):
+        assert main([*argv, f"--workdir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.count("finished at step 2; nothing to do") == 2
+    for loss in ("ngf", "nce"):
+        assert load_model(tmp_path / loss).config.objective.loss == loss
+
+
+@pytest.mark.slow
+def test_a_loss_within_one_contrast_trains_on_people_who_have_both(cohort, tmp_path, capsys):
+    own = tmp_path / "cohort"
+    shutil.copytree(cohort, own)
+    argv = [*REG, "--loss=intra_lncc", f"--data={own}", "--steps=2"]
+    assert main([*argv, f"--workdir={tmp_path / 'run'}"]) == 0
+    for person, lacks in (("sub-01", "T2w"), ("sub-02", "T1w"), ("sub-03", "T1w")):
+        (own / person / f"{person}_{lacks}.nii.gz").unlink()
+    capsys.readouterr()
+    assert main([*argv, f"--workdir={tmp_path / 'lacking'}"]) == 2
+    assert "both T1w and T2w" in capsys.readouterr().err
 
 
 def test_another_configuration_in_the_workdir_is_refused(cohort, encoders, capsys):
