@@ -141,8 +141,11 @@ def _scores(
     displacement: Float[Array, "x y z 3"],
 ):
     brain = fixed_mask | warp(moving_mask[..., None], displacement, order=0)[..., 0]
-    moved = warp(moving, displacement)
-    return 1 - lncc(fixed, moved, brain), metrics.folds_percent(displacement)
+    both = jnp.concatenate([moving, moving_mask[..., None]], axis=-1, dtype=jnp.float32)
+    moved, moved_brain = jnp.split(warp(both, displacement), 2, axis=-1)
+    common = fixed_mask * moved_brain[..., 0]
+    similarity = 1 - lncc(fixed, moved, brain, weight=common)
+    return similarity, metrics.folds_percent(displacement)
 
 
 def table(rows: list[Row]) -> str:

@@ -192,7 +192,7 @@ def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveCo
         displacement_of(v, (x, y, z), squarings=config.squarings) for v in (velocity, -velocity)
     )
     moved, masks = moved_and_masks(pair, velocity, config)
-    similarity = 1 - lncc(pair.fixed, moved, masks.brain)
+    similarity = 1 - lncc(pair.fixed, moved, masks.brain, weight=masks.common)
     return u, inverse, moved[..., 0], similarity, metrics.folds_percent(u), metrics.sdlogj(u)
 
 
