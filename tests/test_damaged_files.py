@@ -20,6 +20,7 @@ from jaxreg.registration import register as registration
 
 SHAPE, AFFINE = (10, 11, 12), np.diag([-9.0, 8.0, 8.5, 1.0])
 AFFINE[:3, 3] = 40, -40, -45
+pytestmark = pytest.mark.slow
 QUICK = settings(
     max_examples=500,
     deadline=None,
