@@ -39,7 +39,7 @@ class ObjectiveConfig:
     """Bins of the joint histogram on [0, 1], for mi, nce_mi and lmi."""
     lmi_patch: int = 16
     """Side of local MI's cubes, voxels."""
-    ngf_eta: float = 0.01
+    ngf_eta: float = 0.05
     """Edge strength of NGF, intensity range per voxel: weaker edges count little."""
     mind_radius: int = 1
     """Radius of MIND-SSC's patches, voxels."""
