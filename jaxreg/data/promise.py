@@ -60,7 +60,7 @@ def check_size(path: Path | str, voxels: int, *, itemsize: int) -> None:
         holds = promised <= size
     if not holds:
         raise InputError(
-            f"{path}: truncated or damaged (the header promises {promised:,} bytes of voxels, "
+            f"{path}: not readable, truncated or damaged (it promises {promised:,} bytes, "
             f"the file has {size:,})."
         )
 
