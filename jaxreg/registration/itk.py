@@ -26,6 +26,9 @@ import SimpleITK
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
 limit = int(sys.argv[2]) if hard < 0 else min(int(sys.argv[2]), hard)
 resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+seconds = int(sys.argv[3])
+hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard < 0 else min(seconds, hard), hard))
 SimpleITK.ReadTransform(sys.argv[1])
 """
 
@@ -114,12 +117,13 @@ def _grid_affine(image: sitk.Image) -> np.ndarray:
 
 
 def _check_hdf5(path: Path | str) -> None:
-    """Raise InputError unless ITK reads an HDF5 file in a process of its own, in bounded memory.
+    """Raise InputError unless another process can read an HDF5 file in bounded memory and time.
 
     On some damaged files the HDF5 library ends the process, or reserves what a few bytes promise.
     """
     size = Path(path).stat().st_size
-    probe = [sys.executable, "-c", _PROBE, str(path), str((2 << 30) + 16 * size)]
+    memory, seconds = (2 << 30) + 16 * size, 5 + size // 10**7
+    probe = [sys.executable, "-c", _PROBE, str(path), str(memory), str(seconds)]
     done = subprocess.run(probe, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
