@@ -100,6 +100,13 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+def test_the_moving_image_may_have_other_units_than_the_moved_ones(report, tmp_path):
+    other = dataclasses.replace(report, moving=1024 * report.moving)
+    for name, content in (("one.html", report), ("other.html", other)):
+        write_report(tmp_path / name, content)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "other.html").read_bytes()
+
+
 @pytest.fixture
 def page(browser, report, tmp_path):
     """The report, opened afresh; no test may leave an error on the console."""

@@ -68,8 +68,8 @@ class Report:
         title: the heading.
         fixed: the fixed image, any range of intensities.
         affine_moved: the moving image after the affine alone.
-        moving: the moving image on its own grid, before anything.
-        moved: the moving image after affine and warp.
+        moving: the moving image on its own grid, before anything; any range of intensities.
+        moved: the moving image after affine and warp, in the units of `affine_moved`.
         displacement: the deformable part, voxels of the display grid; it pulls `affine_moved` back.
         jacobian: its determinant, ≤ 0 where it folds.
         spacing_mm: of the display grid.
@@ -152,7 +152,8 @@ def _write(path: Path | str, title: str, body: str, *, script: str) -> None:
 
 def _payload(report: Report) -> dict[str, Any]:
     """What the scripts draw from."""
-    window = packing.intensity_window(report.moving)
+    window = packing.intensity_window(report.affine_moved)
+    moving_window = packing.intensity_window(report.moving)
     fixed_window = packing.intensity_window(report.fixed)
     return {
         "shape": report.fixed.shape,
@@ -162,7 +163,7 @@ def _payload(report: Report) -> dict[str, Any]:
         "determinant_steps": packing.DETERMINANT_STEPS,
         "fixed": packing.text(packing.grey(report.fixed, fixed_window)),
         "affine": packing.text(packing.grey(report.affine_moved, window)),
-        "moving": packing.text(packing.grey(report.moving, window)),
+        "moving": packing.text(packing.grey(report.moving, moving_window)),
         "spread": _spread(report.spread_mm),
         "lam": report.lam,
         "result": _pictures([report.moved], [report.displacement], [report.jacobian], window),

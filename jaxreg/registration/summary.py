@@ -190,6 +190,7 @@ def report_of(
         numbers=numbers,
         warnings=result.warnings,
         provenance=provenance,
+        lam=float(chosen.lam),
     )
 
 
