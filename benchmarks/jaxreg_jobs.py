@@ -16,8 +16,8 @@ from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, 
 from jaxreg.model import encoder_of, init_encoders, init_params
 from jaxreg.registration.optimization import zero_velocity
 from jaxreg.spatial import exponentiate, warp
-from jaxreg.training.loop import TrainState, make_optimizer, make_step
 from jaxreg.training.registration import sample_loss
+from jaxreg.training.step import TrainState, make_optimizer, make_step
 
 Shape = tuple[int, int, int]
 DOMAINS = ("T1w", "T2w")

@@ -20,8 +20,8 @@ from jaxreg.losses.similarity import (
 )
 from jaxreg.model import encoder_of, init_encoders, init_params, velocities
 from jaxreg.registration.optimization import optimize_velocity, zero_velocity
-from jaxreg.training.loop import TrainState, make_optimizer, make_step
 from jaxreg.training.registration import sample_loss
+from jaxreg.training.step import TrainState, make_optimizer, make_step
 
 SHAPE = (24, 28, 20)
 DOMAINS = ("T1w", "T2w")

@@ -96,13 +96,20 @@ def objective(
 def moved_and_masks(
     pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig
 ) -> tuple[Float[Array, "x y z 1"], Masks]:
-    """The moving image warped by exp(v), and where the similarity is taken.
+    """The moving image warped by exp(v), and where the similarity is taken."""
+    displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
+    return moved_by(pair, displacement, config)
+
+
+def moved_by(
+    pair: Pair, displacement: Float[Array, "x y z 3"], config: ObjectiveConfig
+) -> tuple[Float[Array, "x y z 1"], Masks]:
+    """The moving image warped by a displacement (voxels), and where the similarity is taken.
 
     That is either brain, for MI with a margin and for LNCC with the weight of both, less what is
     ignored on either side and whatever sees it: the window of the loss, and a voxel for the
     interpolation of the moving image.
     """
-    displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
 
     def warped(volume):
         return warp(volume[..., None], displacement, order=0)[..., 0]

@@ -13,13 +13,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxreg.data.common_space import resample_labels
 from jaxreg.data.volume import Volume, write
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
+from jaxreg.losses.objective import Pair, moved_by
+from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.registration.deformable import deformations
 from jaxreg.registration.engines import ENGINES, missing
 from jaxreg.registration.register import Clock, Registration, register_pair
@@ -120,8 +122,7 @@ def labels_on_grid(
 def score(name: str, result: Registration, labels, displacement: np.ndarray) -> Row:
     """The numbers of a displacement (voxels of the network grid); seconds and memory are 0."""
     u = jnp.asarray(displacement, jnp.float32)
-    pair = result.pair
-    similarity, folds = _scores(pair.fixed, pair.moving, pair.fixed_mask, pair.moving_mask, u)
+    similarity, folds = _scores(result.pair, u)
     dice = float("nan")
     if labels is not None:
         fixed, moving = (jnp.asarray(part, jnp.int32) for part in labels)
@@ -133,18 +134,10 @@ def score(name: str, result: Registration, labels, displacement: np.ndarray) -> 
 
 
 @jax.jit
-def _scores(
-    fixed: Float[Array, "x y z 1"],
-    moving: Float[Array, "x y z 1"],
-    fixed_mask: Bool[Array, "x y z"],
-    moving_mask: Bool[Array, "x y z"],
-    displacement: Float[Array, "x y z 3"],
-):
-    brain = fixed_mask | warp(moving_mask[..., None], displacement, order=0)[..., 0]
-    both = jnp.concatenate([moving, moving_mask[..., None]], axis=-1, dtype=jnp.float32)
-    moved, moved_brain = jnp.split(warp(both, displacement), 2, axis=-1)
-    common = fixed_mask * moved_brain[..., 0]
-    similarity = 1 - lncc(fixed, moved, brain, weight=common)
+def _scores(pair: Pair, displacement: Float[Array, "x y z 3"]):
+    config = ObjectiveConfig(loss="lncc")
+    moved, masks = moved_by(pair, displacement, config)
+    similarity = 1 - lncc(pair.fixed, moved, masks.brain, weight=masks.common)
     return similarity, metrics.folds_percent(displacement)
 
 

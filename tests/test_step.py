@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxreg.configuration import OptimizerConfig
-from jaxreg.training.loop import (
+from jaxreg.training.step import (
     TrainState,
     data_mesh,
     learning_rate,
