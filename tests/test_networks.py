@@ -1,5 +1,6 @@
 """The convolution's two arrangements, folding, conditioning, and shapes for any size."""
 
+import functools
 from typing import Any
 
 import jax
@@ -17,17 +18,23 @@ def _apply(module, params, *inputs) -> Any:
     return module.apply(params, *inputs)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("scale", ["same", "half", "double"])
 @pytest.mark.parametrize(("inputs", "outputs"), [(2, 5), (8, 3), (16, 4)])
-def test_slices_give_the_plain_convolution_and_its_gradients(stride, inputs, outputs):
+def test_the_convolution_and_its_gradients_are_the_plain_ones(scale, inputs, outputs, monkeypatch):
+    monkeypatch.setattr(layers, "_MANY_VOXELS", 1)
     a, b = jax.random.split(jax.random.key(0))
     x = jax.random.normal(a, (2, 7, 8, 5, inputs))
     kernel = jax.random.normal(b, (3, 3, 3, inputs, outputs))
+
+    def plain(x, kernel):
+        x = layers.upsample(x) if scale == "double" else x
+        return layers._convolve_plain(x, kernel, 2 if scale == "half" else 1)
+
     results = []
-    for function in (layers._convolve_slices, layers._convolve_plain):
+    for function in (functools.partial(layers.convolve, scale=scale), plain):
 
         def loss(x, kernel, function=function):
-            y = function(x, kernel, stride)
+            y = function(x, kernel)
             return jnp.sum(jnp.sin(y)), y
 
         (_, y), grads = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
@@ -84,10 +91,25 @@ def test_lambda_changes_the_velocity_once_the_heads_are_not_zero():
     params: Any = network.init(jax.random.key(1), image, image, jnp.zeros(1))
     low, high = (_apply(network, params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
     np.testing.assert_array_equal(low, high)
-    heads = params["params"]["decode0b"]["norm"]["heads"]
+    heads = params["params"]["decoder"]["decode0b"]["norm"]["heads"]
     heads["kernel"] = jax.random.normal(jax.random.key(2), heads["kernel"].shape)
     low, high = (_apply(network, params, image, image, jnp.full(1, v)) for v in (0.0, 1.0))
     assert not np.allclose(low, high)
+
+
+@pytest.mark.parametrize("conditioning", ["cin", "hypernet"])
+def test_features_of_one_pair_serve_all_lambdas(conditioning):
+    network = VelocityUNet(channels=(4, 6, 8), conditioning=conditioning)
+    fixed, moving = jax.random.uniform(jax.random.key(0), (2, 1, 10, 16, 8, 1))
+    lam = jnp.array([0.1, 0.5, 1.0])
+    params: Any = network.init(jax.random.key(1), fixed, moving, lam[:1])
+    params = jax.tree.map(lambda p: p + 0.01, params)  # heads that start at zero, too
+    features = network.apply(params, fixed, moving, method="encode")
+    got: Any = network.apply(params, features, lam, fixed.shape[1:4], method="decode")
+    for i in range(3):
+        wanted = _apply(network, params, fixed, moving, lam[i : i + 1])
+        np.testing.assert_allclose(got[i], wanted[0], atol=1e-5)  # the order of sums differs
+    assert not np.allclose(got[0], got[2], atol=1e-3)
 
 
 @pytest.mark.parametrize(("stem", "strides"), [("fold", (2, 4, 8)), ("conv", (1, 2, 4))])
@@ -114,15 +136,15 @@ def test_a_hypernetwork_starts_equal_for_every_lambda_and_learns_to_tell_them_ap
     before = apply(params)
     np.testing.assert_allclose(before[0], before[1], atol=1e-7)
     gradient = jax.grad(lambda p: jnp.sum(apply(p)[0] * before[0]))(params)
-    assert float(jnp.abs(gradient["encode1"]["conv"]["heads"]["kernel"]).max()) > 0
+    assert float(jnp.abs(gradient["decoder"]["bottleneck"]["conv"]["heads"]["kernel"]).max()) > 0
     stepped = jax.tree.map(lambda p, g: p - g / (jnp.abs(g).max() + 1e-12) * 0.1, params, gradient)
     after = apply(stepped)
     assert float(jnp.abs(after[0] - after[1]).max()) > 1e-6
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(stride):
-    layer = layers.HyperConv(5, stride, rank=3)
+@pytest.mark.parametrize("scale", ["same", "half", "double"])
+def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(scale):
+    layer = layers.HyperConv(5, scale, rank=3)
     x = jax.random.normal(jax.random.key(0), (2, 6, 7, 5, 2))
     context = jax.random.normal(jax.random.key(1), (2, 4))
     params = layer.init(jax.random.key(2), x, context)["params"]
@@ -133,5 +155,5 @@ def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(strid
     code = context @ params["code"]["kernel"] + params["code"]["bias"][None]
     for b in range(2):
         kernel = params["kernel"] + (code[b] @ heads["kernel"]).reshape(3, 3, 3, 2, 5)
-        wanted = layers.convolve(x[b : b + 1], kernel, stride=stride)[0]
+        wanted = layers.convolve(x[b : b + 1], kernel, scale=scale)[0]
         np.testing.assert_allclose(got[b], wanted, atol=1e-4)  # float32 sums over 54 products

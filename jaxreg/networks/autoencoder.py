@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         x = fold(x) if self.stem == "fold" else x
         maps = []
         for i, features in enumerate(self.channels):
-            x = Conv(features, 1 if i == 0 else 2, use_bias=False, name=f"conv{i}")(x)
+            x = Conv(features, "same" if i == 0 else "half", use_bias=False, name=f"conv{i}")(x)
             x = leaky_relu(InstanceNorm(name=f"norm{i}")(x))
             maps.append(x)
         return tuple(maps)

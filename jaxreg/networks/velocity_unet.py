@@ -2,7 +2,8 @@
 
 A VoxelMorph-like U-Net (Dalca et al., MedIA 2019) at half resolution and below, conditioned on λ by
 conditional instance normalisation (Mok & Chung, MICCAI 2021) or by a hypernetwork that makes its
-kernels (Hoopes et al., HyperMorph, IPMI 2021).
+kernels (Hoopes et al., HyperMorph, IPMI 2021). λ enters at the bottleneck and in the decoder: what
+the encoder makes of a pair is computed once for all λ.
 """
 
 import functools
@@ -16,10 +17,10 @@ from jaxreg.networks.layers import (
     Conv,
     HyperConv,
     InstanceNorm,
+    Scale,
     fold,
     leaky_relu,
     pad_to_multiple,
-    upsample,
 )
 
 
@@ -38,26 +39,92 @@ class MappingNetwork(nn.Module):
 
 
 class Block(nn.Module):
-    """Convolution, instance norm, LeakyReLU; λ enters the norm (`cin`) or the kernel."""
+    """Convolution, instance norm, LeakyReLU; λ enters the norm (`cin`), the kernel or not at all.
+
+    `scale` is that of the convolution: "same", "half" (stride 2) or "double" (of the features
+    upsampled to twice as many voxels).
+    """
 
     features: int
-    stride: int = 1
-    conditioning: str = "cin"
+    scale: Scale = "same"
+    conditioning: str = "none"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b x y z i"], context: Float[Array, "b d"] | None
+        self,
+        x: Float[Array, "b x y z i"],
+        context: Float[Array, "b d"] | None = None,
+        skip: Float[Array, "s u v w o"] | float = 0.0,
     ) -> Float[Array, "b u v w o"]:
-        """Features; `context` is the mapping network's answer to λ, None where λ is not seen."""
+        """Features; `context` is the mapping network's answer to λ, None where λ is not seen.
+
+        `skip`, what a convolution made of the encoder's features, is added before the norm; of one
+        sample (s = 1), it serves all.
+        """
         if self.conditioning == "hypernet":
             assert context is not None
-            x = HyperConv(self.features, self.stride, name="conv")(x, context)
+            x = HyperConv(self.features, self.scale, name="conv")(x, context)
         else:
-            x = Conv(self.features, self.stride, use_bias=False, name="conv")(x)
+            x = Conv(self.features, self.scale, use_bias=False, name="conv")(x)
+        x = x + skip
         if self.conditioning != "cin":
             return leaky_relu(InstanceNorm(name="norm")(x))
         assert context is not None
         return leaky_relu(ConditionalNorm(name="norm")(x, context))
+
+
+class PairEncoder(nn.Module):
+    """What both images show, at 1/2, 1/4, 1/8 … of the resolution; λ has no part in it."""
+
+    channels: tuple[int, ...]
+    stem: str
+
+    @nn.compact
+    def __call__(
+        self, fixed: Float[Array, "b x y z 1"], moving: Float[Array, "b x y z 1"]
+    ) -> tuple[Float[Array, "b _ _ _ _"], ...]:
+        """The decoder's skips, fine to coarse, and last the features above the bottleneck.
+
+        A skip is what the decoder adds to a convolution of its own features: to convolve both
+        apart and add them is to convolve them side by side.
+        """
+        x = pad_to_multiple(jnp.concatenate([fixed, moving], -1), 2 ** len(self.channels))
+        if self.stem == "fold":
+            x = Block(self.channels[0], name="encode0")(fold(x))
+        else:
+            x = Block(self.channels[0], name="stem")(x)
+            x = Block(self.channels[0], "half", name="encode0")(x)
+        skips = []
+        for i, features in enumerate(self.channels[:-1]):
+            if i > 0:
+                x = Block(features, "half", name=f"encode{i}")(x)
+                x = Block(features, name=f"encode{i}b")(x)
+            skips.append(Conv(features, use_bias=False, name=f"skip{i}")(x))
+        return (*skips, x)
+
+
+class VelocityDecoder(nn.Module):
+    """Velocity at each λ from a pair's features."""
+
+    channels: tuple[int, ...]
+    conditioning: str
+
+    @nn.compact
+    def __call__(
+        self, features: tuple[Float[Array, "s _ _ _ _"], ...], lam: Float[Array, " b"]
+    ) -> Float[Array, "b u v w 3"]:
+        """The velocity on the padded grid; features of one pair (s = 1) serve all λ."""
+        *skips, x = features
+        context = None if self.conditioning == "none" else MappingNetwork(name="mapping")(lam)
+        block = functools.partial(Block, conditioning=self.conditioning)
+        if x.shape[0] < lam.shape[0]:
+            x = jnp.broadcast_to(x, (lam.shape[0], *x.shape[1:]))
+        x = block(self.channels[-1], "half", name="bottleneck")(x, context)
+        x = block(self.channels[-1], name="bottleneckb")(x, context)
+        for i, skip in reversed(list(enumerate(skips))):
+            x = block(self.channels[i], "double", name=f"decode{i}")(x, context, skip)
+            x = block(self.channels[i], name=f"decode{i}b")(x, context)
+        return Conv(3, kernel_init=nn.initializers.normal(1e-4), name="velocity")(x)
 
 
 class VelocityUNet(nn.Module):
@@ -75,7 +142,11 @@ class VelocityUNet(nn.Module):
     stem: str = "fold"
     conditioning: str = "cin"
 
-    @nn.compact
+    def setup(self) -> None:
+        """The two halves; λ enters the second."""
+        self.encoder = PairEncoder(self.channels, self.stem)
+        self.decoder = VelocityDecoder(self.channels, self.conditioning)
+
     def __call__(
         self,
         fixed: Float[Array, "b x y z 1"],
@@ -83,23 +154,20 @@ class VelocityUNet(nn.Module):
         lam: Float[Array, " b"],
     ) -> Float[Array, "b u v w 3"]:
         """Velocity on a grid of ⌈n/2⌉ voxels along each axis, for any n."""
-        size = tuple(-(-n // 2) for n in fixed.shape[1:4])
-        x = pad_to_multiple(jnp.concatenate([fixed, moving], -1), 2 ** len(self.channels))
-        context = None if self.conditioning == "none" else MappingNetwork(name="mapping")(lam)
-        block = functools.partial(Block, conditioning=self.conditioning)
-        if self.stem == "fold":
-            x = block(self.channels[0], name="encode0")(fold(x), context)
-        else:
-            x = block(self.channels[0], name="stem")(x, context)
-            x = block(self.channels[0], 2, name="encode0")(x, context)
-        skips = []
-        for i, features in enumerate(self.channels[1:], start=1):
-            skips.append(x)
-            x = block(features, 2, name=f"encode{i}")(x, context)
-            x = block(features, name=f"encode{i}b")(x, context)
-        for i in reversed(range(len(skips))):
-            x = jnp.concatenate([upsample(x), skips[i]], -1)
-            x = block(self.channels[i], name=f"decode{i}")(x, context)
-            x = block(self.channels[i], name=f"decode{i}b")(x, context)
-        velocity = Conv(3, kernel_init=nn.initializers.normal(1e-4), name="velocity")(x)
-        return velocity[:, : size[0], : size[1], : size[2]].astype(jnp.float32)
+        return self.decode(self.encode(fixed, moving), lam, fixed.shape[1:4])
+
+    def encode(
+        self, fixed: Float[Array, "b x y z 1"], moving: Float[Array, "b x y z 1"]
+    ) -> tuple[Float[Array, "b _ _ _ _"], ...]:
+        """What `decode` needs of each pair."""
+        return self.encoder(fixed, moving)
+
+    def decode(
+        self,
+        features: tuple[Float[Array, "s _ _ _ _"], ...],
+        lam: Float[Array, " b"],
+        shape: tuple[int, ...],
+    ) -> Float[Array, "b u v w 3"]:
+        """The velocity at each λ of images of `shape`; features of one pair serve all λ."""
+        x, y, z = (-(-n // 2) for n in shape)
+        return self.decoder(features, lam)[:, :x, :y, :z].astype(jnp.float32)
