@@ -30,6 +30,8 @@ class CohortConfig:
     """Resample the cohort to this isotropic spacing in mm on load; none keeps its own."""
     flip: bool = True
     """Mirror left and right at random (both images of a pair alike)."""
+    vary: bool = False
+    """Stage 2: a random gamma, bias field and noise in what the network sees; not in the loss."""
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""

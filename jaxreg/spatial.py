@@ -8,11 +8,12 @@ coarse one, and displacements are multiplied by f: the half-resolution voxel i c
 """
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 
 def identity_grid(shape: tuple[int, ...]) -> Float[Array, "x y z 3"]:
@@ -45,7 +46,7 @@ def _sample_linear(volume, points):
     """
     channels = _flat_channels(volume)
     totals = [jnp.zeros(points.shape[:-1], volume.dtype)] * len(channels)
-    for index, factors, _ in _corners(volume.shape[:3], points):
+    for index, factors, _ in corners(volume.shape[:3], points):
         weight = functools.reduce(jnp.multiply, factors)
         totals = [t + weight * _at(c, index) for t, c in zip(totals, channels, strict=True)]
     return jnp.stack(totals, axis=-1)
@@ -59,7 +60,7 @@ def _sample_linear_backward(residuals, cotangent):
     volume, points = residuals
     channels = _flat_channels(volume)
     d_points = [jnp.zeros(points.shape[:-1], points.dtype)] * 3
-    for index, (wx, wy, wz), (sx, sy, sz) in _corners(volume.shape[:3], points):
+    for index, (wx, wy, wz), (sx, sy, sz) in corners(volume.shape[:3], points):
         value = sum(_at(c, index) * cotangent[..., k] for k, c in enumerate(channels))
         d_points = [
             total + term * value
@@ -128,15 +129,21 @@ def _cells(shape, points):
     return low, fraction
 
 
-def _corners(shape, points):
-    """The eight corners around each point: flat index, weight per axis, and its sign per axis."""
+def corners(
+    shape: tuple[int, ...], points: Float[Array, "*p 3"]
+) -> Iterator[tuple[Int[Array, "*p"], list[Float[Array, "*p"]], list[int]]]:
+    """The eight voxels around each point: flat index, weight per axis, and its sign per axis.
+
+    On a grid of `shape`; the product of the three weights is the voxel's share in a linear sample
+    at the point, the sign that of the weight's derivative by the point.
+    """
     low, fraction = _cells(shape, points)
     high = [jnp.minimum(below + 1, n - 1) for below, n in zip(low, shape, strict=True)]
     strides = (shape[1] * shape[2], shape[2], 1)
     for corner in np.ndindex(2, 2, 2):
-        index = sum((high if c else low)[a] * strides[a] for a, c in enumerate(corner))
+        x, y, z = ((high if c else low)[a] * strides[a] for a, c in enumerate(corner))
         weights = [fraction[a] if c else 1 - fraction[a] for a, c in enumerate(corner)]
-        yield index, weights, [1 if c else -1 for c in corner]
+        yield x + y + z, weights, [1 if c else -1 for c in corner]
 
 
 def _flat_channels(volume):

@@ -52,13 +52,15 @@ def pair_batches(
     batch_size: int,
     flip: bool,
     twins: bool = False,
+    labels: bool = False,
 ) -> grain.DatasetIterator:
     """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
 
     Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
     never the same person. `flip` mirrors both left and right half of the time. The ignore masks
     are among the fields where anybody has one; with `twins`, the moving person's image in the
-    fixed domain is.
+    fixed domain is; with `labels`, the cohort's structures are, numbered from 1 in their order (0
+    elsewhere, and everywhere in people without labels).
 
     Raises:
         InputError: somebody has nobody else to be paired with.
@@ -87,10 +89,23 @@ def pair_batches(
         if twins:
             twin = volumes.scan(moving[m], domains[0]).image
             element["moving_twin"] = _flipped(twin, mirrored)
+        if labels:
+            for role, person in (("fixed", fixed[f]), ("moving", moving[m])):
+                element[f"{role}_labels"] = _flipped(_structures(volumes, person), mirrored)
         return element
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()
     return _iterate(source.random_map(draw), batch_size)
+
+
+def _structures(volumes: Volumes, person: str) -> np.ndarray:
+    """The scored structures of a person, numbered from 1; 0 elsewhere."""
+    if not volumes.cohort.file(person, "dseg").is_file():
+        return np.zeros(volumes.shape, np.uint8)
+    labels, structures = volumes.labels(person), sorted(volumes.cohort.structures)
+    numbers = np.zeros(max(int(labels.max()), *structures) + 1, np.uint8)
+    numbers[structures] = np.arange(1, len(structures) + 1)
+    return numbers[labels]
 
 
 def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterator:

@@ -1,6 +1,8 @@
 """The training objective of stage 2; every weight of a loss is applied here and nowhere else.
 
-    loss = (1 − λ) · scale · L_sim(fixed, moved) + λ · R(v)
+    loss = (1 − λ) · (scale · L_sim(fixed, moved) + label weight · (1 − Dice)) + λ · R(v)
+
+with the Dice of the training people's labels only where `--label-weight` asks for it.
 
 The velocity lives at half resolution, in its own voxels; moved(x) = moving(x + u(x)) with u the
 displacement of exp(v) at full resolution.
@@ -10,8 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
+from jaxreg.losses.label_overlap import soft_dice
 from jaxreg.losses.settings import ALIGNED_LOSSES, REGULARIZERS, ObjectiveConfig
 from jaxreg.losses.similarity import Masks, Similarity
 from jaxreg.spatial import exponentiate, resize_displacement, warp
@@ -34,7 +37,8 @@ class Pair(NamedTuple):
     """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch.
 
     A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity. The
-    twin is the moving person's own image in the fixed contrast, for losses within one contrast.
+    twin is the moving person's own image in the fixed contrast, for losses within one contrast;
+    labels (0: none) are those of both people, for the training of networks that know them.
     """
 
     fixed: Float[Array, "x y z 1"]
@@ -44,6 +48,8 @@ class Pair(NamedTuple):
     fixed_ignore: Bool[Array, "x y z"] | None = None
     moving_ignore: Bool[Array, "x y z"] | None = None
     moving_twin: Float[Array, "x y z 1"] | None = None
+    fixed_labels: UInt8[Array, "x y z"] | None = None
+    moving_labels: UInt8[Array, "x y z"] | None = None
 
     def within_fixed_contrast(self) -> "Pair":
         """The same two people, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
@@ -59,6 +65,8 @@ class Pair(NamedTuple):
             self.fixed_mask,
             self.moving_ignore,
             self.fixed_ignore,
+            fixed_labels=self.moving_labels,
+            moving_labels=self.fixed_labels,
         )
 
 
@@ -80,17 +88,24 @@ def objective(
     """The loss of one pair and its terms, λ weighing smoothness against similarity."""
     if config.loss in ALIGNED_LOSSES:
         pair = pair.within_fixed_contrast()
-    forward_key, backward_key = jax.random.split(key) if config.symmetric else (key, key)
-    moved, masks = moved_and_masks(pair, velocity, config)
-    value, terms = similarity(forward_key, pair.fixed, moved, masks)
+    key, backward_key, label_key = jax.random.split(key, 3)
+    displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
+    moved, masks = moved_by(pair, displacement, config)
+    value, terms = similarity(key, pair.fixed, moved, masks)
     if config.symmetric:
         moved, masks = moved_and_masks(pair.exchanged(), -velocity, config)
         back, back_terms = similarity(backward_key, moved, pair.moving, masks)
         value = 0.5 * (value + back)
         terms = {name: 0.5 * (terms[name] + back_terms[name]) for name in terms}
     roughness = REGULARIZERS[config.regularizer](velocity)
-    total = (1 - lam) * SIMILARITY_SCALE[config.loss] * value + lam * roughness
-    return total, {**terms, "similarity": value, "roughness": roughness}
+    unlike = SIMILARITY_SCALE[config.loss] * value
+    terms = {**terms, "similarity": value, "roughness": roughness}
+    if pair.fixed_labels is not None and pair.moving_labels is not None:
+        x, y, z = jax.random.randint(label_key, (3,), 0, 2)
+        labels = pair.fixed_labels, pair.moving_labels
+        terms["label_dice"] = soft_dice(*labels, displacement, start=(x, y, z))
+        unlike = unlike + config.label_weight * (1 - terms["label_dice"])
+    return (1 - lam) * unlike + lam * roughness, terms
 
 
 def moved_and_masks(

@@ -23,6 +23,9 @@ class ObjectiveConfig:
     """mi, lmi, ngf, mind, nce, nce_mi (0.1 nce + 0.9 mi, the paper's), lncc, mse (one contrast), or
     intra_lncc: lncc with the moving person's own image in the fixed contrast, for training people
     who have both in alignment; the network still sees both contrasts."""
+    label_weight: float = 0.0
+    """Weight of 1 − Dice between the training people's warped labels (linear), for networks that
+    may learn from labels; 0 trains without them."""
     regularizer: str = "diffusion"
     """diffusion (mean ‖∇v‖²) or l2 (mean ‖v‖²)."""
     symmetric: bool = False
@@ -81,6 +84,8 @@ class ObjectiveConfig:
         for name in ("ngf_eta", "nce_temperature", "lncc_epsilon"):
             if not getattr(self, name) > 0:
                 _refuse(name, "above 0", getattr(self, name))
+        if self.label_weight < 0:
+            _refuse("label_weight", "at least 0", self.label_weight)
         if self.lncc_window % 2 == 0:
             _refuse("lncc_window", "an odd number", self.lncc_window)
         if not self.taps or any(part not in ("0", "1", "2") for part in self.taps.split(",")):

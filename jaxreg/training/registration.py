@@ -27,6 +27,7 @@ from jaxreg.spatial import warp
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.checkpoint import open_run, parameters_sha256
 from jaxreg.training.loop import Task
+from jaxreg.training.variation import vary_intensities
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 
@@ -40,6 +41,9 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     train = sorted(
         {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
     )
+    labels = config.objective.label_weight > 0
+    if labels:
+        train += labelled_people(cohort, {*fixed, *moving})
     pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
     keys = [*train, *sorted(needed)]
@@ -73,6 +77,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
             batch_size=config.optimizer.batch_size,
             flip=config.cohort.flip,
             twins=twins,
+            labels=labels,
         ),
         arrays=Pair._fields,
         describe=describe,
@@ -99,19 +104,40 @@ def training_people(
     return fixed, moving
 
 
+def labelled_people(cohort: Cohort, people: set[str]) -> list[tuple[str, str]]:
+    """The label maps that these people have, as keys of volumes.
+
+    Raises:
+        InputError: nobody has one, or the cohort names more structures than a byte can count.
+    """
+    found = [(p, "dseg") for p in sorted(people) if cohort.file(p, "dseg").is_file()]
+    if not found or not 0 < len(cohort.structures) < 256:
+        raise InputError(
+            f"{cohort.folder}: expected people with labels in the train split and 1 to 255 "
+            f"structures in labels.tsv (for --label-weight), got {len(found)} people and "
+            f"{len(cohort.structures)} structures."
+        )
+    return found
+
+
 def sample_loss(config: RegistrationConfig, encoder):
     """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ."""
     network = network_of(config.network)
     domains = config.cohort.domain_pair
 
     def loss(params, frozen, sample, key):
-        lam_key, similarity_key = jax.random.split(key)
+        lam_key, similarity_key, vary_key = jax.random.split(key, 3)
         lam = config.network.lam
         fraction = config.objective.endpoint_fraction
         lam = draw_lam(lam_key, fraction) if lam is None else jax.numpy.float32(lam)
         pair = Pair(**sample)
+        fixed, moving = pair.fixed, pair.moving
+        if config.cohort.vary:
+            fixed_key, moving_key = jax.random.split(vary_key)
+            fixed = vary_intensities(fixed_key, fixed, pair.fixed_mask)
+            moving = vary_intensities(moving_key, moving, pair.moving_mask)
         velocity = network.apply(
-            {"params": params["network"]}, pair.fixed[None], pair.moving[None], lam[None]
+            {"params": params["network"]}, fixed[None], moving[None], lam[None]
         )
         features = FeatureExtractor(frozen, params["projections"]) if encoder else None
         similarity = make_similarity(config.objective, domains, encoder=encoder, features=features)

@@ -1,0 +1,139 @@
+"""The overlap of warped label maps against SciPy, its gradient, its way into training."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from jaxreg.configuration import CohortConfig, RegistrationConfig
+from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.pipeline import pair_batches
+from jaxreg.errors import InputError
+from jaxreg.losses.label_overlap import soft_dice
+from jaxreg.losses.objective import Pair, objective
+from jaxreg.losses.settings import ObjectiveConfig
+from jaxreg.losses.similarity import make_similarity
+from jaxreg.training.registration import labelled_people
+from jaxreg.training.variation import vary_intensities
+
+SHAPE = (9, 8, 7)
+
+
+def _labels():
+    """Two maps of labels 0 to 2, the first with a 7 besides, and a displacement."""
+    rng = np.random.default_rng(3)
+    fixed, moving = rng.integers(0, 3, (2, *SHAPE)).astype(np.uint8)
+    fixed[1, 2, 1] = 7
+    displacement = rng.uniform(-1.5, 1.5, (*SHAPE, 3)).astype(np.float32)
+    return jnp.asarray(fixed), jnp.asarray(moving), jnp.asarray(displacement)
+
+
+def test_soft_dice_is_that_of_linearly_warped_maps_over_the_labels_of_both():
+    fixed, moving, displacement = _labels()
+    start = (1, 0, 1)
+    part = np.ix_(*(s + 2 * np.arange(n // 2) for s, n in zip(start, SHAPE, strict=True)))
+    points = np.indices(SHAPE) + np.moveaxis(np.asarray(displacement), -1, 0)
+    wanted = []
+    for label in (1, 2):
+        ones = np.asarray(moving == label, np.float64)
+        moved = ndimage.map_coordinates(ones, points, order=1, mode="nearest")[part]
+        same = np.asarray(fixed == label)[part]
+        wanted.append(2 * (same * moved).sum() / (same.sum() + moved.sum()))
+    got = jax.jit(soft_dice)(fixed, moving, displacement, start=start)
+    assert float(got) == pytest.approx(np.mean(wanted), abs=1e-5)
+
+
+def test_soft_dice_of_a_map_with_itself_is_one_and_without_labels_nothing():
+    fixed, _, displacement = _labels()
+    assert float(soft_dice(fixed, fixed, jnp.zeros((*SHAPE, 3)))) == pytest.approx(1)
+    nothing = jnp.zeros_like(fixed)
+    value, slope = jax.value_and_grad(lambda u: soft_dice(fixed, nothing, u))(displacement)
+    assert value == 0 and not slope.any()
+
+
+def test_the_gradient_of_soft_dice_is_the_numeric_one():
+    fixed, moving, displacement = _labels()
+
+    @jax.jit
+    def value(u):
+        return soft_dice(fixed, moving, u, stride=1)
+
+    slope = jax.grad(value)(displacement)
+    step = 1e-3 * slope / jnp.abs(slope).max()  # uphill, where the difference is above rounding
+    numeric = float(value(displacement + step) - value(displacement - step)) / 2
+    wanted = float(jnp.sum(slope * step))
+    assert wanted == pytest.approx(numeric, rel=0.05)  # a few points change their corners
+
+
+def test_the_objective_adds_the_weighted_overlap_to_the_similarity():
+    fixed, moving, _ = _labels()
+    images = jax.random.uniform(jax.random.key(0), (2, *SHAPE, 1))
+    mask = jnp.ones(SHAPE, bool)
+    pair = Pair(images[0], images[1], mask, mask)
+    velocity = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
+    config = ObjectiveConfig(loss="mse", label_weight=3.0)
+    similarity = make_similarity(config, ("T1w", "T2w"))
+
+    def total(pair):
+        return objective(jax.random.key(2), pair, velocity, jnp.float32(0.25), similarity, config)
+
+    (plain, _), (with_labels, terms) = (
+        total(pair),
+        total(pair._replace(fixed_labels=fixed, moving_labels=moving)),
+    )
+    wanted = 0.75 * 3 * (1 - terms["label_dice"])
+    assert 0 < terms["label_dice"] < 1
+    assert float(with_labels - plain) == pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled") / "cohort"
+    write_phantom_cohort(folder, shape=(16, 16, 16), spacing_mm=12.0, subjects={"train": 3})
+    return read_cohort(folder)
+
+
+def test_batches_number_the_structures_and_flip_them_with_the_images(cohort):
+    people = cohort.members("train", "T2w")
+    keys = [(p, kind) for p in people for kind in ("T1w", "T2w", "dseg")]
+    volumes = Volumes(cohort, keys)
+    batches = pair_batches(
+        volumes, ("T1w", "T2w"), people, people, seed=0, batch_size=8, flip=True, labels=True
+    )
+    batch = next(batches)
+    structures = sorted(cohort.structures)
+    mirrored = 0
+    for row in range(8):
+        for role, domain in (("fixed", "T1w"), ("moving", "T2w")):
+            person = people[batch[f"{role}_index"][row]]
+            image, labels = volumes.scan(person, domain).image, volumes.labels(person)
+            if not np.array_equal(image, batch[role][row]):
+                image, labels = image[::-1], labels[::-1]
+                mirrored += 1
+            np.testing.assert_array_equal(image, batch[role][row])
+            numbers = sum((labels == s) * (i + 1) for i, s in enumerate(structures))
+            np.testing.assert_array_equal(numbers, batch[f"{role}_labels"][row])
+    assert 0 < mirrored < 16
+
+
+def test_labels_are_asked_for_where_there_are_none(cohort):
+    unscored = dataclasses.replace(cohort, structures={})
+    with pytest.raises(InputError, match="--label-weight"):
+        labelled_people(unscored, set(cohort.participants))
+
+
+def test_varied_intensities_stay_in_range_keep_the_background_and_differ_each_time():
+    image = jax.random.uniform(jax.random.key(0), (12, 10, 8, 1))
+    mask = jnp.arange(12)[:, None, None] < jnp.full((12, 10, 8), 9)
+    seen = [vary_intensities(jax.random.key(k), image, mask) for k in (1, 2)]
+    for each in seen:
+        assert each.shape == image.shape and float(each.min()) >= 0 and float(each.max()) <= 1
+        assert not each[9:].any()
+        inside = np.asarray(image[:9]).ravel(), np.asarray(each[:9]).ravel()
+        assert np.corrcoef(*inside)[0, 1] > 0.8  # the same anatomy
+    assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
+    assert not RegistrationConfig(cohort=CohortConfig()).cohort.vary
