@@ -230,6 +230,27 @@ def test_refinement_raises_similarity_and_leaves_the_weights(workdir, tmp_path):
     assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
+def test_the_linear_start_is_the_one_of_the_best_local_correlation(tmp_path):
+    """The moving brain lacks its lower third, which misleads mutual information."""
+    fixed = write_person(tmp_path, 1, "T1w")["image"]
+    moving = write_person(tmp_path, 2, "T2w")["image"]
+    whole = read_image(moving)
+    array = whole.array.copy()
+    array[:, :, : array.shape[2] * 2 // 5] = 0
+    write(moving, Volume(array, whole.affine))
+    similarity = {}
+    for init in ("auto", "none", "rigid", "affine"):
+        out = tmp_path / init
+        flags = ("--optimize-only", "--spacing=8", "--steps=1", f"--init={init}")
+        assert register(fixed, moving, out, *flags) == 0
+        record = json.loads((out / "provenance.json").read_text())
+        similarity[init] = record["metrics"]["similarity_affine"]
+    best = similarity.pop("auto")
+    assert best == pytest.approx(max(similarity.values()), abs=1e-6)
+    assert max(similarity.values()) > min(similarity.values())
+
+
 def test_what_is_ignored_does_not_matter(pair, run, tmp_path):
     """Voxels of the moving image shuffled inside the ignored part: the same warp."""
     fixed, moving = pair

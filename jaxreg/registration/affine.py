@@ -46,12 +46,14 @@ def register_affine(
     moving_mask: Bool[np.ndarray, "u v w"] | None = None,
     fixed_ignore: Bool[np.ndarray, "x y z"] | None = None,
     moving_ignore: Bool[np.ndarray, "u v w"] | None = None,
+    rigid: Float[np.ndarray, "4 4"] | None = None,
 ) -> Float[np.ndarray, "4 4"]:
     """The matrix (RAS mm, float64) that maps points of the fixed space to the moving space.
 
     `none` is the identity: the headers are believed. `com` shifts the centre of mass of one image
     to that of the other (inside the masks). `rigid` starts there, unturned and turned by 30° to
-    either side about each axis, and refines the best; `affine` goes on with twelve parameters.
+    either side about each axis, and refines the best; `affine` goes on with twelve parameters, from
+    `rigid` where that is known.
     A mask is the brain: what lies outside it is taken for background. What is ignored (a lesion)
     does not count in the metric. Equal arguments give equal bytes.
 
@@ -75,7 +77,7 @@ def register_affine(
     if mode == "com":
         return start
     pair = _Pair(*_cropped(fixed, fixed_mask, fixed_ignore), moving, moving_ignore)
-    matrix = _rigid(pair, start, centre)
+    matrix = _rigid(pair, start, centre) if rigid is None or mode == "rigid" else rigid
     if mode == "affine":
         for spacing_mm in _AFFINE_MM:
             matrix = _refine(_level(pair, spacing_mm), sitk.AffineTransform(3), matrix, centre)[1]

@@ -23,7 +23,6 @@ from jaxreg.registration.optimization import optimize_velocity, zero_velocity
 from jaxreg.registration.settings import DIRECT_LAM, RegisterConfig
 from jaxreg.release import SHIPPED, load_model
 
-
 DIRECT_RATE, REFINE_RATE = 0.05, 0.01
 """Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer.
 

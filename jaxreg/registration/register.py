@@ -1,5 +1,6 @@
 """One pair registered: the linear start, then the deformable transform on the network grid."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from jaxreg.registration.itk import read_transform
 from jaxreg.registration.lam_auto import LAMS, choose
 from jaxreg.registration.modality import depth_contrast, domain_warnings
 from jaxreg.registration.network_grid import in_millimetres, network_grid, on_grid
-from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.settings import AUTO, RegisterConfig
 from jaxreg.registration.subject import Subject, read_subject
 from jaxreg.release import name_of
 
@@ -123,16 +124,16 @@ def register_pair(
             f"λ = {config.lam or method.lam}, {method.steps} steps of refinement"
         )
     with clock("affine"):
-        affine = _linear(fixed, moving, config)
-    determinant = np.linalg.det(affine[:3, :3])
-    say(f"linear start: determinant {determinant:.3f}")
+        starts = _linear(fixed, moving, config)
     with clock("to the network grid"):
         grid = network_grid(fixed.image, fixed.mask, method.spacing_mm)
-        pair = on_grid(fixed, moving, affine, grid)
+        start, before, pair = _best_start(method, fixed, moving, starts, grid)
+    affine = starts[start]
+    determinant = np.linalg.det(affine[:3, :3])
+    say(f"linear start: {start}, determinant {determinant:.3f}")
     if method.domains is not None:
         warn(_domain_warnings(pair, method, fixed.brain_known and moving.brain_known))
     with clock("deformable"):
-        before = no_deformation(method, pair)
         chosen, curve = before, ()
         if config.transform == "deformable" and config.lam == "auto":
             curve = tuple(deformations(method, pair, _sweep_lams(method)))
@@ -175,24 +176,51 @@ def _read(fixed: Path, moving: Path, config: RegisterConfig) -> tuple[Subject, S
     )
 
 
-def _linear(fixed: Subject, moving: Subject, config: RegisterConfig) -> np.ndarray:
-    """The linear part: by registration, or as a file says."""
+def _linear(fixed: Subject, moving: Subject, config: RegisterConfig) -> dict[str, np.ndarray]:
+    """The linear starts to choose from, by name: by registration, or the one of a file."""
     mode = config.init_mode
     if mode is None:
         assert config.init is not None
         matrix = read_affine(config.init)
         there = np.linalg.inv(matrix) @ moving.image.affine
         check_overlap(fixed.image, Volume(moving.image.array, there))
-        return matrix
-    return register_affine(
+        return {str(config.init): matrix}
+    register = functools.partial(
+        register_affine,
         fixed.image,
         moving.image,
-        mode=mode,
         fixed_mask=fixed.mask if fixed.brain_known else None,
         moving_mask=moving.mask if moving.brain_known else None,
         fixed_ignore=fixed.ignore,
         moving_ignore=moving.ignore,
     )
+    if mode != AUTO:
+        return {mode: register(mode=mode)}
+    rigid = register(mode="rigid")
+    return {"affine": register(mode="affine", rigid=rigid), "rigid": rigid, "none": np.eye(4)}
+
+
+def _best_start(
+    method: Method, fixed: Subject, moving: Subject, starts: dict[str, np.ndarray], grid: Grid
+) -> tuple[str, Deformation, Pair]:
+    """The start whose local correlation is highest, with the pair as it then lies.
+
+    Mutual information alone is misled where one brain lacks a part: an affine then stretches the
+    rest over the gap, and local structure no longer fits.
+
+    Raises:
+        InputError: of no start do the brains meet.
+    """
+    found: list[tuple[str, Deformation, Pair]] = []
+    for name, matrix in starts.items():
+        try:
+            pair = on_grid(fixed, moving, matrix, grid)
+        except InputError:
+            if name != "none" or not found:
+                raise
+            continue  # as the headers say the brains lie apart; the other starts remain
+        found.append((name, no_deformation(method, pair), pair))
+    return max(found, key=lambda start: start[1].similarity)
 
 
 def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
@@ -203,7 +231,7 @@ def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
     """
     if str(path).endswith(NIFTI) or not Path(path).is_file():
         raise InputError(
-            f"--init: expected none, com, rigid, affine or an ITK affine file, got {path}."
+            f"--init: expected auto, none, com, rigid, affine or an ITK affine file, got {path}."
         )
     matrix = np.eye(4)
     for element in read_transform(path):

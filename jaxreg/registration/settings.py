@@ -10,6 +10,7 @@ from jaxreg.registration.affine import MODES
 
 TRANSFORMS = ("deformable", "affine", "rigid")
 DIRECT_LAM = 0.8
+AUTO = "auto"
 DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in (*CONTRASTIVE_LOSSES, *ALIGNED_LOSSES))
 
 
@@ -32,8 +33,9 @@ class RegisterConfig:
     """Smoothness λ in [0, 1], or auto: a sweep on this pair and a rule. Default that of the model
     (of a training workdir 0.7, of --optimize-only 0.8)."""
     init: str | None = None
-    """Linear start of the deformable transform: none, com, rigid, affine (default), or an ITK file
-    such as another run's affine.mat."""
+    """Linear start of the deformable transform: auto (default: the best of none, rigid and affine
+    by local correlation), none (as the headers say), com, rigid, affine, or an ITK file such as
+    another run's affine.mat."""
     transform: str = "deformable"
     """deformable, affine or rigid; for one person's own T1w and T2w, rigid is enough."""
     refine: int | None = None
@@ -93,8 +95,8 @@ class RegisterConfig:
 
     @property
     def init_mode(self) -> str | None:
-        """Mode of `register_affine`; None where the start is a file."""
+        """Mode of `register_affine` or auto; None where the start is a file."""
         if self.transform != "deformable":
             return self.transform
-        mode = self.init or "affine"
-        return mode if mode in MODES else None
+        mode = self.init or AUTO
+        return mode if mode in (*MODES, AUTO) else None
