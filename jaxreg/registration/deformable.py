@@ -58,17 +58,39 @@ class Deformation(NamedTuple):
 
 
 def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
-    """The method that a configuration asks for, its network loaded.
+    """The method that a configuration asks for on two files, its network loaded.
 
     Raises:
         InputError: no such run, domains that the model does not know, a λ that it does not take.
+    """
+    return routed(load_method(config), config, fixed, moving)
+
+
+def routed(method: Method, config: RegisterConfig, fixed: Path, moving: Path) -> Method:
+    """The method for the domains of two files; all else is shared, and so is what was compiled.
+
+    Raises:
+        InputError: domains that the model does not know.
+    """
+    if method.model is None:
+        return method
+    own = method.model.config.cohort.domain_pair
+    domains = domains_of(config.domains, fixed, moving, own)
+    return method._replace(domains=domains, exchanged=domains != own)
+
+
+def load_method(config: RegisterConfig) -> Method:
+    """The method that a configuration asks for, in the order of its network, which is loaded.
+
+    Raises:
+        InputError: no such run, a λ that its network does not take.
     """
     if config.model is None:
         objective = ObjectiveConfig(loss=config.loss)
         return Method(
             model=None,
             objective=objective,
-            similarity=make_similarity(objective, ("fixed", "moving")),
+            similarity=_direct_similarity(objective),
             spacing_mm=(config.spacing, config.spacing, config.spacing),
             domains=None,
             exchanged=False,
@@ -78,7 +100,6 @@ def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
         )
     model = load_model(config.model)
     own = model.config.cohort.domain_pair
-    domains = domains_of(config.domains, fixed, moving, own)
     objective, features, encoder = model.config.objective.of_a_pair, None, None
     if objective.loss in CONTRASTIVE_LOSSES:
         assert model.encoder_stem is not None
@@ -89,12 +110,18 @@ def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
         objective=objective,
         similarity=make_similarity(objective, own, encoder=encoder, features=features),
         spacing_mm=model.spacing_mm,
-        domains=domains,
-        exchanged=domains != own,
+        domains=own,
+        exchanged=False,
         steps=config.refine,
         lam=_network_lam(config, model),
         weights_sha256=parameters_sha256({"params": model.params, "encoders": model.encoders}),
     )
+
+
+@functools.cache
+def _direct_similarity(objective: ObjectiveConfig) -> Similarity:
+    """The similarity of an objective without features; one object, so that it compiles once."""
+    return make_similarity(objective, ("fixed", "moving"))
 
 
 def domains_of(
