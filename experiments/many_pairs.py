@@ -1,6 +1,6 @@
 """Does memory stay flat over many pairs? `python experiments/many_pairs.py --pairs=1000`.
 
-Phantoms with labels, registered in one process by the function that `jaxreg register --pairs` calls.
+Phantoms with labels, registered in one process by what `jaxreg register --pairs` calls.
 Every so many pairs the memory that the process holds (RSS) is printed, and at the end the slope of
 a line through the second half. With --plot FILE.png the curve is drawn too.
 """
@@ -66,10 +66,11 @@ def main() -> None:
 def measure(config: ManyConfig, folder: Path) -> np.ndarray:
     """(pairs, MB) every so many pairs."""
     table = write_table(config, folder)
-    settings = RegisterConfig(model=config.model, init="none")
     if config.model is None:
         spacing = 192 / config.side
         settings = RegisterConfig(optimize_only=True, steps=1, spacing=spacing, init="none")
+    else:
+        settings = RegisterConfig(model=config.model, init="none")
     curve: list[tuple[int, float]] = []
     try:
         register_pairs(table, folder / "out", settings, say=_recorder(config, curve))
@@ -105,7 +106,7 @@ def write_table(config: ManyConfig, folder: Path) -> Path:
     """A cohort of phantoms, and a table of pairs of them."""
     cohort = phantom.write_phantom_cohort(
         folder / "cohort",
-        shape=(config.side,) * 3,
+        shape=(config.side, config.side, config.side),
         spacing_mm=192 / config.side,
         subjects={"train": config.people},
     )

@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import distributed
 import jax
 import killing
+import numpy as np
 import pytest
 
 from jaxreg.cli import main
 from jaxreg.data.cohort import read_table
 from jaxreg.data.files import remove_leftovers
+from jaxreg.data.volume import read_labels
 from jaxreg.errors import InputError
 from jaxreg.registration import many
 from jaxreg.registration.pairs import read_pairs
@@ -94,6 +97,20 @@ def test_a_pair_ends_as_a_run_of_its_own_writes_it(images, cohort, tmp_path):
     argv += [f"--fixed-labels={str(f)[:-7]}_labels.nii.gz"]
     assert main([*argv, f"--moving-labels={str(m)[:-7]}_labels.nii.gz"]) == 0
     assert same_but_for_timings(out / "second", tmp_path / "one") == 8
+
+
+def test_dice_is_that_of_the_written_labels(images, cohort):
+    _, out = cohort
+    fixed = read_labels(images / "sub-01_T1w_labels.nii.gz").array
+    moving = read_labels(images / "sub-02_T2w_labels.nii.gz").array
+    moved = read_labels(out / "second" / "moved_labels.nii.gz").array
+    both = [label for label in np.intersect1d(fixed, moving) if label]
+    overlap = [
+        2 * ((fixed == b) & (moved == b)).sum() / ((fixed == b).sum() + (moved == b).sum())
+        for b in both
+    ]
+    assert float(results(out)["second"]["dice"]) == pytest.approx(np.mean(overlap), rel=1e-5)
+    assert float(results(out)["second"]["dice_labels"]) == len(both)
 
 
 def test_the_table_has_every_number_of_a_run(cohort):
@@ -242,8 +259,8 @@ def test_without_dask_a_line_says_what_to_install(cohort, capsys, monkeypatch):
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """(scheduler file, three worker processes, one thread each, without nannies).
+def dask(tmp_path):
+    """(scheduler file, the scheduler's process, function that starts a worker).
 
     They find an environment that `runtime.prepare` has not seen.
     """
@@ -267,18 +284,32 @@ def cluster(tmp_path):
         return started[-1]
 
     start("distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0", "--no-dashboard")
-    flags = ("--nthreads=1", "--no-nanny", "--no-dashboard", f"--local-directory={tmp_path}")
-    workers = [start("distributed.cli.dask_worker", *flags) for _ in range(3)]
     assert killing.wait_until(file.is_file, started[0])
-    yield file, workers
+    flags = ("--nthreads=1", "--no-nanny", "--no-dashboard", f"--local-directory={tmp_path}")
+    yield file, started[0], lambda: start("distributed.cli.dask_worker", *flags)
     for process in reversed(started):
         process.kill()
         process.wait()
 
 
 @pytest.mark.slow
-def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, cluster, tmp_path, capsys):
-    scheduler, workers = cluster
+def test_a_scheduler_that_dies_ends_the_command_with_a_line(cohort, dask, capsys):
+    pairs, out = cohort
+    file, scheduler, _ = dask
+    killer = threading.Timer(5, scheduler.kill)
+    killer.start()
+    try:
+        assert register(pairs, out, f"--cluster={file}") == 2
+    finally:
+        killer.cancel()
+    error = capsys.readouterr().err
+    assert f"{file} is gone; the same command continues" in error
+
+
+@pytest.mark.slow
+def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, dask, tmp_path, capsys):
+    scheduler, _, start_worker = dask
+    workers = [start_worker() for _ in range(3)]
     rows = [row(i, j, f"{i}{j}") for i in range(PEOPLE) for j in range(PEOPLE) if i != j]
     pairs = table(images, *rows, "lost\tsub-00_T1w.nii.gz\tnowhere.nii.gz\t\t", name="six.tsv")
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -309,7 +340,7 @@ def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, cluster
     assert len(killed) == 1 and sum(w.poll() == -signal.SIGKILL for w in workers) == 1
     assert all(said.count(f" {r[:2]}: similarity") == 1 for r in rows)
     with distributed.Client(scheduler_file=str(scheduler), set_as_default=False) as client:
-        flags = client.run(os.getenv, "XLA_FLAGS")  # of the two that are left
+        flags: Any = client.run(os.getenv, "XLA_FLAGS")  # of the two that are left
     assert len(flags) == 2 and all("xla_cpu" in value for value in flags.values())
     script = "from jaxreg.cli import main; raise SystemExit(main())"
     argv = ["register", f"--pairs={pairs}", f"--out={alone}", *DIRECT]

@@ -85,10 +85,9 @@ def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
         work.config, **{name: Path(pair.files[name]) for name in EXTRAS if name in pair.files}
     )
     folder = work.out / pair.name
-    ingredients = Ingredients(work.config, method)
     try:
         remove_leftovers(work.out, {pair.name})
-        if standing(folder, pair, ingredients) != DONE:
+        if standing(folder, pair, Ingredients(work.config, method)) != DONE:
             register_files(
                 Path(pair.files["fixed"]),
                 Path(pair.files["moving"]),
