@@ -15,6 +15,9 @@ from jaxreg.cli import main
 from jaxreg.data.field import read_field
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.volume import Volume, read_image, read_labels, write
+from jaxreg.model import load_model
+from jaxreg.registration import deformable, many
+from jaxreg.registration.deformable import load_method
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.transform import invert, map_points
 from tests.registration_data import motion, same_but_for_timings, write_person
@@ -226,6 +229,43 @@ def test_refinement_raises_similarity_and_leaves_the_weights(workdir, tmp_path):
     )
     assert refined > plain + 0.02
     assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+
+
+def test_many_pairs_load_the_network_once_and_know_its_weights(
+    workdir, tmp_path, monkeypatch, capsys
+):
+    """Pairs in either order of the domains; then the same, then with other weights."""
+    for index in (1, 2):
+        for domain in ("T1w", "T2w"):
+            write_person(tmp_path, index, domain)
+    rows = ["forth\tsub-01_T1w.nii.gz\tsub-02_T2w.nii.gz"]
+    rows += ["back\tsub-02_T2w.nii.gz\tsub-01_T1w.nii.gz"]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["name\tfixed\tmoving", *rows]) + "\n")
+    loaded = []
+
+    def load_and_count(path):
+        loaded.append(path)
+        return load_model(path)
+
+    monkeypatch.setattr(deformable, "load_model", load_and_count)
+    argv = ["register", f"--pairs={tmp_path / 'pairs.tsv'}", f"--out={tmp_path / 'out'}"]
+    argv += ["--init=none", f"--model={workdir}"]
+    assert main(argv) == 0
+    assert loaded == [workdir]
+    domains = [
+        json.loads((tmp_path / "out" / name / "provenance.json").read_text())["domains"]
+        for name in ("forth", "back")
+    ]
+    assert domains == [["T1w", "T2w"], ["T2w", "T1w"]]
+    assert main(argv) == 0
+    assert "2 pairs, 2 of them done already" in capsys.readouterr().out
+
+    def other_weights(config):
+        return load_method(config)._replace(weights_sha256="0" * 64)
+
+    monkeypatch.setattr(many, "load_method", other_weights)
+    assert main(argv) == 2
+    assert "holds a result of other weights" in capsys.readouterr().err
 
 
 def test_what_is_ignored_does_not_matter(pair, run, tmp_path):
