@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
-        importlib.import_module(f"jaxreg.commands.{argv[0]}").main(argv[1:])
+        return importlib.import_module(f"jaxreg.commands.{argv[0]}").main(argv[1:]) or 0
     except InputError as error:
         return _fail(" ".join(str(error).splitlines()), 2)
     except KeyboardInterrupt as error:
@@ -46,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if lost is None:
             raise
         return _fail(lost, 2)
-    return 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -12,3 +12,9 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise InputError unless `value` is one of `choices`; `name` is the flag without dashes."""
     if value not in choices:
         raise InputError(f"--{name}: expected one of {', '.join(choices)}; got {value!r}.")
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line; one that is no InputError with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

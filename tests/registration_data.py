@@ -68,3 +68,13 @@ def motion(degrees: float, shift_mm: tuple[float, float, float]) -> np.ndarray:
     matrix[:3, :3] = Rotation.from_rotvec(np.deg2rad(degrees) * axis).as_matrix()
     matrix[:3, 3] = shift_mm
     return matrix
+
+
+def same_but_for_timings(one: Path, other: Path) -> int:
+    """How many files two folders hold beside timings.json, after each was found the same."""
+    names = {p.name for p in one.iterdir()}
+    assert names == {p.name for p in other.iterdir()}
+    assert "timings.json" in names
+    for name in names - {"timings.json"}:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    return len(names) - 1

@@ -1,9 +1,12 @@
-"""The same command twice, in two processes: the same numbers to the last bit, in both stages."""
+"""The same command twice, in two processes: the same bits, in both stages and in `register`."""
 
 import subprocess
+import sys
 
 import killing
 import pytest
+
+from tests.registration_data import same_but_for_timings, write_person
 
 pytestmark = pytest.mark.slow
 
@@ -37,3 +40,21 @@ def test_stage_2_twice_gives_the_same_bits(cohort, encoders, tmp_path):
     first, second = (run(cohort, tmp_path / name, *flags) for name in ("one", "two"))
     assert first == second
     assert first[1] != encoders[1][1]  # another stage's parameters, so the hashes do see them
+
+
+def test_register_twice_gives_the_same_files(tmp_path):
+    fixed = write_person(tmp_path, 1, "T1w", axes="las", spacing_mm=(6.0, 8.0, 9.0))
+    moving = write_person(tmp_path, 2, "T2w", axes="oblique")
+    labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]
+    pair = [str(fixed["image"]), str(moving["image"]), *labels]
+    flags = ["--optimize-only", "--steps=3", "--spacing=6", "--lam=auto"]
+    for name in ("one", "two"):
+        argv = ["register", *pair, *flags, f"--out={name}"]
+        subprocess.run(
+            [sys.executable, "-c", "from jaxreg.cli import main; raise SystemExit(main())", *argv],
+            check=True,
+            env=killing.environment(),
+            cwd=tmp_path,
+            capture_output=True,
+        )
+    assert same_but_for_timings(tmp_path / "one", tmp_path / "two") == 8

@@ -15,9 +15,12 @@ from jaxreg.cli import main
 from jaxreg.data.field import read_field
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.volume import Volume, read_image, read_labels, write
+from jaxreg.registration import deformable, many
+from jaxreg.registration.deformable import load_method
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.transform import invert, map_points
-from tests.registration_data import motion, write_person
+from jaxreg.release import load_model
+from tests.registration_data import motion, same_but_for_timings, write_person
 
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20")
 
@@ -74,8 +77,8 @@ def workdir(tmp_path_factory):
 def test_every_output_is_there_on_the_fixed_grid_with_its_header(pair, run):
     fixed, moving = pair
     names = "moved warp inverse_warp moved_labels jacobian".split()
-    expected = {*(f"{n}.nii.gz" for n in names), "affine.mat", "provenance.json", "report.html"}
-    assert {p.name for p in run.iterdir()} == expected
+    texts = {"affine.mat", "provenance.json", "report.html", "timings.json"}
+    assert {p.name for p in run.iterdir()} == {*(f"{n}.nii.gz" for n in names), *texts}
     reference = load(fixed["image"])
     for name in ("moved", "moved_labels", "jacobian", "warp"):
         image = load(run / f"{name}.nii.gz")
@@ -142,10 +145,7 @@ def test_the_same_pair_gives_the_same_bytes(pair, again, run, tmp_path):
     fixed, moving = pair
     flags = [*DIRECT, f"--init={run / 'affine.mat'}"]
     assert register(fixed["image"], moving["image"], tmp_path / "third", *flags) == 0
-    compared = [p for p in again.iterdir() if p.suffix in (".gz", ".mat")]
-    assert len(compared) == 5
-    for path in compared:
-        assert path.read_bytes() == (tmp_path / "third" / path.name).read_bytes(), path.name
+    assert same_but_for_timings(again, tmp_path / "third") == 7
 
 
 def test_provenance_names_inputs_versions_geometry_and_outputs(pair, run):
@@ -156,7 +156,8 @@ def test_provenance_names_inputs_versions_geometry_and_outputs(pair, run):
     assert record["fixed"]["axes"] == "LAS" and record["fixed"]["spacing_mm"][0] == 6
     assert {"jaxreg", "jax", "SimpleITK"} <= set(record["versions"])
     assert record["lam"] == 0.8 and set(record["outputs_sha256"]) > {"warp.nii.gz"}
-    assert record["seconds"]["affine"] > 0
+    timings = json.loads((run / "timings.json").read_text())
+    assert timings["seconds"]["affine"] > 0 and timings["peak_gigabytes"] > 0.1
 
 
 def test_convert_takes_the_geometry_from_the_run(run, tmp_path):
@@ -249,6 +250,43 @@ def test_the_linear_start_is_the_one_of_the_best_local_correlation(tmp_path):
     best = similarity.pop("auto")
     assert best == pytest.approx(max(similarity.values()), abs=1e-6)
     assert max(similarity.values()) > min(similarity.values())
+
+
+def test_many_pairs_load_the_network_once_and_know_its_weights(
+    workdir, tmp_path, monkeypatch, capsys
+):
+    """Pairs in either order of the domains; then the same, then with other weights."""
+    for index in (1, 2):
+        for domain in ("T1w", "T2w"):
+            write_person(tmp_path, index, domain)
+    rows = ["forth\tsub-01_T1w.nii.gz\tsub-02_T2w.nii.gz"]
+    rows += ["back\tsub-02_T2w.nii.gz\tsub-01_T1w.nii.gz"]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["name\tfixed\tmoving", *rows]) + "\n")
+    loaded = []
+
+    def load_and_count(path):
+        loaded.append(path)
+        return load_model(path)
+
+    monkeypatch.setattr(deformable, "load_model", load_and_count)
+    argv = ["register", f"--pairs={tmp_path / 'pairs.tsv'}", f"--out={tmp_path / 'out'}"]
+    argv += ["--init=none", f"--model={workdir}"]
+    assert main(argv) == 0
+    assert loaded == [workdir]
+    domains = [
+        json.loads((tmp_path / "out" / name / "provenance.json").read_text())["domains"]
+        for name in ("forth", "back")
+    ]
+    assert domains == [["T1w", "T2w"], ["T2w", "T1w"]]
+    assert main(argv) == 0
+    assert "2 pairs, 2 of them done already" in capsys.readouterr().out
+
+    def other_weights(config):
+        return load_method(config)._replace(weights_sha256="0" * 64)
+
+    monkeypatch.setattr(many, "load_method", other_weights)
+    assert main(argv) == 2
+    assert "holds a result of other weights" in capsys.readouterr().err
 
 
 def test_what_is_ignored_does_not_matter(pair, run, tmp_path):

@@ -82,7 +82,7 @@ def read_cohort(folder: Path | str) -> Cohort:
         name, split = row["participant_id"], row["split"]
         if split not in SPLITS:
             raise InputError(f"{table}: {name}: expected split {'|'.join(SPLITS)}, got {split!r}.")
-        if not _is_plain(name):
+        if not is_plain(name):
             raise InputError(f"{table}: expected a plain participant_id, got {name!r}.")
         if name in participants:
             raise InputError(f"{table}: expected each participant once, got {name} again.")
@@ -282,7 +282,7 @@ def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether a name is one folder's, inside the folder it is put in, on any system."""
     separate = any(c in "/\\" or not c.isprintable() for c in name)
     return bool(name) and not separate and name not in (".", "..") and len(name.encode()) <= 200

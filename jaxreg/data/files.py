@@ -1,8 +1,9 @@
 """Writing files so that they appear only when they are complete."""
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def completed_folder(path: Path | str) -> Iterator[Path]:
         InputError: writing failed (no space left, no permission).
     """
     path = Path(path).absolute()
-    temporary, old = (path.with_name(f".{os.getpid()}-{path.name}{end}") for end in ("", ".old"))
+    temporary, old = (path.with_name(f".{os.getpid()}{kind}-{path.name}") for kind in ("", ".old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -60,3 +61,18 @@ def completed_folder(path: Path | str) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed processes left in a folder on the way to files or folders of these names.
+
+    What a living process is still writing there goes too.
+    """
+    for path in list(folder.iterdir()):
+        match = re.fullmatch(r"\.\d+(?:\.old)?-(.+)", path.name, re.DOTALL)
+        if match is None or match[1] not in names:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from jaxreg.evaluation import metrics
 from jaxreg.evaluation.sweep import chunk_size
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import Pair, displacement_of, moved_and_masks
-from jaxreg.losses.settings import CONTRASTIVE_LOSSES, ObjectiveConfig
+from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
 from jaxreg.model import Model, encoder_of, velocities
 from jaxreg.registration.network_grid import taper
@@ -65,17 +65,39 @@ class Deformation(NamedTuple):
 
 
 def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
-    """The method that a configuration asks for, its network loaded.
+    """The method that a configuration asks for on two files, its network loaded.
 
     Raises:
         InputError: no such run, domains that the model does not know, a λ that it does not take.
+    """
+    return routed(load_method(config), config, fixed, moving)
+
+
+def routed(method: Method, config: RegisterConfig, fixed: Path, moving: Path) -> Method:
+    """The method for the domains of two files; all else is shared, and so is what was compiled.
+
+    Raises:
+        InputError: domains that the model does not know.
+    """
+    if method.model is None:
+        return method
+    own = method.model.config.cohort.domain_pair
+    domains = domains_of(config.domains, fixed, moving, own)
+    return method._replace(domains=domains, exchanged=domains != own)
+
+
+def load_method(config: RegisterConfig) -> Method:
+    """The method that a configuration asks for, in the order of its network, which is loaded.
+
+    Raises:
+        InputError: no such run, a λ that its network does not take.
     """
     if config.optimize_only or config.transform != "deformable":
         objective = ObjectiveConfig(loss=config.loss)
         return Method(
             model=None,
             objective=objective,
-            similarity=make_similarity(objective, ("fixed", "moving")),
+            similarity=_direct_similarity(objective),
             spacing_mm=(config.spacing, config.spacing, config.spacing),
             domains=None,
             exchanged=False,
@@ -85,23 +107,34 @@ def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
         )
     model = load_model(config.model or SHIPPED)
     own = model.config.cohort.domain_pair
-    domains = domains_of(config.domains, fixed, moving, own)
-    objective, features, encoder = model.config.objective.of_a_pair, None, None
-    if objective.loss in CONTRASTIVE_LOSSES:
-        assert model.encoder_stem is not None
-        encoder = encoder_of(model.encoder_stem)
-        features = FeatureExtractor(model.encoders, model.params["projections"])
+    objective = model.config.objective.of_a_pair
+    similarity = _direct_similarity(objective) if model.encoder_stem is None else _learned(model)
     return Method(
         model=model,
         objective=objective,
-        similarity=make_similarity(objective, own, encoder=encoder, features=features),
+        similarity=similarity,
         spacing_mm=model.spacing_mm,
-        domains=domains,
-        exchanged=domains != own,
+        domains=own,
+        exchanged=False,
         steps=model.defaults.refine if config.refine is None else config.refine,
         lam=_network_lam(config, model),
         weights_sha256=model.sha256,
     )
+
+
+@functools.cache
+def _direct_similarity(objective: ObjectiveConfig) -> Similarity:
+    """The similarity of an objective without features; one object, so that it compiles once."""
+    return make_similarity(objective, ("fixed", "moving"))
+
+
+def _learned(model: Model) -> Similarity:
+    """The similarity with the features that a model was trained with."""
+    assert model.encoder_stem is not None
+    config, encoder = model.config, encoder_of(model.encoder_stem)
+    features = FeatureExtractor(model.encoders, model.params["projections"])
+    domains = config.cohort.domain_pair
+    return make_similarity(config.objective, domains, encoder=encoder, features=features)
 
 
 def domains_of(

@@ -30,6 +30,7 @@ NAMES = (
     "jacobian.nii.gz",
     "provenance.json",
     "report.html",
+    "timings.json",
     "curve.tsv",
 )
 """What a run may write; of a sweep also `moved_lam-<λ>.nii.gz`."""
@@ -108,14 +109,21 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder for the results, got a file.")
-    there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    if there in ([], ["report.html"]):
+    if holds_nothing(folder):
         return
+    there = sorted(p.name for p in folder.iterdir())
     if not overwrite:
         raise InputError(f"{folder}: holds another run ({there[0]}, …); give --overwrite.")
     foreign = [n for n in there if n not in NAMES and not n.startswith("moved_lam-")]
     if foreign:
         raise InputError(f"{folder}: not overwritten, it holds more than a run: {foreign[0]}.")
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a run may be written to a folder: there is none, or only a failed run's report."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return {p.name for p in folder.iterdir()} <= {"report.html"}
 
 
 def in_threads(*jobs) -> list:

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, settings, hashes, geometry, timings."""
+"""Where a result comes from: versions, settings, hashes, geometry, numbers."""
 
 import hashlib
 import importlib.metadata
@@ -43,6 +43,7 @@ def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, 
         "fixed": _side(result.fixed),
         "moving": _side(result.moving),
         "model": model,
+        "init_sha256": init_sha256(result.config),
         "objective": as_json(method.objective),
         "domains": method.domains,
         "network_grid": {
@@ -58,6 +59,13 @@ def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, 
         "metrics": metrics,
         "warnings": list(result.warnings),
     }
+
+
+def init_sha256(config: RegisterConfig) -> str | None:
+    """SHA-256 of the file that a registration starts from; None where none is given."""
+    if config.init is None or config.init_mode is not None:
+        return None
+    return hashlib.sha256(Path(config.init).read_bytes()).hexdigest()
 
 
 def file_hashes(paths: Sequence[Path]) -> dict[str, str]:

@@ -19,8 +19,9 @@ from jaxreg.registration.deformable import (
     Deformation,
     Method,
     deformations,
-    method_of,
+    load_method,
     no_deformation,
+    routed,
 )
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.lam_auto import LAMS, choose
@@ -95,8 +96,11 @@ def register_pair(
     clock: Clock,
     *,
     say: Callable[[str], None] = print,
+    method: Method | None = None,
 ) -> Registration:
     """A pair registered as `config` says; `say` gets lines for the user as they come up.
+
+    `method` is what `load_method` gives for `config`, None to load it here.
 
     Raises:
         InputError: a file that is not what it must be, fields of view that do not overlap, a model
@@ -117,7 +121,7 @@ def register_pair(
             say(remark)
     warn((*fixed.warnings, *moving.warnings))
     with clock("load model"):
-        method = method_of(config, fixed_path, moving_path)
+        method = routed(method or load_method(config), config, fixed_path, moving_path)
     if method.model is not None:
         say(
             f"network: {name_of(method.model)} (sha256 {method.model.sha256[:12]}); "

@@ -3,13 +3,13 @@
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
+from jaxreg.registration.deformable import Method
 from jaxreg.registration.outputs import (
     check_folder,
     make_outputs,
@@ -32,11 +32,15 @@ def register_files(
     overwrite: bool = False,
     every_lam: bool = False,
     say: Callable[[str], None] = print,
+    clock: Clock | None = None,
+    method: Method | None = None,
 ) -> dict[str, float]:
     """Register two files and write the results' folder; returns the numbers.
 
     The folder appears when it is complete. When a pair fails, `report.html` with the reason stands
     there alone, unless an earlier run does. `every_lam` adds the sweep's curve and moved images.
+    `clock` may have been started before; `method` is what `load_method` gives for `config`, where
+    several pairs share it. Equal inputs give equal bytes, but for `timings.json`.
 
     Raises:
         InputError: wrong files or settings, a folder in use, no space left.
@@ -48,10 +52,9 @@ def register_files(
     provenance = provenance_of_settings(fixed, moving, config)
     given = ((k, v) for k, v in provenance["command"].items() if v is not None)
     say("settings: " + ", ".join(f"{name} = {value}" for name, value in given))
-    clock = Clock()
-    clock.seconds["start (Python, imports)"] = time.process_time()
+    clock = clock or Clock()
     try:
-        result = register_pair(fixed, moving, config, clock, say=say)
+        result = register_pair(fixed, moving, config, clock, say=say, method=method)
         with clock("whole map, moved images"):
             outputs = make_outputs(result)
         with clock("numbers"):
@@ -70,13 +73,14 @@ def register_files(
                 write_curve(result, folder)
         with clock("report"):
             provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
-            provenance["seconds"] = {k: round(v, 3) for k, v in clock.seconds.items()}
             title = f"{fixed.name} ← {moving.name}"
             write_report(
                 folder / "report.html", report_of(result, numbers, provenance, title=title)
             )
-        text = json.dumps(provenance, indent=1, ensure_ascii=False)
-        (folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
+        _write_json(folder / "provenance.json", provenance)
+        seconds = {name: round(value, 3) for name, value in clock.seconds.items()}
+        timings = {"seconds": seconds, "peak_gigabytes": round(peak_gigabytes(), 3)}
+        _write_json(folder / "timings.json", timings)
     for number in numbers:
         mark = " (warning)" if number.status == "warn" else ""
         say(f"{number.name}: {number.value}{mark}")
@@ -85,6 +89,10 @@ def register_files(
     say(f"peak memory: {peak_gigabytes():.2f} GB")
     say(f"results are in {out}; look at {out / 'report.html'}")
     return metrics
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_failure(out: Path, error: Exception, provenance: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from jaxreg.data.volume import Volume, coarser_grid, reordered, resample
 from jaxreg.evaluation import metrics
@@ -18,6 +19,8 @@ FOLDS_WARN_PERCENT = 0.1
 SCALES_WARN = (0.6, 1.6)
 """Determinants of an affine between two adults' brains lie well inside."""
 INVERSE_WARN_MM = 0.5
+_VOXELS, _STRUCTURES = 2**18, 32
+"""Dice is computed for multiples of so many, so images of many sizes share a program."""
 
 
 class Dice(NamedTuple):
@@ -76,16 +79,27 @@ def dice_of(result: Registration, outputs: Outputs) -> Dice | None:
     if outputs.affine_labels is None or outputs.moved_labels is None:
         return None
     assert result.fixed.labels is not None and result.moving.labels is not None
-    fixed = jnp.asarray(reordered(result.fixed.labels, outputs.warp.grid))
+    fixed = _filled(reordered(result.fixed.labels, outputs.warp.grid), _VOXELS, 0)
     both = np.intersect1d(result.fixed.labels.array, result.moving.labels.array)
-    structures = jnp.asarray(both[both != 0], jnp.int32)
-    if not len(structures):
+    both = both[both != 0]
+    if not len(both):
         return None
+    structures = _filled(both, _STRUCTURES, np.iinfo(np.int32).min)[:, 0, 0]
     values = [
-        float(jnp.nanmean(_dice(fixed, jnp.asarray(labels), structures)))
+        float(jnp.nanmean(_dice(fixed, _filled(labels, _VOXELS, 0), structures)))
         for labels in (outputs.affine_labels, outputs.moved_labels)
     ]
-    return Dice(values[0], values[1], len(structures))
+    return Dice(values[0], values[1], len(both))
+
+
+def _filled(labels: np.ndarray, multiple: int, first: int) -> Int[Array, "n 1 1"]:
+    """Labels in a row, and labels that count for nothing up to a multiple: few shapes to compile.
+
+    Those are `first` and what follows it where they have to be distinct, as structures have.
+    """
+    lacking = -labels.size % multiple
+    more = first + np.arange(lacking) * (first != 0)
+    return jnp.asarray(np.append(labels.ravel(), more).reshape(-1, 1, 1), jnp.int32)
 
 
 def numbers_of(result: Registration, values: dict[str, float]) -> tuple[report.Number, ...]:

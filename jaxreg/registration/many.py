@@ -1,0 +1,193 @@
+"""Any number of pairs registered one after another, or on a cluster: `jaxreg register --pairs`.
+
+A pair's folder is the only record of it: what stands there decides whether it is done, and gives
+the numbers in results.tsv. So a run that was cut off, one process and many workers all leave the
+same bytes.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxreg.configuration import as_json, from_json
+from jaxreg.data.files import remove_leftovers
+from jaxreg.errors import InputError, reason_of
+from jaxreg.registration.cluster import run_jobs
+from jaxreg.registration.deformable import Method, load_method
+from jaxreg.registration.pairs import EXTRAS, RESULTS, FilePair, read_pairs
+from jaxreg.registration.pairs_results import Outcome, line_of, write_results
+from jaxreg.registration.register import read_affine
+from jaxreg.registration.run import register_files
+from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.standing import DONE, FREE, Ingredients, numbers_in, standing
+
+_SECONDS_BETWEEN_TABLES = 5.0
+"""So that writing results.tsv again and again does not grow with the square of the pairs."""
+
+
+class Work(NamedTuple):
+    """What all pairs of a run share."""
+
+    out: Path
+    config: RegisterConfig
+    overwrite: bool
+
+
+def register_pairs(
+    table: Path,
+    out: Path,
+    config: RegisterConfig,
+    *,
+    overwrite: bool = False,
+    cluster: str | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Register what is not done yet of a table's pairs; returns 0 if then all are done, else 1.
+
+    Each pair gets `out`/NAME as a run of its own would write it, all together `out`/results.tsv. A
+    pair that fails is recorded with its reason. `cluster` is the address of a Dask scheduler.
+
+    Raises:
+        InputError: a wrong table or setting, a folder with other results and no `overwrite`, a
+            cluster that does not answer, no space left for the table.
+    """
+    _check_settings(config)
+    pairs = read_pairs(table)
+    work = Work(_folder(out), _absolute(config), overwrite)
+    method = load_method(work.config)
+    ingredients = Ingredients(work.config, method)
+    outcomes = _standing_outcomes(work, pairs, ingredients)
+    todo = [pair for pair in pairs if pair.name not in outcomes]
+    say(f"{len(pairs)} pairs, {len(outcomes)} of them done already")
+    if cluster is None:
+        results = (register_one(work, pair, method) for pair in todo)
+    else:
+        results = _on_cluster(cluster, work, todo, method.weights_sha256, say)
+    path = work.out / RESULTS
+    try:
+        for outcome in _watched(results, len(todo), say):
+            outcomes[outcome.name] = outcome
+            if _due(path):
+                write_results(path, pairs, outcomes)
+    finally:
+        write_results(path, pairs, outcomes)
+    failed = sum(outcome.reason is not None for outcome in outcomes.values())
+    say(f"{len(pairs) - failed} of {len(pairs)} pairs done, {failed} failed; the table is {path}")
+    return 1 if failed else 0
+
+
+def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
+    """A pair registered into its folder, unless its result stands there; never fails."""
+    config = dataclasses.replace(
+        work.config, **{name: Path(pair.files[name]) for name in EXTRAS if name in pair.files}
+    )
+    folder = work.out / pair.name
+    try:
+        remove_leftovers(work.out, {pair.name})
+        if standing(folder, pair, Ingredients(work.config, method)) != DONE:
+            register_files(
+                Path(pair.files["fixed"]),
+                Path(pair.files["moving"]),
+                folder,
+                config,
+                overwrite=work.overwrite,
+                say=lambda line: None,
+                method=method,
+            )
+        return Outcome(pair.name, None, numbers_in(folder))
+    except Exception as error:  # whatever it is, the other pairs go on
+        return Outcome(pair.name, reason_of(error), {})
+
+
+def register_sent(job: dict[str, Any]) -> dict[str, Any]:
+    """The outcome of a job that `_job` made, on a worker; the network is loaded once for all."""
+    config = from_json(RegisterConfig, job["config"])
+    work = Work(Path(job["out"]), config, job["overwrite"])
+    method = _shared_method(config, job["weights_sha256"])
+    return register_one(work, FilePair(**job["pair"]), method)._asdict()
+
+
+def _job(work: Work, pair: FilePair, weights_sha256: str | None) -> dict[str, Any]:
+    """What a worker needs of a pair: text, numbers and dictionaries of them."""
+    return {
+        "pair": pair._asdict(),
+        "out": str(work.out),
+        "config": as_json(work.config),
+        "overwrite": work.overwrite,
+        "weights_sha256": weights_sha256,
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _shared_method(config: RegisterConfig, weights_sha256: str | None) -> Method:
+    """The method with these weights; a worker may outlive the run that asked for others."""
+    method = load_method(config)
+    if method.weights_sha256 != weights_sha256:
+        raise InputError(f"{config.model}: the worker finds other weights there than the client.")
+    return method
+
+
+def _on_cluster(address, work, todo, weights_sha256, say) -> Iterator[Outcome]:
+    jobs = {pair.name: _job(work, pair, weights_sha256) for pair in todo}
+    for name, found in run_jobs(address, jobs, say=say):
+        yield Outcome(name, found, {}) if isinstance(found, str) else Outcome(**found)
+
+
+def _standing_outcomes(
+    work: Work, pairs: list[FilePair], ingredients: Ingredients
+) -> dict[str, Outcome]:
+    """The outcomes of the pairs that are done; the folders of all others are free, or made so."""
+    remove_leftovers(work.out, {RESULTS, *(pair.name for pair in pairs)})
+    outcomes: dict[str, Outcome] = {}
+    for pair in pairs:
+        folder = work.out / pair.name
+        found = standing(folder, pair, ingredients)
+        if found == DONE:
+            outcomes[pair.name] = Outcome(pair.name, None, numbers_in(folder))
+        elif found != FREE and not work.overwrite:
+            raise InputError(f"{folder}: {found}; give --overwrite, or another --out.")
+    return outcomes
+
+
+def _watched(
+    results: Iterator[Outcome], total: int, say: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """The outcomes, a line said of each."""
+    for count, outcome in enumerate(results, start=1):
+        say(f"{count}/{total} {line_of(outcome)}")
+        yield outcome
+
+
+def _due(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _SECONDS_BETWEEN_TABLES
+    except FileNotFoundError:
+        return True
+
+
+def _check_settings(config: RegisterConfig) -> None:
+    for name in EXTRAS:
+        if getattr(config, name) is not None:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag}: not read with --pairs; give the table a column {name}.")
+
+
+def _absolute(config: RegisterConfig) -> RegisterConfig:
+    """The settings with absolute paths, for workers with another working directory."""
+    model = None if config.model is None else config.model.absolute()
+    init = config.init
+    if init is not None and config.init_mode is None:
+        read_affine(init)  # what is wrong with it is wrong for every pair
+        init = str(Path(init).absolute())
+    return dataclasses.replace(config, model=model, init=init)
+
+
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: no folder for the results ({error.strerror}).") from error
+    return out.absolute()

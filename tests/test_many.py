@@ -1,0 +1,354 @@
+"""`jaxreg register --pairs`: many pairs, resumable, none fatal; on three workers, one killed.
+
+Oracles: `jaxreg register` of a pair alone, and one process for what several do.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import distributed
+import jax
+import killing
+import numpy as np
+import pytest
+
+from jaxreg.cli import main
+from jaxreg.data.cohort import read_table
+from jaxreg.data.files import remove_leftovers
+from jaxreg.data.volume import read_labels
+from jaxreg.errors import InputError
+from jaxreg.registration import many
+from jaxreg.registration.pairs import read_pairs
+from jaxreg.registration.pairs_results import COLUMNS, NUMBERS
+from tests.registration_data import same_but_for_timings, write_person
+
+DIRECT = ("--optimize-only", "--spacing=8", "--steps=2", "--init=com")
+HEAD = "name\tfixed\tmoving\tfixed_labels\tmoving_labels"
+PEOPLE = 3
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder with T1w, T2w and their labels of three phantoms."""
+    folder = tmp_path_factory.mktemp("people")
+    for index in range(PEOPLE):
+        for domain in ("T1w", "T2w"):
+            write_person(folder, index, domain)
+    return folder
+
+
+def row(fixed, moving, name="", labels=True):
+    """A line of the table."""
+    f, m = f"sub-{fixed:02d}_T1w", f"sub-{moving:02d}_T2w"
+    extra = (f"{f}_labels.nii.gz", f"{m}_labels.nii.gz") if labels else ("n/a", "")
+    return "\t".join([name, f"{f}.nii.gz", f"{m}.nii.gz", *extra])
+
+
+def table(folder, *rows, name="pairs.tsv"):
+    path = folder / name
+    path.write_text("\n".join([HEAD, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def register(pairs, out, *flags):
+    return main(["register", f"--pairs={pairs}", f"--out={out}", *DIRECT, *map(str, flags)])
+
+
+def results(out):
+    return {r["name"]: r for r in read_table(out / "results.tsv", COLUMNS)}
+
+
+def times(out):
+    """When each folder and file was written, by name."""
+    return {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != "results.tsv"}
+
+
+@pytest.fixture(scope="module")
+def cohort(images, tmp_path_factory):
+    """(table, out) of three pairs that are done and one whose moving image is not there."""
+    rows = [row(0, 1), row(1, 2, "second"), row(2, 0, "no labels", labels=False)]
+    pairs = table(images, *rows, "lost\tsub-00_T1w.nii.gz\tnowhere.nii.gz\t\t")
+    out = tmp_path_factory.mktemp("many") / "out"
+    assert register(pairs, out) == 1
+    return pairs, out
+
+
+def test_each_pair_is_done_or_recorded_with_its_reason(images, cohort):
+    _, out = cohort
+    found = results(out)
+    assert list(found) == ["sub-00_T1w_sub-01_T2w", "second", "no labels", "lost"]
+    assert [r["status"] for r in found.values()] == ["done", "done", "done", "failed"]
+    assert found["lost"]["reason"] == f"{images / 'nowhere.nii.gz'}: no such file."
+    assert found["lost"]["similarity"] == "n/a" and found["no labels"]["dice"] == "n/a"
+    assert float(found["second"]["dice"]) > 0.3 and found["second"]["reason"] == "n/a"
+    assert {p.name for p in out.iterdir()} == {*found, "results.tsv"} - {"lost"}
+
+
+def test_a_pair_ends_as_a_run_of_its_own_writes_it(images, cohort, tmp_path):
+    _, out = cohort
+    f, m = images / "sub-01_T1w.nii.gz", images / "sub-02_T2w.nii.gz"
+    argv = ["register", str(f), str(m), f"--out={tmp_path / 'one'}", *DIRECT]
+    argv += [f"--fixed-labels={str(f)[:-7]}_labels.nii.gz"]
+    assert main([*argv, f"--moving-labels={str(m)[:-7]}_labels.nii.gz"]) == 0
+    assert same_but_for_timings(out / "second", tmp_path / "one") == 8
+
+
+def test_dice_is_that_of_the_written_labels(images, cohort):
+    _, out = cohort
+    fixed = read_labels(images / "sub-01_T1w_labels.nii.gz").array
+    moving = read_labels(images / "sub-02_T2w_labels.nii.gz").array
+    moved = read_labels(out / "second" / "moved_labels.nii.gz").array
+    both = [label for label in np.intersect1d(fixed, moving) if label]
+    overlap = [
+        2 * ((fixed == b) & (moved == b)).sum() / ((fixed == b).sum() + (moved == b).sum())
+        for b in both
+    ]
+    assert float(results(out)["second"]["dice"]) == pytest.approx(np.mean(overlap), rel=1e-5)
+    assert float(results(out)["second"]["dice_labels"]) == len(both)
+
+
+def test_the_table_has_every_number_of_a_run(cohort):
+    _, out = cohort
+    pair = read_pairs(cohort[0])[0]
+    numbers = many.numbers_in(out / pair.name)
+    assert set(numbers) == set(NUMBERS)
+    assert float(results(out)[pair.name]["similarity"]) == pytest.approx(
+        numbers["similarity"], 1e-5
+    )
+
+
+def test_the_same_command_again_tries_only_what_failed(cohort, capsys):
+    pairs, out = cohort
+    before, text = times(out), (out / "results.tsv").read_bytes()
+    assert register(pairs, out) == 1
+    assert times(out) == before and (out / "results.tsv").read_bytes() == text
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "4 pairs, 3 of them done already" and said[1].startswith("1/1 lost: failed")
+    assert said[2].startswith("3 of 4 pairs done, 1 failed")
+
+
+def test_other_settings_or_inputs_are_refused_and_replaced_on_demand(images, tmp_path, capsys):
+    image = images / "sub-00_T1w.nii.gz"
+    pairs, out = table(images, row(0, 1, "a"), name="again.tsv"), tmp_path / "out"
+    assert register(pairs, out) == 0
+    before = times(out)
+    assert main(["register", f"--pairs={pairs}", f"--out={out}", *DIRECT, "--lam=0.5"]) == 2
+    assert f"{out / 'a'}: holds a result of other settings" in capsys.readouterr().err
+    bytes_before = image.read_bytes()
+    try:
+        image.write_bytes((images / "sub-02_T1w.nii.gz").read_bytes())
+        assert register(pairs, out) == 2
+        assert "holds a result of other input files" in capsys.readouterr().err
+    finally:
+        image.write_bytes(bytes_before)
+    assert times(out) == before
+    assert register(pairs, out, "--lam=0.5", "--overwrite") == 0
+    assert results(out)["a"]["lam"] == "0.5"
+    after = times(out)
+    assert register(pairs, out, "--lam=0.5", "--overwrite") == 0  # what is the same stays
+    assert times(out) == after
+
+
+def test_any_exception_fails_its_pair_alone(images, tmp_path, monkeypatch):
+    true = many.register_files
+
+    def fails(fixed, moving, folder, config, **more):
+        if folder.name == "b":
+            raise MemoryError("no room\nat all")
+        return true(fixed, moving, folder, config, **more)
+
+    monkeypatch.setattr(many, "register_files", fails)
+    pairs = table(images, row(0, 1, "a"), row(1, 2, "b"), row(2, 0, "c"), name="three.tsv")
+    assert register(pairs, tmp_path) == 1
+    found = results(tmp_path)
+    assert [found[name]["status"] for name in "abc"] == ["done", "failed", "done"]
+    assert found["b"]["reason"] == "MemoryError: no room at all"
+    monkeypatch.undo()
+    assert register(pairs, tmp_path) == 0
+    assert [r["status"] for r in results(tmp_path).values()] == ["done"] * 3
+
+
+def test_one_compilation_serves_all_pairs_of_a_shape(images, tmp_path, caplog):
+    first = table(images, row(0, 1, "a"), name="first.tsv")
+    assert register(first, tmp_path, "--steps=3") == 0  # compiles what the shape needs
+    pairs = table(images, row(0, 1, "a"), row(0, 2, "b"), row(0, 0, "c"), name="shape.tsv")
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        assert register(pairs, tmp_path, "--steps=3") == 0
+    assert not [r.message for r in caplog.records if "Finished XLA compilation" in r.message]
+
+
+def test_leftovers_of_killed_processes_are_cleaned_and_no_others(tmp_path):
+    for name in (".77-a", ".77.old-a", ".78-b", ".77-a.old", "77-a", ".x-a", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    (tmp_path / ".79-results.tsv").write_text("x")
+    remove_leftovers(tmp_path, {"a", "results.tsv"})
+    assert {p.name for p in tmp_path.iterdir()} == {".78-b", ".77-a.old", "77-a", ".x-a", "a"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted"),
+    [
+        ([], "at least one pair"),
+        (["\tf.nii\t\t\t"], "expected a file in column moving, line 2"),
+        (["../up\tf.nii\tm.nii\t\t"], "plain name"),
+        (["a/b\tf.nii\tm.nii\t\t"], "plain name"),
+        ([".hidden\tf.nii\tm.nii\t\t"], "plain name"),
+        (["A\tf.nii\tm.nii\t\t", "a\tf.nii\tm.nii\t\t"], "each name once"),
+        (["Results.TSV\tf.nii\tm.nii\t\t"], "each name once"),
+        (["a\tf.nii\tm.nii\t\t\tmore"], "more values than columns"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path, rows, wanted):
+    with pytest.raises(InputError, match=wanted):
+        read_pairs(table(tmp_path, *rows))
+
+
+def test_names_are_made_of_the_files_and_unique(tmp_path):
+    rows = [
+        "\ta/x é.nii.gz\t../y.mgz\t\t",
+        "\tb/x é.nii.gz\ty.mgz\tn/a\tl.nii",
+        "x___y-2\tf\tm\t\t",
+    ]
+    pairs = read_pairs(table(tmp_path, *rows))
+    assert [p.name for p in pairs] == ["x___y", "x___y-3", "x___y-2"]
+    assert pairs[1].files == {
+        "fixed": str(tmp_path / "b/x é.nii.gz"),
+        "moving": str(tmp_path / "y.mgz"),
+        "moving_labels": str(tmp_path / "l.nii"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["f.nii", "m.nii", "--pairs=t.tsv"], "--pairs: expected no FIXED"),
+        (["f.nii"], "expected FIXED and MOVING, or --pairs"),
+        (["f.nii", "m.nii", "--cluster=tcp://h:1"], "--cluster: read only with --pairs"),
+        (["--pairs=t.tsv", "--fixed-mask=m.nii"], "--fixed-mask: not read with --pairs"),
+        (["--pairs=t.tsv"], "t.tsv: no such file"),
+    ],
+)
+def test_flags_that_contradict_are_refused_in_one_line(tmp_path, capsys, flags, wanted):
+    out = tmp_path / "out"
+    assert main(["register", *flags, f"--out={out}", *DIRECT]) == 2
+    error = capsys.readouterr().err
+    assert wanted in error and error.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("address", ["nowhere.json", "tcp://127.0.0.1:9"])
+def test_a_cluster_that_does_not_answer_is_a_line(images, cohort, capsys, monkeypatch, address):
+    monkeypatch.setattr("jaxreg.registration.cluster._TIMEOUT_S", 1)
+    pairs, out = cohort
+    assert register(pairs, out, f"--cluster={address}") == 2
+    error = capsys.readouterr().err
+    assert address in error and error.count("\n") == 1
+
+
+def test_without_dask_a_line_says_what_to_install(cohort, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    pairs, out = cohort
+    assert register(pairs, out, "--cluster=tcp://h:1") == 2
+    assert "pip install 'jaxreg[cluster]'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def dask(tmp_path):
+    """(scheduler file, the scheduler's process, function that starts a worker).
+
+    They find an environment that `runtime.prepare` has not seen.
+    """
+    prepared = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    environment = {k: v for k, v in killing.environment().items() if k not in prepared}
+    file = tmp_path / "scheduler.json"
+    module = [sys.executable, "-m"]
+    started = []
+
+    def start(*argv):
+        with (tmp_path / "dask.log").open("ab") as log:
+            started.append(
+                subprocess.Popen(
+                    [*module, *argv, f"--scheduler-file={file}"],
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    cwd=tmp_path,
+                )
+            )
+        return started[-1]
+
+    start("distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0", "--no-dashboard")
+    assert killing.wait_until(file.is_file, started[0])
+    flags = ("--nthreads=1", "--no-nanny", "--no-dashboard", f"--local-directory={tmp_path}")
+    yield file, started[0], lambda: start("distributed.cli.dask_worker", *flags)
+    for process in reversed(started):
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_ends_the_command_with_a_line(cohort, dask, capsys):
+    pairs, out = cohort
+    file, scheduler, _ = dask
+    killer = threading.Timer(5, scheduler.kill)
+    killer.start()
+    try:
+        assert register(pairs, out, f"--cluster={file}") == 2
+    finally:
+        killer.cancel()
+    error = capsys.readouterr().err
+    assert f"{file} is gone; the same command continues" in error
+
+
+@pytest.mark.slow
+def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, dask, tmp_path, capsys):
+    scheduler, _, start_worker = dask
+    workers = [start_worker() for _ in range(3)]
+    rows = [row(i, j, f"{i}{j}") for i in range(PEOPLE) for j in range(PEOPLE) if i != j]
+    pairs = table(images, *rows, "lost\tsub-00_T1w.nii.gz\tnowhere.nii.gz\t\t", name="six.tsv")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    killed: list[Path] = []
+    ended = threading.Event()
+
+    def kill():
+        """Kill the first worker that is writing a pair's folder."""
+        pids = {worker.pid: worker for worker in workers}
+        end = time.monotonic() + 300
+        while time.monotonic() < end and not ended.is_set():
+            for path in together.glob(".*-[0-9][0-9]"):
+                pid = int(path.name[1:].split("-")[0])
+                if pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(path)
+                    return
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=kill)
+    watcher.start()
+    try:
+        assert register(pairs, together, f"--cluster={scheduler}") == 1
+    finally:
+        ended.set()
+        watcher.join()
+    said = capsys.readouterr().out
+    assert len(killed) == 1 and sum(w.poll() == -signal.SIGKILL for w in workers) == 1
+    assert all(said.count(f" {r[:2]}: similarity") == 1 for r in rows)
+    with distributed.Client(scheduler_file=str(scheduler), set_as_default=False) as client:
+        flags: Any = client.run(os.getenv, "XLA_FLAGS")  # of the two that are left
+    assert len(flags) == 2 and all("xla_cpu" in value for value in flags.values())
+    script = "from jaxreg.cli import main; raise SystemExit(main())"
+    argv = ["register", f"--pairs={pairs}", f"--out={alone}", *DIRECT]
+    one = subprocess.run(
+        [sys.executable, "-c", script, *argv], env=killing.environment(), capture_output=True
+    )
+    assert one.returncode == 1, one.stderr
+    assert {p.name for p in together.iterdir()} == {p.name for p in alone.iterdir()}
+    assert (together / "results.tsv").read_bytes() == (alone / "results.tsv").read_bytes()
+    for r in rows:
+        assert same_but_for_timings(together / r[:2], alone / r[:2]) == 8
