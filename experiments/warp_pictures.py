@@ -35,7 +35,7 @@ from jaxreg.registration.transform import affine_points, invert, map_points, res
 SHIFT_MM = np.array([12.0, 8.0, 6.0])
 """RAS: the moving anatomy lies this far to the right, the front and the top of the fixed one."""
 _STRUCTURES = "Lateral-Ventricle", "Thalamus", "Putamen"
-_OUTLINE = [withStroke(linewidth=2.6, foreground="black")]
+_OUTLINE: list[Any] = [withStroke(linewidth=2.6, foreground="black")]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _rows(folder: Path, at: tuple[int, ...]) -> list[str]:
     return [
         "| read by | at voxel | holds | what it is |",
         "|---|---|---|---|",
-        f"| jaxreg, nibabel | {_text(at)} | {_text(itk)} | LPS mm, `warp.nii.gz` as stored |",
+        f"| nibabel | {_text(at)} | {_text(itk)} | LPS mm, `warp.nii.gz` as stored |",
         f"| ANTs, SimpleITK | point {_text(lps)} | goes to {_text(moved)} | LPS mm |",
         f"| FSL | {_text(at)} | {_text(fsl)} | FSL mm, relative (`--to fsl`) |",
         f"| FreeSurfer | {_text(at)} | {_text(crs)} | moving voxel (`--to freesurfer`) |",
@@ -153,7 +153,7 @@ def files(t1w: Volume, t2w: Volume, labels: Volume, folder: Path) -> Figure:
     paths = {name: folder / f"{name}.nii.gz" for name in ("fixed", "moving")}
     numbers = register_files(paths["fixed"], paths["moving"], folder / "out", settings)
     print({k: round(v, 3) for k, v in numbers.items()})
-    figure = Figure(figsize=(9, 6.9), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9, 6.9), dpi=90, layout="constrained")
     axes = figure.subplots(2, 3)
     for row, (here, there, inverse) in zip(
         axes, (("moving", "fixed", False), ("fixed", "moving", True)), strict=True
@@ -242,13 +242,13 @@ def _mark(ax: Axes, at: np.ndarray, name: str, *, hollow: bool = False) -> None:
     style: dict = {"path_effects": _OUTLINE, "fillstyle": "none" if hollow else "full"}
     ax.plot(at[0], at[1], "o", color="white", markersize=7, **style)
     below: dict = {"textcoords": "offset points", "color": "white", "path_effects": _OUTLINE}
-    ax.annotate(name, at[:2], (8, -10 if hollow else 6), fontsize=11, **below)
+    ax.annotate(name, (at[0], at[1]), (8, -10 if hollow else 6), fontsize=11, **below)
 
 
 def _arrow(ax: Axes, start: np.ndarray, stop: np.ndarray) -> None:
     arrow: dict = {"arrowstyle": "->", "color": "white", "linewidth": 1.5, "mutation_scale": 14}
     arrow |= {"shrinkA": 4, "shrinkB": 5, "path_effects": _OUTLINE}
-    ax.annotate("", stop[:2], start[:2], arrowprops=arrow)
+    ax.annotate("", (stop[0], stop[1]), (start[0], start[1]), arrowprops=arrow)
 
 
 def _load(path: Path) -> np.ndarray:
