@@ -18,6 +18,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from jaxreg import runtime
 from jaxreg.data import simulate
@@ -149,11 +150,11 @@ def _rows(folder: Path, at: tuple[int, ...]) -> list[str]:
 def files(t1w: Volume, t2w: Volume, labels: Volume, folder: Path) -> Figure:
     """What affine.mat, warp.nii.gz and inverse_warp.nii.gz do to an image, labels and points."""
     landmarks = _write_pair(t1w, t2w, labels, folder)
-    settings = RegisterConfig(optimize_only=True, loss="lncc", spacing=3.0, steps=80, lam=0.8)
+    settings = RegisterConfig(optimize_only=True, spacing=3.0, lam=0.8)
     paths = {name: folder / f"{name}.nii.gz" for name in ("fixed", "moving")}
     numbers = register_files(paths["fixed"], paths["moving"], folder / "out", settings)
     print({k: round(v, 3) for k, v in numbers.items()})
-    figure = Figure(figsize=(9, 6.9), dpi=90, layout="constrained")
+    figure = Figure(figsize=(9, 6.9), dpi=100, layout="constrained")
     axes = figure.subplots(2, 3)
     for row, (here, there, inverse) in zip(
         axes, (("moving", "fixed", False), ("fixed", "moving", True)), strict=True
@@ -260,8 +261,9 @@ def _text(values: Sequence[float] | np.ndarray) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    """Write the figure in grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    Image.fromarray(figures.to_rgb(figure)).convert("L").save(path, optimize=True)
 
 
 if __name__ == "__main__":
