@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxreg.configuration import NetworkConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.evaluation.sweep import displacements
@@ -51,7 +53,11 @@ def training_step(shape: Shape, *, loss: str, stem: str = "fold") -> Callable[[]
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     step = make_step(sample_loss(config, encoder), optimizer, mesh, 0)
     batch = {k: v[None] for k, v in pair(shape)._asdict().items() if v is not None}
-    box = [state]
+    # Placed as training places them, so that the second step finds the first one's program.
+    everywhere, rows = (NamedSharding(mesh, spec) for spec in (P(), P("data")))
+    batch = jax.device_put(batch, rows)
+    frozen = jax.device_put(frozen, everywhere)
+    box = [jax.device_put(state, everywhere)]
 
     def run() -> None:
         box[0], metrics = step(box[0], frozen, batch)

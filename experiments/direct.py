@@ -3,7 +3,8 @@
     python experiments/direct.py --data=DIR --loss=lncc --lambdas=0.5,0.8 --lncc-window=5
 
 What a similarity can reach without a network, on neighbouring pairs of a split; settings are tuned
-here, on the validation split. The contrastive losses take the encoders of a stage 1 run, and their
+here, on the validation split, and so are λ and the steps of refinement that a released network
+registers with (--start). The contrastive losses take the encoders of a stage 1 run, and their
 projections are optimised with the velocity.
 """
 
@@ -27,7 +28,9 @@ from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.objective import Pair, displacement_of  # noqa: E402
 from jaxreg.losses.settings import ObjectiveConfig  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
+from jaxreg.model import velocities  # noqa: E402
 from jaxreg.registration.optimization import optimize_jointly, zero_velocity  # noqa: E402
+from jaxreg.release import load_model  # noqa: E402
 from jaxreg.spatial import resize_displacement, warp  # noqa: E402
 from jaxreg.training.registration import load_encoders  # noqa: E402
 
@@ -54,6 +57,8 @@ class Config:
     """Register at this spacing in mm; scores are on the cohort's own grid."""
     encoders: Path | None = None
     """Stage 1 run, for nce and nce_mi."""
+    start: Path | None = None
+    """Begin with this network's velocity at the same λ, as `jaxreg register --refine` does."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
@@ -99,12 +104,27 @@ def registrar(config: Config, domains: tuple[str, str]):
         features = None if encoder is None else FeatureExtractor(encoders, projections)
         return make_similarity(config.objective, domains, encoder=encoder, features=features)
 
+    model = None if config.start is None else load_model(config.start)
+
+    def begin(pair, lam):
+        if model is None:
+            return zero_velocity(pair.fixed.shape[:3])
+        network, squarings = model.config.network, config.objective.squarings
+        return velocities(
+            model.params["network"],
+            pair.fixed,
+            pair.moving,
+            lam[None],
+            config=network,
+            squarings=squarings,
+        )[0][0]
+
     def register(pair, lam):
         velocity, _, _ = optimize_jointly(
             jax.random.key(0),
             pair,
             lam,
-            zero_velocity(pair.fixed.shape[:3]),
+            begin(pair, lam),
             projections,
             similarity_of,
             config.objective,

@@ -14,17 +14,24 @@ from jaxreg.losses.settings import CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import init_projections
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet
-from jaxreg.training.checkpoint import Checkpoints, open_run
+from jaxreg.training.checkpoint import Checkpoints, open_run, parameters_sha256
 
 _TINY = (1, 16, 16, 16, 1)
 
 
+class Defaults(NamedTuple):
+    """How a model registers where no flag says otherwise: λ, and steps of refinement per pair."""
+
+    lam: float = 0.7
+    refine: int = 0
+
+
 class Model(NamedTuple):
-    """Configuration and parameters of a registration run.
+    """Configuration and parameters of a trained registration network.
 
     `params["network"]` are the network's; `params["projections"]` and `encoders` are there for the
     contrastive losses, whose encoders have `encoder_stem`. `step` is the training step,
-    `spacing_mm` the voxel size of the training grid.
+    `spacing_mm` the voxel size of the training grid, `folder` where the model was read.
     """
 
     config: RegistrationConfig
@@ -33,6 +40,13 @@ class Model(NamedTuple):
     step: int
     spacing_mm: tuple[float, float, float]
     encoder_stem: str | None = None
+    defaults: Defaults = Defaults()
+    folder: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all parameters, by which a model is known."""
+        return parameters_sha256({"params": self.params, "encoders": self.encoders})
 
 
 def network_of(config: NetworkConfig) -> VelocityUNet:
@@ -45,7 +59,8 @@ def init_params(key: jax.Array, config: RegistrationConfig, encoder: Encoder | N
     network_key, projection_key = jax.random.split(key)
     image, lam = jnp.zeros(_TINY), jnp.zeros(1)
     network = network_of(config.network)
-    params = {"network": network.init(network_key, image, image, lam)["params"]}
+    init = jax.jit(network.init)  # one program; step by step it takes 0.3 GB and seconds more
+    params = {"network": init(network_key, image, image, lam)["params"]}
     if encoder is not None:
         domains = config.cohort.domain_pair
         params["projections"] = init_projections(projection_key, domains, encoder.channels)
@@ -64,7 +79,7 @@ def init_encoders(domains: tuple[str, ...], stem: str) -> dict[str, Any]:
     return {domain: params for domain in dict.fromkeys(domains)}
 
 
-def load_model(workdir: Path) -> Model:
+def load_run(workdir: Path) -> Model:
     """The model at a registration run's newest checkpoint.
 
     Raises:
@@ -81,7 +96,8 @@ def load_model(workdir: Path) -> Model:
     trainable = jax.eval_shape(lambda key: init_params(key, config, encoder), jax.random.key(0))
     params = checkpoints.params(meta.step, {"trainable": trainable, "frozen": encoders})
     x, y, z = meta.identity["spacing_mm"]
-    return Model(config, params["trainable"], params["frozen"], meta.step, (x, y, z), stem)
+    params, frozen = params["trainable"], params["frozen"]
+    return Model(config, params, frozen, meta.step, (x, y, z), stem, folder=workdir)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "squarings"))

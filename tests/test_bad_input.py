@@ -155,7 +155,6 @@ def test_an_empty_mask_is_refused(place, capfd):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ([], ["--model", "--optimize-only"]),
         (["--optimize-only", "--model=run"], ["both"]),
         (["--optimize-only", "--lam=1.5"], ["--lam", "1.5"]),
         (["--optimize-only", "--lam=nan"], ["--lam"]),

@@ -15,7 +15,8 @@ from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
-from jaxreg.model import encoder_of, init_params, load_model
+from jaxreg.model import encoder_of, init_params
+from jaxreg.release import load_model
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.checkpoint import Checkpoints, parameters_sha256
 

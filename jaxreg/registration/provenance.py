@@ -14,6 +14,7 @@ from jaxreg.configuration import as_json
 from jaxreg.registration.register import Registration
 from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.subject import Subject
+from jaxreg.release import name_of
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
 
@@ -34,7 +35,7 @@ def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, 
     model = None
     if method.model is not None:
         model = {
-            "workdir": str(result.config.model),
+            "name": name_of(method.model),
             "step": method.model.step,
             "weights_sha256": method.weights_sha256,
         }

@@ -27,6 +27,7 @@ from jaxreg.registration.modality import depth_contrast, domain_warnings
 from jaxreg.registration.network_grid import in_millimetres, network_grid, on_grid
 from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.subject import Subject, read_subject
+from jaxreg.release import name_of
 
 
 class Clock:
@@ -116,6 +117,11 @@ def register_pair(
     warn((*fixed.warnings, *moving.warnings))
     with clock("load model"):
         method = method_of(config, fixed_path, moving_path)
+    if method.model is not None:
+        say(
+            f"network: {name_of(method.model)} (sha256 {method.model.sha256[:12]}); "
+            f"λ = {config.lam or method.lam}, {method.steps} steps of refinement"
+        )
     with clock("affine"):
         affine = _linear(fixed, moving, config)
     determinant = np.linalg.det(affine[:3, :3])

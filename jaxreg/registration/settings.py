@@ -9,16 +9,17 @@ from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES
 from jaxreg.registration.affine import MODES
 
 TRANSFORMS = ("deformable", "affine", "rigid")
-DIRECT_LAM, NETWORK_LAM = 0.8, 0.7
+DIRECT_LAM = 0.8
 DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in (*CONTRASTIVE_LOSSES, *ALIGNED_LOSSES))
 
 
 @dataclass(frozen=True)
 class RegisterConfig:
-    """Settings of a registration; a velocity comes from --model, or from --optimize-only."""
+    """Settings of a registration; a velocity comes from a network, or from --optimize-only."""
 
     model: Path | None = None
-    """Training workdir of the network that registers."""
+    """Network that registers: a training workdir or a released model. Default the one that comes
+    with jaxreg (docs/model-card.md)."""
     optimize_only: bool = False
     """Find the velocity by direct optimisation, without a network."""
     loss: str = "lncc"
@@ -28,15 +29,16 @@ class RegisterConfig:
     spacing: float = 2.0
     """Voxel size of the grid of --optimize-only, mm; a network has its own."""
     lam: float | Literal["auto"] | None = None
-    """Smoothness λ in [0, 1], or auto: a sweep on this pair and a rule. Default 0.7 with a network
-    (0.8 with --optimize-only)."""
+    """Smoothness λ in [0, 1], or auto: a sweep on this pair and a rule. Default that of the model
+    (of a training workdir 0.7, of --optimize-only 0.8)."""
     init: str | None = None
     """Linear start of the deformable transform: none, com, rigid, affine (default), or an ITK file
     such as another run's affine.mat."""
     transform: str = "deformable"
     """deformable, affine or rigid; for one person's own T1w and T2w, rigid is enough."""
-    refine: int = 0
-    """Steps of optimisation from the network's answer, for this pair (the weights stay)."""
+    refine: int | None = None
+    """Steps of optimisation from the network's answer, for this pair (the weights stay). Default
+    that of the model (of a training workdir 0)."""
     domains: str | None = None
     """FIXED,MOVING contrasts as the model names them; default from the file names (_T1w), else the
     model's order. The other order is registered backwards and inverted."""
@@ -62,7 +64,7 @@ class RegisterConfig:
             require_choice("lam", lam, ("auto",))
         elif lam is not None and not 0 <= lam <= 1:
             raise InputError(f"--lam: expected a number in [0, 1] or auto, got {lam}.")
-        for name, value in (("steps", self.steps - 1), ("refine", self.refine)):
+        for name, value in (("steps", self.steps - 1), ("refine", self.refine or 0)):
             if value < 0:
                 raise InputError(f"--{name}: expected more steps, got {getattr(self, name)}.")
         if not 0.5 <= self.spacing <= 20:
@@ -80,11 +82,8 @@ class RegisterConfig:
             if given:
                 flag = given[0].replace("_", "-")
                 raise InputError(f"--{flag}: not read with --transform {self.transform}.")
-        elif (self.model is not None) == self.optimize_only:
-            raise InputError(
-                "expected either --model DIR (a training workdir) or --optimize-only, got "
-                f"{'both' if self.optimize_only else 'neither'}."
-            )
+        elif self.model is not None and self.optimize_only:
+            raise InputError("expected either --model DIR or --optimize-only, got both.")
         if self.optimize_only:
             for name, value in (("refine", self.refine), ("domains", self.domains)):
                 if value:

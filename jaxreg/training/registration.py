@@ -22,7 +22,8 @@ from jaxreg.evaluation.sweep import score_pair
 from jaxreg.losses.objective import Pair, draw_lam, objective
 from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
-from jaxreg.model import Model, encoder_of, init_encoders, init_params, load_model, network_of
+from jaxreg.model import Model, encoder_of, init_encoders, init_params, network_of
+from jaxreg.release import load_model
 from jaxreg.spatial import warp
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.checkpoint import open_run, parameters_sha256

@@ -1,0 +1,128 @@
+"""The paper's experiment on a prepared cohort: seven losses, equal budgets, one network.
+
+    python experiments/reproduce.py --data=ixi --out=runs/paper
+
+The same command again continues where it stopped. In order, each part by the command that it
+prints: stage 1; a common start of all losses, trained by LNCC, which is none of the paper's six;
+every loss for the same number of steps from there; `eval.py --compare`, with λ chosen on the
+validation split (Figures 2 to 4, table.csv, 18 neighbouring pairs of `ixi`); every loss at its λ on
+all ordered test pairs (all_pairs.tsv); the slope of each validation curve (slopes.tsv).
+"""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from jaxreg.losses.settings import COMPARED_LOSSES
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Config:
+    """Equal budgets for every loss."""
+
+    data: Path
+    """Folder of a prepared cohort."""
+    out: Path
+    """Folder of the runs, the figures and the tables."""
+    ae_steps: int = 1000
+    """Steps of stage 1."""
+    start_steps: int = 1500
+    """Steps of the common start."""
+    steps: int = 800
+    """Steps of every loss from there."""
+
+
+def main(config: Config) -> None:
+    """Run what is not done yet."""
+    data, out = f"--data={config.data}", config.out
+    if not _finished(out / "ae", config.ae_steps):
+        _run(
+            "train.py", "--stage=ae", data, f"--steps={config.ae_steps}", f"--workdir={out / 'ae'}"
+        )
+    registration = ["train.py", "--stage=reg", data]
+    if not _finished(out / "start", config.start_steps):
+        steps = f"--steps={config.start_steps}"
+        _run(*registration, "--loss=lncc", steps, f"--workdir={out / 'start'}")
+    runs = [out / "all" / loss for loss in COMPARED_LOSSES]
+    if not all(_finished(run, config.steps) for run in runs):
+        flags = [f"--steps={config.steps}", f"--validate-every={config.steps // 4}"]
+        flags += [f"--init-from={out / 'start'}", f"--encoders={out / 'ae'}"]
+        _run(*registration, "--loss=all", *flags, f"--workdir={out / 'all'}")
+    _write(out / "slopes.tsv", [slopes(run) for run in runs])
+    _run("eval.py", data, "--compare", *map(str, runs), f"--workdir={out / 'compare'}")
+    with (out / "compare" / "table.csv").open(newline="") as file:
+        chosen = {row["run"]: row["lam"] for row in csv.DictReader(file) if row["lam"]}
+    rows = []
+    for run in runs:
+        _run("eval.py", data, f"--workdir={run}", "--pairs=all", f"--lambdas={chosen[run.name]}")
+        rows.append(_all_pairs(run, chosen[run.name]))
+        _write(out / "all_pairs.tsv", rows)
+    print(f"tables and figures are in {out} and {out / 'compare'}")
+
+
+def slopes(run: Path) -> dict[str, str]:
+    """The last validation of a run, and what Dice gained over the last quarter of its steps."""
+    with (run / "validation.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    names = [n for n in table[0] if n.startswith("dice_") and n != "dice_none"]
+    last = float(table[-1]["step"])
+    earlier = [row for row in table if float(row["step"]) <= 0.75 * last][-1]
+    best = max(names, key=lambda name: float(table[-1][name]))
+    gain = float(table[-1][best]) - float(earlier[best])
+    return {
+        "run": run.name,
+        "step": table[-1]["step"],
+        "lam": best.removeprefix("dice_"),
+        "dice": f"{float(table[-1][best]):.4f}",
+        "gain_of_last_quarter": f"{gain:+.4f}",
+    }
+
+
+def _all_pairs(run: Path, lam: str) -> dict[str, str]:
+    """Mean Dice over all ordered test pairs, and the spread over the fixed subjects' means."""
+    with (run / "eval" / "test" / "results.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["lam"] and float(r["lam"]) == float(lam)]
+    pairs: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        pairs.setdefault((row["fixed"], row["moving"]), []).append(float(row["dice"] or "nan"))
+    subjects: dict[str, list[float]] = {}
+    for (fixed, _), dice in pairs.items():
+        subjects.setdefault(fixed, []).append(float(np.nanmean(dice)))
+    means = [float(np.mean(values)) for values in subjects.values()]
+    return {
+        "run": run.name,
+        "lam": lam,
+        "pairs": str(len(pairs)),
+        "dice": f"{np.mean(means):.4f}",
+        "sd_over_subjects": f"{np.std(means, ddof=1):.4f}",
+    }
+
+
+def _finished(run: Path, steps: int) -> bool:
+    """Whether a run has a checkpoint of at least so many steps."""
+    names = [p.name for p in (run / "checkpoints").glob("*") if p.name.isdigit()]
+    return any(int(name) >= steps for name in names)
+
+
+def _run(script: str, *flags: str) -> None:
+    command = [sys.executable, str(ROOT / script), *flags]
+    print("$ " + " ".join([Path(sys.executable).name, script, *flags]), flush=True)
+    subprocess.run(command, check=True)
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    lines = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    print(json.dumps(rows[-1]))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

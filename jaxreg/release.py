@@ -1,0 +1,130 @@
+"""A trained network as two small files that travel with the package or go to a colleague.
+
+`weights.npz` holds the parameters by name, those of frozen encoders included; `model.json` the
+training configuration, what the network was trained on, and how it registers where no flag says
+otherwise (λ and the steps of refinement, chosen on validation pairs). `model.json` also has a hash
+of the parameters, checked when they are read.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxreg.configuration import RegistrationConfig, as_json, from_json
+from jaxreg.data.files import completed_folder
+from jaxreg.errors import InputError
+from jaxreg.losses.settings import CONTRASTIVE_LOSSES
+from jaxreg.model import Defaults, Model, encoder_of, init_encoders, init_params, load_run
+
+SHIPPED = Path(__file__).parent / "weights" / "t1w-t2w"
+"""The network that registers where --model is not given."""
+_WEIGHTS, _MODEL = "weights.npz", "model.json"
+_PRIVATE = ("session", "encoders", "init_from")
+"""Parts of a configuration that speak of the training machine's folders."""
+_HEADER_BYTES = 1024
+"""More than an array's header takes in `weights.npz`."""
+
+
+def load_model(folder: Path) -> Model:
+    """The model of a training workdir, at its newest checkpoint, or of a release.
+
+    Raises:
+        InputError: neither is there, or it is damaged.
+    """
+    return read_release(folder) if (folder / _MODEL).is_file() else load_run(folder)
+
+
+def name_of(model: Model) -> str:
+    """What a user calls a model: its folder, or that it comes with jaxreg."""
+    if model.folder == SHIPPED:
+        return f"{SHIPPED.name}, which comes with jaxreg"
+    return str(model.folder)
+
+
+def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str) -> None:
+    """Write a model's two files into a new folder; `about` says what it was trained on.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    config = {k: v for k, v in as_json(model.config).items() if k not in _PRIVATE}
+    config["cohort"]["data"] = None
+    described = {
+        "about": about,
+        "config": config,
+        "step": model.step,
+        "spacing_mm": list(model.spacing_mm),
+        "encoder_stem": model.encoder_stem,
+        "register": defaults._asdict(),
+        "sha256": model.sha256,
+    }
+    arrays = _by_name({"params": model.params, "encoders": model.encoders})
+    with completed_folder(folder) as partial:
+        np.savez_compressed(partial / _WEIGHTS, allow_pickle=False, **arrays)
+        text = json.dumps(described, indent=1, ensure_ascii=False)
+        (partial / _MODEL).write_text(text + "\n", encoding="utf-8")
+
+
+def read_release(folder: Path) -> Model:
+    """The model of a released folder.
+
+    Raises:
+        InputError: a file is missing or damaged, or the parameters are not those of the hash.
+    """
+    try:
+        described = json.loads((folder / _MODEL).read_text(encoding="utf-8"))
+        config = from_json(RegistrationConfig, described["config"])
+        encoder, stem = None, None
+        if config.objective.loss in CONTRASTIVE_LOSSES:
+            stem = described["encoder_stem"]
+            encoder = encoder_of(stem)
+        like: Any = {
+            "params": jax.eval_shape(
+                lambda key: init_params(key, config, encoder), jax.random.key(0)
+            ),
+            "encoders": {} if stem is None else init_encoders(config.cohort.domain_pair, stem),
+        }
+        values = _read_arrays(folder / _WEIGHTS, _by_name(like))
+        found = jax.tree.unflatten(jax.tree.structure(like), values)
+        x, y, z = (float(v) for v in described["spacing_mm"])
+        defaults = Defaults(**described["register"])
+        step, sha256 = int(described["step"]), str(described["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{folder}: not a readable model ({error}).") from error
+    model = Model(
+        config, found["params"], found["encoders"], step, (x, y, z), stem, defaults, folder
+    )
+    if model.sha256 != sha256:
+        raise InputError(f"{folder}: the parameters are not those whose hash {_MODEL} has.")
+    return model
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, in the order of the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(part.key) for part in path): leaf for path, leaf in leaves}
+
+
+def _read_arrays(path: Path, like: dict[str, Any]) -> list[np.ndarray]:
+    """The arrays of a .npz of these names, shapes and types, read only where they fit."""
+    arrays = []
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        if set(members) != {f"{name}.npy" for name in like}:
+            raise ValueError("its parameters are not those of the configuration")
+        for name, wanted in like.items():
+            size = int(np.prod(wanted.shape)) * np.dtype(wanted.dtype).itemsize
+            if members[f"{name}.npy"].file_size > size + _HEADER_BYTES:
+                raise ValueError(f"{name} does not fit the configuration")
+            with archive.open(f"{name}.npy") as file:
+                stream = io.BytesIO(file.read(size + _HEADER_BYTES))
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+            if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+                raise ValueError(f"{name} does not fit the configuration")
+            arrays.append(array)
+    return arrays
