@@ -72,7 +72,7 @@ def sweep(shape: Shape, *, count: int) -> Callable[[], None]:
     params = init_params(jax.random.key(0), config, None)["network"]
     two = pair(shape)
     lams = [float(v) for v in np.linspace(0, 1, count)]
-    moved = jax.jit(jax.vmap(warp, in_axes=(None, 0)))
+    moved = jax.jit(lambda image, u: jax.lax.map(lambda one: warp(image, one), u))
 
     def run() -> None:
         for _, displacement, _ in displacements(

@@ -98,7 +98,7 @@ def register(config: Config, cohort, fixed: str, moving: str) -> dict:
     assert outputs.moved_labels is not None
     moved = jnp.asarray(outputs.moved_labels.astype(np.int32))
     structures = jnp.asarray(sorted(cohort.structures), jnp.int32)
-    both = np.asarray(metrics.present(*labels, structures))
+    both = np.asarray(metrics.present(labels[0], labels[1], structures))
     none, dice = (
         float(np.asarray(metrics.dice(labels[0], other, structures))[both].mean())
         for other in (labels[1], moved)

@@ -58,24 +58,49 @@ def _sample_linear_forward(volume, points):
 
 def _sample_linear_backward(residuals, cotangent):
     volume, points = residuals
-    channels = _flat_channels(volume)
-    d_points = [jnp.zeros(points.shape[:-1], points.dtype)] * 3
-    for index, (wx, wy, wz), (sx, sy, sz) in corners(volume.shape[:3], points):
-        value = sum(_at(c, index) * cotangent[..., k] for k, c in enumerate(channels))
-        d_points = [
-            total + term * value
-            for total, term in zip(
-                d_points, (sx * (wy * wz), sy * (wx * wz), sz * (wx * wy)), strict=True
-            )
-        ]
-    d_points = [
-        jnp.where((points[..., a] >= 0) & (points[..., a] <= n - 1), d, 0)
-        for (a, n), d in zip(enumerate(volume.shape[:3]), d_points, strict=True)
-    ]
-    return _splat(volume.shape[:3], points, cotangent), jnp.stack(d_points, axis=-1)
+    if volume.shape[-1] == 1:
+        d_points = _slopes_in_halves(volume, points, cotangent)
+    else:
+        d_points = _slopes(volume, points, cotangent)
+    last = jnp.broadcast_to(jnp.asarray(volume.shape[:3], points.dtype) - 1, points.shape)
+    d_points = jnp.where((points >= 0) & (points <= last), d_points, 0)
+    return _splat(volume.shape[:3], points, cotangent), d_points
 
 
 _sample_linear.defvjp(_sample_linear_forward, _sample_linear_backward)
+
+
+def _slopes(volume, points, cotangent):
+    """The cotangent times the derivative of a linear sample by its point, `[*p, 3]`."""
+    channels = _flat_channels(volume)
+    total = [jnp.zeros(points.shape[:-1], points.dtype)] * 3
+    for index, (wx, wy, wz), (sx, sy, sz) in corners(volume.shape[:3], points):
+        value = sum(_at(c, index) * cotangent[..., k] for k, c in enumerate(channels))
+        terms = sx * (wy * wz), sy * (wx * wz), sz * (wx * wy)
+        total = [t + term * value for t, term in zip(total, terms, strict=True)]
+    return jnp.stack(total, axis=-1)
+
+
+def _slopes_in_halves(volume, points, cotangent):
+    """As `_slopes`, for one channel in two thirds of the time on a CPU.
+
+    Written for the three components at once, it becomes one loop; and as in `_splat` the cotangent
+    is finished first.
+    """
+    flat, axis = volume.reshape(-1), jnp.arange(3)[None]
+
+    def slopes(_, half):
+        points, cotangent = half
+        total = jnp.zeros(points.shape, points.dtype)
+        for index, (wx, wy, wz), (sx, sy, sz) in corners(volume.shape[:3], points):
+            terms = (sx * (wy * wz))[:, None], (sy * (wx * wz))[:, None], (sz * (wx * wy))[:, None]
+            term = jnp.where(axis == 0, terms[0], jnp.where(axis == 1, terms[1], terms[2]))
+            total = total + term * (_at(flat, index)[:, None] * cotangent)
+        return None, total
+
+    halves = jax.lax.scan(slopes, None, (_in_halves(points), _in_halves(cotangent)))[1]
+    count = points.size // 3
+    return halves.reshape(-1, 3)[:count].reshape(points.shape)
 
 
 def _splat(shape, points, values):
