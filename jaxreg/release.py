@@ -65,7 +65,7 @@ def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str)
     }
     arrays = _by_name({"params": model.params, "encoders": model.encoders})
     with completed_folder(folder) as partial:
-        np.savez_compressed(partial / _WEIGHTS, allow_pickle=False, **arrays)
+        np.savez_compressed(partial / _WEIGHTS, **arrays)
         text = json.dumps(described, indent=1, ensure_ascii=False)
         (partial / _MODEL).write_text(text + "\n", encoding="utf-8")
 
@@ -123,7 +123,7 @@ def _read_arrays(path: Path, like: dict[str, Any]) -> list[np.ndarray]:
                 raise ValueError(f"{name} does not fit the configuration")
             with archive.open(f"{name}.npy") as file:
                 stream = io.BytesIO(file.read(size + _HEADER_BYTES))
-            array = np.lib.format.read_array(stream, allow_pickle=False)
+            array = np.lib.format.read_array(stream)  # never a pickle
             if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
                 raise ValueError(f"{name} does not fit the configuration")
             arrays.append(array)
