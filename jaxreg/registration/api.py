@@ -28,21 +28,12 @@ from jaxreg.registration.apply import NIFTI, smallest
 from jaxreg.registration.itk import write_affine
 from jaxreg.registration.outputs import make_outputs
 from jaxreg.registration.register import Clock, register_pair
-from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.settings import OPTIONAL_FILES, RegisterConfig
 from jaxreg.registration.summary import metrics_of
 from jaxreg.registration.transform import compose, map_points, resample
 
 Image = Any
 """A path (str or Path), a nibabel image, or (array [x, y, z], affine to RAS mm [4, 4])."""
-
-_FILES = (
-    "fixed_mask",
-    "moving_mask",
-    "fixed_ignore",
-    "moving_ignore",
-    "fixed_labels",
-    "moving_labels",
-)
 
 
 class Transform(NamedTuple):
@@ -129,7 +120,7 @@ def register(fixed: Image, moving: Image, **settings: Any) -> Result:
     if unknown:
         raise InputError(f"{unknown[0]}: no such setting of a registration.")
     with tempfile.TemporaryDirectory() as folder:
-        for name in _FILES:
+        for name in OPTIONAL_FILES:
             if settings.get(name) is not None:
                 settings[name] = as_file(settings[name], Path(folder) / f"{name}.nii")
         if settings.get("model") is not None:

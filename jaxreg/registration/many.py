@@ -17,11 +17,11 @@ from jaxreg.data.files import remove_leftovers
 from jaxreg.errors import InputError, reason_of
 from jaxreg.registration.cluster import run_jobs
 from jaxreg.registration.deformable import Method, load_method
-from jaxreg.registration.pairs import EXTRAS, RESULTS, FilePair, read_pairs
+from jaxreg.registration.pairs import RESULTS, FilePair, read_pairs
 from jaxreg.registration.pairs_results import Outcome, line_of, write_results
 from jaxreg.registration.register import read_affine
 from jaxreg.registration.run import register_files
-from jaxreg.registration.settings import RegisterConfig
+from jaxreg.registration.settings import OPTIONAL_FILES, RegisterConfig
 from jaxreg.registration.standing import DONE, FREE, Ingredients, numbers_in, standing
 
 _SECONDS_BETWEEN_TABLES = 5.0
@@ -82,7 +82,8 @@ def register_pairs(
 def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
     """A pair registered into its folder, unless its result stands there; never fails."""
     config = dataclasses.replace(
-        work.config, **{name: Path(pair.files[name]) for name in EXTRAS if name in pair.files}
+        work.config,
+        **{name: Path(pair.files[name]) for name in OPTIONAL_FILES if name in pair.files},
     )
     folder = work.out / pair.name
     try:
@@ -169,7 +170,7 @@ def _due(path: Path) -> bool:
 
 
 def _check_settings(config: RegisterConfig) -> None:
-    for name in EXTRAS:
+    for name in OPTIONAL_FILES:
         if getattr(config, name) is not None:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag}: not read with --pairs; give the table a column {name}.")

@@ -8,18 +8,10 @@ from typing import NamedTuple
 
 from jaxreg.data.cohort import is_plain, read_table
 from jaxreg.errors import InputError
+from jaxreg.registration.settings import OPTIONAL_FILES
 
-EXTRAS = (
-    "fixed_mask",
-    "moving_mask",
-    "fixed_ignore",
-    "moving_ignore",
-    "fixed_labels",
-    "moving_labels",
-)
-"""Optional files of a pair: columns of the table, and settings of a registration."""
 RESULTS = "results.tsv"
-_COLUMNS = ("name", "fixed", "moving", *EXTRAS)
+_COLUMNS = ("name", "fixed", "moving", *OPTIONAL_FILES)
 _GIVEN_BY_NONE = ("", "n/a")
 _LONGEST = 80
 """Of a name that is made from two file names, characters of each."""
@@ -56,7 +48,11 @@ def read_pairs(table: Path) -> list[FilePair]:
             name,
             row["fixed"],
             row["moving"],
-            {c: str(folder / row[c]) for c in ("fixed", "moving", *EXTRAS) if _given(row, c)},
+            {
+                c: str(folder / row[c])
+                for c in ("fixed", "moving", *OPTIONAL_FILES)
+                if _given(row, c)
+            },
         )
         for name, row in zip(names, rows, strict=True)
     ]

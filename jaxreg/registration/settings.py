@@ -11,6 +11,15 @@ from jaxreg.registration.affine import MODES
 TRANSFORMS = ("deformable", "affine", "rigid")
 DIRECT_LAM = 0.8
 AUTO = "auto"
+OPTIONAL_FILES = (
+    "fixed_mask",
+    "moving_mask",
+    "fixed_ignore",
+    "moving_ignore",
+    "fixed_labels",
+    "moving_labels",
+)
+"""Files of a pair beside its images: settings, and columns of a table of pairs."""
 DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in (*CONTRASTIVE_LOSSES, *ALIGNED_LOSSES))
 
 
