@@ -45,8 +45,10 @@ class Config:
     """λ; default the model's."""
     refine: int | None = None
     """Steps of refinement; default the model's."""
+    passes: int | None = None
+    """Passes of the network; default the model's."""
     init: str | None = None
-    """Linear start; default affine."""
+    """Linear start; default auto."""
     out: Path | None = None
     """Where a row of JSON for each pair is appended."""
     only: tuple[str, ...] = field(default_factory=tuple)
@@ -86,6 +88,7 @@ def register(config: Config, cohort, fixed: str, moving: str) -> dict:
         model=config.model,
         lam=config.lam,
         refine=config.refine,
+        passes=config.passes,
         init=config.init,
         moving_labels=cohort.file(moving, "dseg"),
     )

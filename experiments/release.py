@@ -1,6 +1,6 @@
 """A training run written as the two files of a release (jaxreg/release.py).
 
-python experiments/release.py --model runs/best --lam 0.6 --refine 30 --about "…" --out DIR
+python experiments/release.py --model=RUN --lam=0.5 --refine=20 --passes=2 --about="…" --out=DIR
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ class Config:
     """λ chosen on validation pairs."""
     refine: int
     """Steps of refinement chosen on validation pairs."""
+    passes: int
+    """Passes of the network chosen on validation pairs."""
     about: str
     """What the network was trained on, and under which licence it is published."""
     out: Path
@@ -32,7 +34,7 @@ def main() -> None:
     """Write the release and say its hash."""
     config = tyro.cli(Config, description=__doc__)
     model = load_run(config.model)
-    defaults = Defaults(config.lam, config.refine)
+    defaults = Defaults(config.lam, config.refine, config.passes)
     write_release(model, config.out, defaults, about=config.about)
     print(f"{config.out}: sha256 {model.sha256}")
 

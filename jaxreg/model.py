@@ -20,10 +20,11 @@ _TINY = (1, 16, 16, 16, 1)
 
 
 class Defaults(NamedTuple):
-    """How a model registers where no flag says otherwise: λ, and steps of refinement per pair."""
+    """How a model registers where no flag says otherwise: λ, steps of refinement, passes."""
 
     lam: float = 0.7
     refine: int = 0
+    passes: int = 1
 
 
 class Model(NamedTuple):

@@ -125,7 +125,8 @@ def register_pair(
     if method.model is not None:
         say(
             f"network: {name_of(method.model)} (sha256 {method.model.sha256[:12]}); "
-            f"λ = {config.lam or method.lam}, {method.steps} steps of refinement"
+            f"λ = {config.lam or method.lam}, {method.passes} passes, "
+            f"{method.steps} steps of refinement"
         )
     with clock("affine"):
         starts = _linear(fixed, moving, config)

@@ -50,6 +50,9 @@ class RegisterConfig:
     refine: int | None = None
     """Steps of optimisation from the network's answer, for this pair (the weights stay). Default
     that of the model (of a training workdir 0)."""
+    passes: int | None = None
+    """How often the network sees the pair: after the first time with the moving image as moved so
+    far, half of the answer added. Default that of the model (of a training workdir 1)."""
     domains: str | None = None
     """FIXED,MOVING contrasts as the model names them; default from the file names (_T1w), else the
     model's order. The other order is registered backwards and inverted."""
@@ -75,9 +78,14 @@ class RegisterConfig:
             require_choice("lam", lam, ("auto",))
         elif lam is not None and not 0 <= lam <= 1:
             raise InputError(f"--lam: expected a number in [0, 1] or auto, got {lam}.")
-        for name, value in (("steps", self.steps - 1), ("refine", self.refine or 0)):
+        passes = 0 if self.passes is None else self.passes - 1
+        for name, value in (
+            ("steps", self.steps - 1),
+            ("refine", self.refine or 0),
+            ("passes", passes),
+        ):
             if value < 0:
-                raise InputError(f"--{name}: expected more steps, got {getattr(self, name)}.")
+                raise InputError(f"--{name}: expected more, got {getattr(self, name)}.")
         if not 0.5 <= self.spacing <= 20:
             raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
         if self.domains is not None and len(self.domains.split(",")) != 2:
@@ -89,15 +97,15 @@ class RegisterConfig:
         if self.transform != "deformable":
             unread = {"model": self.model, "init": self.init, "lam": self.lam}
             given = [name for name, value in unread.items() if value is not None]
-            given += [n for n in ("optimize_only", "refine") if getattr(self, n)]
+            given += [n for n in ("optimize_only", "refine", "passes") if getattr(self, n)]
             if given:
                 flag = given[0].replace("_", "-")
                 raise InputError(f"--{flag}: not read with --transform {self.transform}.")
         elif self.model is not None and self.optimize_only:
             raise InputError("expected either --model DIR or --optimize-only, got both.")
         if self.optimize_only:
-            for name, value in (("refine", self.refine), ("domains", self.domains)):
-                if value:
+            for name in ("refine", "passes", "domains"):
+                if getattr(self, name):
                     raise InputError(f"--{name}: not read with --optimize-only.")
         elif (self.loss, self.steps, self.spacing) != ("lncc", 80, 2.0):
             raise InputError("--loss, --steps, --spacing: read only with --optimize-only.")

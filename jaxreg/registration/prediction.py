@@ -1,0 +1,86 @@
+"""A pair's velocity by a trained network: its mirror image is asked too, and the moved pair again.
+
+On eight validation pairs of `ixi` and `rendered` at λ 0.5 this raised the Dice of the network that
+comes with jaxreg, without any refinement, by 0.012 (docs/model-card.md).
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxreg.evaluation.sweep import chunk_size
+from jaxreg.losses.objective import Pair, displacement_of
+from jaxreg.model import Model, velocities
+from jaxreg.spatial import warp
+
+SHARE = 0.5
+"""How much of a later pass is added: a pair as close as a moved one is rare in training, and of
+such a pair the network expects too much motion."""
+
+
+def predicted(
+    model: Model, pair: Pair, lams: Sequence[float], *, passes: int
+) -> list[Float[Array, "u v w 3"]]:
+    """The velocity at each λ, in voxels of the half-resolution grid; the network's order of images.
+
+    A network that was trained with flips sees the mirrored pair too, and the mean of both answers
+    counts. Each pass after the first shows it the moving image as the velocity so far moves it, and
+    adds `SHARE` of the answer: the sum of velocities, which is again one velocity with its inverse
+    (the Baker–Campbell–Hausdorff series to first order; the second made no difference). Needs an
+    even number of voxels along x.
+    """
+    found = _answers(model, pair, lams)
+    if passes == 1:
+        return found
+    return [
+        _again(model, pair, velocity, lam, passes)
+        for lam, velocity in zip(lams, found, strict=True)
+    ]
+
+
+def _again(model: Model, pair: Pair, velocity, lam: float, passes: int):
+    squarings = model.config.objective.squarings
+    for _ in range(passes - 1):
+        moved = _moved(pair.moving, velocity, squarings)
+        (answer,) = _answers(model, pair._replace(moving=moved), [lam])
+        velocity = velocity + SHARE * answer
+    return velocity
+
+
+@functools.partial(jax.jit, static_argnames="squarings")
+def _moved(moving: Float[Array, "x y z 1"], velocity: Float[Array, "u v w 3"], squarings: int):
+    x, y, z = moving.shape[:3]
+    return warp(moving, displacement_of(velocity, (x, y, z), squarings=squarings))
+
+
+def _answers(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:
+    """The network's velocities of a pair, averaged with those of its mirror image."""
+    direct = _in_chunks(model, pair.fixed, pair.moving, lams)
+    if not model.config.cohort.flip:
+        return direct
+    assert pair.fixed.shape[0] % 2 == 0  # so that mirrored pairs of voxels are pairs of voxels
+    mirrored = _in_chunks(model, pair.fixed[::-1], pair.moving[::-1], lams)
+    sides = jnp.array([[[[-1.0, 1.0, 1.0]]]])
+    return [0.5 * (v + w[::-1] * sides) for v, w in zip(direct, mirrored, strict=True)]
+
+
+def _in_chunks(model: Model, fixed, moving, lams: Sequence[float]) -> list[Array]:
+    """The network's velocities in chunks of λ; the last is filled up, so one program serves."""
+    size = min(chunk_size(fixed.shape[:3]), len(lams))
+    found: list[Array] = []
+    for start in range(0, len(lams), size):
+        chunk = list(lams[start : start + size])
+        filled = jnp.asarray(chunk + chunk[-1:] * (size - len(chunk)), jnp.float32)
+        velocity, _ = velocities(
+            model.params["network"],
+            fixed,
+            moving,
+            filled,
+            config=model.config.network,
+            squarings=model.config.objective.squarings,
+        )
+        found.extend(velocity[: len(chunk)])
+    return found
