@@ -32,7 +32,7 @@ On validation pairs of `ixi` and `rendered` 20 steps at 0.01 raised a network's 
 
 
 class Method(NamedTuple):
-    """How velocities are found: `passes` of `model` (None: from zero), then `steps` of optimisation.
+    """How velocities are found: `passes` of `model` (None: from zero), then `steps` of Adam.
 
     `exchanged` says that the network's order is the other one: it sees the pair exchanged, and its
     velocity is negated.
