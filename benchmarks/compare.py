@@ -17,9 +17,18 @@ from typing import Any
 
 import tyro
 
-SHAPES = {"4 mm": (40, 48, 40), "2 mm": (80, 96, 80), "1 mm": (160, 192, 160)}
-SHARED = ("inference", "training_step", "warp", "warp_gradient", "integration")
-OWN = ("training_step_nce_mi", "training_step_nce_mi_conv", "sweep_11", "encoder")
+SHAPES = {"4 mm": (40, 48, 40), "2 mm": (80, 96, 80), "1 mm": (192, 224, 192)}
+SHARED = (
+    "inference",
+    "training_step",
+    "warp",
+    "warp_gradient",
+    "integration",
+    "equal_network",
+    "equal_network_gradient",
+)
+"""The equal networks have one resolution and the same widths: the half grid, 16-32-48-64."""
+OWN = ("training_step_nce_mi", "training_step_nce_mi_conv", "sweep_11", "encoder", "batch")
 LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse")
 
 
@@ -93,7 +102,9 @@ def main(*, all: bool = False, turns: int = 9, out: Path | None = None) -> None:
     results: dict[str, Any] = {}
     for name in SHAPES if all else ("2 mm",):
         jobs = {job: both for job in SHARED} | {job: ("jaxreg",) for job in OWN}
-        if name != "1 mm":
+        if name == "1 mm":
+            jobs.pop("batch")
+        else:
             jobs |= {
                 f"loss_{loss}{end}": ("jaxreg",) for loss in LOSSES for end in ("", "_gradient")
             }
@@ -121,7 +132,7 @@ def main(*, all: bool = False, turns: int = 9, out: Path | None = None) -> None:
         summary["ratios"] = {
             job: two[job]["voxelmorph"]["median"] / two[job]["jaxreg"]["median"]
             for job in SHARED
-            if job != "integration"
+            if job != "integration" and not job.startswith("equal")
         }
     if out is not None:
         out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

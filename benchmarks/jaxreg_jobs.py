@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxreg.configuration import NetworkConfig, OptimizerConfig, RegistrationConfig
+from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.pipeline import pair_batches
 from jaxreg.evaluation.sweep import displacements
 from jaxreg.losses.objective import Pair
 from jaxreg.losses.settings import CONTRASTIVE_LOSSES, ObjectiveConfig
 from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, make_similarity
-from jaxreg.model import encoder_of, init_encoders, init_params
+from jaxreg.model import encoder_of, init_encoders, init_params, network_of
 from jaxreg.registration.optimization import zero_velocity
 from jaxreg.spatial import exponentiate, warp
 from jaxreg.training.registration import sample_loss
@@ -62,6 +67,42 @@ def training_step(shape: Shape, *, loss: str, stem: str = "fold") -> Callable[[]
     def run() -> None:
         box[0], metrics = step(box[0], frozen, batch)
         jax.block_until_ready(metrics)
+
+    return run
+
+
+def network(shape: Shape, *, gradient: bool) -> Callable[[], None]:
+    """The velocity of one pair at one λ by the network alone, or the gradient of its square."""
+    config = _config()
+    params = init_params(jax.random.key(0), config, None)["network"]
+    two, lam = pair(shape), jnp.full(1, 0.5)
+
+    def answer(params, fixed, moving):
+        apply = network_of(config.network).apply
+        velocity = apply({"params": params}, fixed[None], moving[None], lam)
+        assert isinstance(velocity, jax.Array)
+        return velocity
+
+    function = jax.jit(answer)
+    if gradient:
+        function = jax.jit(jax.grad(lambda *inputs: jnp.sum(answer(*inputs) ** 2)))
+    return lambda: _wait(function(params, two.fixed, two.moving))
+
+
+def batch(shape: Shape) -> Callable[[], None]:
+    """The next pair of the training data, mirrored or not, from volumes in memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        people = {"train": 4}
+        folder = write_phantom_cohort(Path(scratch) / "cohort", shape=shape, subjects=people)
+        cohort = read_cohort(folder)
+        names = [cohort.members("train", d) for d in DOMAINS]
+        keys = [(p, d) for p in names[0] for d in DOMAINS]
+        volumes = Volumes(cohort, keys)
+    batches = pair_batches(volumes, DOMAINS, *names, seed=0, batch_size=1, flip=True)
+
+    def run() -> None:
+        for _ in range(10):  # the pipeline prepares a few in advance
+            next(batches)
 
     return run
 
@@ -147,6 +188,9 @@ JOBS: dict[str, Callable[[Shape], Callable[[], None]]] = {
     "integration": integrate,
     "sweep_11": functools.partial(sweep, count=11),
     "encoder": encoder_features,
+    "equal_network": functools.partial(network, gradient=False),
+    "equal_network_gradient": functools.partial(network, gradient=True),
+    "batch": batch,
 }
 for _loss in ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse"):
     JOBS[f"loss_{_loss}"] = functools.partial(similarity, loss=_loss, gradient=False)

@@ -58,6 +58,26 @@ def training_step(shape: Shape) -> Callable[[], None]:
     return run
 
 
+def equal_network(shape: Shape, *, gradient: bool) -> Callable[[], None]:
+    """A velocity at half resolution from folded images, by jaxreg's widths; or its gradient."""
+    half = tuple(n // 2 for n in shape)
+    model = vxm.nn.models.VxmPairwise(
+        ndim=3, source_channels=8, target_channels=8, nb_features=(16, 32, 48, 64)
+    )
+    rng = np.random.default_rng(0)
+    moving, fixed = (torch.from_numpy(rng.random((1, 8, *half), np.float32)) for _ in range(2))
+
+    def run() -> None:
+        if not gradient:
+            with torch.no_grad():
+                model(moving, fixed, return_field_type="velocity")
+            return
+        model.zero_grad()
+        (model(moving, fixed, return_field_type="velocity") ** 2).sum().backward()
+
+    return run
+
+
 def warp(shape: Shape, *, gradient: bool) -> Callable[[], None]:
     """The image warped by a smooth displacement of a few voxels."""
     transformer = vxm.nn.modules.SpatialTransformer()
@@ -92,4 +112,6 @@ JOBS: dict[str, Callable[[Shape], Callable[[], None]]] = {
     "warp": functools.partial(warp, gradient=False),
     "warp_gradient": functools.partial(warp, gradient=True),
     "integration": integrate,
+    "equal_network": functools.partial(equal_network, gradient=False),
+    "equal_network_gradient": functools.partial(equal_network, gradient=True),
 }

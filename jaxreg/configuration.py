@@ -15,6 +15,7 @@ from jaxreg.losses.settings import ObjectiveConfig
 
 STEMS = ("fold", "conv")
 CONDITIONINGS = ("cin", "hypernet", "none")
+DTYPES = ("float32", "bfloat16")
 EMBEDDED = Path("runs/embedded")
 
 
@@ -157,11 +158,15 @@ class NetworkConfig:
     """cin (instance norm that knows λ), hypernet (kernels made from λ) or none (one λ, --lam)."""
     lam: float | None = None
     """The one λ of --conditioning=none, in [0, 1]."""
+    dtype: str = "float32"
+    """float32, or bfloat16 for the convolutions, on GPUs and TPUs that have it in hardware;
+    parameters, velocity, integration, warp and losses stay float32."""
 
     def __post_init__(self):
         """Refuse unknown names and a λ that is missing, out of range or not read."""
         require_choice("stem", self.stem, STEMS)
         require_choice("conditioning", self.conditioning, CONDITIONINGS)
+        require_choice("dtype", self.dtype, DTYPES)
         if self.conditioning == "none" and (self.lam is None or not 0 <= self.lam <= 1):
             raise InputError(
                 f"--lam: expected a number in [0, 1] with --conditioning=none, got {self.lam}."

@@ -52,7 +52,9 @@ class Model(NamedTuple):
 
 def network_of(config: NetworkConfig) -> VelocityUNet:
     """The velocity network of a configuration."""
-    return VelocityUNet(stem=config.stem, conditioning=config.conditioning)
+    return VelocityUNet(
+        stem=config.stem, conditioning=config.conditioning, dtype=jnp.dtype(config.dtype)
+    )
 
 
 def init_params(key: jax.Array, config: RegistrationConfig, encoder: Encoder | None) -> dict:

@@ -157,3 +157,23 @@ def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(scale
         kernel = params["kernel"] + (code[b] @ heads["kernel"]).reshape(3, 3, 3, 2, 5)
         wanted = layers.convolve(x[b : b + 1], kernel, scale=scale)[0]
         np.testing.assert_allclose(got[b], wanted, atol=1e-4)  # float32 sums over 54 products
+
+
+def test_bfloat16_convolutions_give_nearly_the_same_velocity_in_float32():
+    fixed, moving = jax.random.uniform(jax.random.key(0), (2, 1, 24, 16, 16, 1))
+    lam = jnp.full(1, 0.3)
+    plain = VelocityUNet()
+    params: Any = plain.init(jax.random.key(1), fixed, moving, lam)
+    kernel = params["params"]["decoder"]["velocity"]["kernel"]
+    params["params"]["decoder"]["velocity"]["kernel"] = 1000 * kernel
+
+    def velocity(network, params):
+        return jax.jit(lambda p: _apply(network, p, fixed, moving, lam))(params)
+
+    half = VelocityUNet(dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(half.init, jax.random.key(1), fixed, moving, lam)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    wanted, found = velocity(plain, params), velocity(half, params)
+    assert found.dtype == jnp.float32
+    off = np.abs(found - wanted).max() / np.abs(wanted).max()
+    assert 0 < off < 0.05  # eight bits of mantissa through fifteen layers

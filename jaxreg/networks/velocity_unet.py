@@ -7,6 +7,7 @@ the encoder makes of a pair is computed once for all λ.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -48,6 +49,7 @@ class Block(nn.Module):
     features: int
     scale: Scale = "same"
     conditioning: str = "none"
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -63,9 +65,9 @@ class Block(nn.Module):
         """
         if self.conditioning == "hypernet":
             assert context is not None
-            x = HyperConv(self.features, self.scale, name="conv")(x, context)
+            x = HyperConv(self.features, self.scale, name="conv")(x.astype(self.dtype), context)
         else:
-            x = Conv(self.features, self.scale, use_bias=False, name="conv")(x)
+            x = Conv(self.features, self.scale, False, dtype=self.dtype, name="conv")(x)
         x = x + skip
         if self.conditioning != "cin":
             return leaky_relu(InstanceNorm(name="norm")(x))
@@ -78,6 +80,7 @@ class PairEncoder(nn.Module):
 
     channels: tuple[int, ...]
     stem: str
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -89,17 +92,18 @@ class PairEncoder(nn.Module):
         apart and add them is to convolve them side by side.
         """
         x = pad_to_multiple(jnp.concatenate([fixed, moving], -1), 2 ** len(self.channels))
+        block = functools.partial(Block, dtype=self.dtype)
         if self.stem == "fold":
-            x = Block(self.channels[0], name="encode0")(fold(x))
+            x = block(self.channels[0], name="encode0")(fold(x))
         else:
-            x = Block(self.channels[0], name="stem")(x)
-            x = Block(self.channels[0], "half", name="encode0")(x)
+            x = block(self.channels[0], name="stem")(x)
+            x = block(self.channels[0], "half", name="encode0")(x)
         skips = []
         for i, features in enumerate(self.channels[:-1]):
             if i > 0:
-                x = Block(features, "half", name=f"encode{i}")(x)
-                x = Block(features, name=f"encode{i}b")(x)
-            skips.append(Conv(features, use_bias=False, name=f"skip{i}")(x))
+                x = block(features, "half", name=f"encode{i}")(x)
+                x = block(features, name=f"encode{i}b")(x)
+            skips.append(Conv(features, use_bias=False, dtype=self.dtype, name=f"skip{i}")(x))
         return (*skips, x)
 
 
@@ -108,6 +112,7 @@ class VelocityDecoder(nn.Module):
 
     channels: tuple[int, ...]
     conditioning: str
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -116,7 +121,7 @@ class VelocityDecoder(nn.Module):
         """The velocity on the padded grid; features of one pair (s = 1) serve all λ."""
         *skips, x = features
         context = None if self.conditioning == "none" else MappingNetwork(name="mapping")(lam)
-        block = functools.partial(Block, conditioning=self.conditioning)
+        block = functools.partial(Block, conditioning=self.conditioning, dtype=self.dtype)
         if x.shape[0] < lam.shape[0]:
             x = jnp.broadcast_to(x, (lam.shape[0], *x.shape[1:]))
         x = block(self.channels[-1], "half", name="bottleneck")(x, context)
@@ -136,16 +141,19 @@ class VelocityUNet(nn.Module):
             convolution at full resolution.
         conditioning: `cin` (conditional instance norm), `hypernet` (kernels made from λ) or `none`
             (λ is not seen).
+        dtype: of the convolutions and their features; parameters, the statistics of norms and the
+            last convolution, which gives the velocity, are float32.
     """
 
     channels: tuple[int, ...] = (16, 32, 48, 64)
     stem: str = "fold"
     conditioning: str = "cin"
+    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """The two halves; λ enters the second."""
-        self.encoder = PairEncoder(self.channels, self.stem)
-        self.decoder = VelocityDecoder(self.channels, self.conditioning)
+        self.encoder = PairEncoder(self.channels, self.stem, self.dtype)
+        self.decoder = VelocityDecoder(self.channels, self.conditioning, self.dtype)
 
     def __call__(
         self,
