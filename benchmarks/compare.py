@@ -27,7 +27,7 @@ SHARED = (
     "equal_network",
     "equal_network_gradient",
 )
-"""The equal networks have one resolution and the same widths: the half grid, 16-32-48-64."""
+"""The equal networks have one resolution, the half grid, and the same widths, 16-32-48."""
 OWN = ("training_step_nce_mi", "training_step_nce_mi_conv", "sweep_11", "encoder", "batch")
 LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse")
 
@@ -102,6 +102,8 @@ def main(*, all: bool = False, turns: int = 9, out: Path | None = None) -> None:
     results: dict[str, Any] = {}
     for name in SHAPES if all else ("2 mm",):
         jobs = {job: both for job in SHARED} | {job: ("jaxreg",) for job in OWN}
+        if name == "4 mm":  # its half grid is no multiple of what VoxelMorph's network needs
+            jobs = {job: who for job, who in jobs.items() if not job.startswith("equal")}
         if name == "1 mm":
             jobs.pop("batch")
         else:
