@@ -31,7 +31,8 @@ from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.training.checkpoint import parameters_sha256
 
 ROOT = Path(__file__).parent.parent
-STEPS_PER_KILL = 6
+STEPS_PER_KILL = 12
+PARTS = "last step", "parameters and optimiser", "validation.csv", "TensorBoard"
 
 
 def tiny_cohort(folder: Path) -> Path:
@@ -206,13 +207,14 @@ def main() -> None:
         folder, begin = Path(name), time.monotonic()
         cohort = tiny_cohort(folder / "cohort")
         moments = killed_run(cohort, folder, kills=arguments.kills, seed=arguments.seed)
-        same = outcome(folder / "whole") == outcome(folder / "killed")
+        parts = zip(PARTS, outcome(folder / "whole"), outcome(folder / "killed"), strict=True)
+        differ = [f"{name}: {one} against {other}" for name, one, other in parts if one != other]
         left = sorted(p.name for p in (folder / "killed" / "checkpoints").iterdir())
         words = ", ".join(f"{n} × {moment}" for moment, n in moments.items())
         print(f"{moments.total()} kills ({words}), {time.monotonic() - begin:.0f} s")
-        print(f"parameters, optimiser, validation.csv, TensorBoard the same: {same}")
+        print("the same:", ", ".join(PARTS) if not differ else "no", *differ, sep="\n  ")
         print(f"in the folder of checkpoints: {', '.join(left)}")
-        sys.exit(not same)
+        sys.exit(bool(differ))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ class EventLog:
         self._writer: EventsWriter | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(folder / "events"))
+            # Two runs in one second, the first killed, must not share the name: "wb" empties it.
+            suffix = f".{time.time_ns()}"
+            self._writer = EventsWriter(str(folder / "events"), filename_suffix=suffix)
         except OSError as error:
             self._give_up(error)
         # By this TensorBoard drops what a run that was cut off wrote beyond its last checkpoint.
