@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxreg import processes
-from jaxreg.data.cohort import Cohort, Volumes, neighbour_pairs
+from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
 from jaxreg.errors import InputError
 from jaxreg.evaluation import parts, report
 from jaxreg.evaluation.sweep import score_pair
@@ -74,6 +74,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Sweep, score, and write results.csv, summary.json and the figures into `folder`.
 
+    The same evaluation, cut off, goes on with the pairs that were not scored and saved before.
+
     Raises:
         InputError: the cohort lacks the split, a domain, labels or structures.
     """
@@ -90,16 +92,24 @@ def evaluate(
     spacing = model.config.cohort.spacing
     volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
     require_spacing(model, volumes)
-    scores, example = [], ([], [])
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [*images, *((p, "dseg") for p in people)]
+    identity = [model.sha256, model.step, fingerprint(cohort, files), list(lams), own]
+    so_far = parts.SoFar(folder, identity)
+    example = ([], [])
     for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=processes.index() > 0):
+        if pair in so_far.scores and pair != first:  # the first one's displacements are drawn
+            continue
+        scores = []
         for score, displacement in score_pair(model, volumes, native, pair, lams):
             scores.append(score)
             if pair == first and displacement is not None:
                 example[0].append(score.lam)
                 example[1].append(displacement)
-    folder.mkdir(parents=True, exist_ok=True)
-    scores = parts.together(folder, scores)
+        so_far.add(pair, scores)
+    scores = parts.together(folder, [score for pair in own for score in so_far.scores[pair]])
     if processes.index() > 0:
+        so_far.forget()
         return processes.from_first(dict)
     summary = report.summarize(scores) | {
         "run": name,
@@ -113,6 +123,7 @@ def evaluate(
     report.write_summary(folder / "summary.json", summary)
     fixed, moving = (native.scan(p, d).image for p, d in zip(first, domains, strict=True))
     report.write_figures(folder, name, summary, (fixed, moving, *example), native.spacing_mm)
+    so_far.forget()
     return processes.from_first(lambda: summary)
 
 

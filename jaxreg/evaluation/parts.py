@@ -1,16 +1,25 @@
-"""The scores of several processes put together through files beside the results.
+"""Scores in files beside the results: of several processes, and of an evaluation that goes on.
 
 Each process leaves its scores in a `.npz` (arrays of numbers and text, never pickles); the first
-reads them in turn, so no process holds more than it must.
+reads them in turn, so no process holds more than it must. What a process has scored so far it saves
+from time to time under the name of what is evaluated, and the same evaluation finds it again.
 """
 
+import hashlib
+import json
+import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxreg import processes
 from jaxreg.evaluation.sweep import Score
+
+SAVE_SECONDS = 60.0
+"""Between two saves; what a killed evaluation loses at most, beside the pair at hand."""
 
 
 def together(folder: Path, scores: Sequence[Score]) -> list[Score]:
@@ -32,6 +41,48 @@ def together(folder: Path, scores: Sequence[Score]) -> list[Score]:
     return merged
 
 
+class SoFar:
+    """The scores of this process in an evaluation, by pair, saved once a minute.
+
+    `identity` (JSON values) is what is evaluated, the pairs of this process among it: where it
+    differs, nothing stored is used.
+    """
+
+    def __init__(self, folder: Path, identity: Any):
+        """Read what an evaluation of the same identity left; a damaged file counts as none."""
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = folder / f".so-far-{name}-{processes.index():05d}.npz"
+        self._partial = self.path.with_suffix(".partial")
+        self.scores: dict[tuple[str, str], list[Score]] = {}
+        self._saved = time.monotonic()
+        if not self.path.is_file():
+            return
+        try:
+            stored = read(self.path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            print(f"{self.path}: not readable ({error}); these pairs are scored again.")
+            return
+        for score in stored:
+            self.scores.setdefault((score.fixed, score.moving), []).append(score)
+
+    def add(self, pair: tuple[str, str], scores: Sequence[Score]) -> None:
+        """Keep the scores of a pair; they reach the disk with the next save."""
+        self.scores[pair] = list(scores)
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write all scores, in the place of the last ones when they are complete."""
+        write(self._partial, [score for scores in self.scores.values() for score in scores])
+        self._partial.replace(self.path)
+        self._saved = time.monotonic()
+
+    def forget(self) -> None:
+        """Remove what was saved, when the results are written."""
+        for path in (self.path, self._partial):
+            path.unlink(missing_ok=True)
+
+
 def write(path: Path, scores: Sequence[Score]) -> None:
     """Write scores to a .npz."""
     with path.open("wb") as file:
@@ -49,7 +100,7 @@ def write(path: Path, scores: Sequence[Score]) -> None:
 
 def read(path: Path) -> list[Score]:
     """The scores that `write` wrote."""
-    with np.load(path) as stored:
+    with path.open("rb") as file, np.load(file) as stored:
         columns = [stored[name] for name in Score._fields]
     return [
         Score(
