@@ -6,7 +6,10 @@ The same command again continues where it stopped. In order, each part by the co
 prints: stage 1; a common start of all losses, trained by LNCC, which is none of the paper's six;
 every loss for the same number of steps from there; `eval.py --compare`, with λ chosen on the
 validation split (Figures 2 to 4, table.csv, 18 neighbouring pairs of `ixi`); every loss at its λ on
-all ordered test pairs (all_pairs.tsv); the slope of each validation curve (slopes.tsv).
+all ordered test pairs (all_pairs.tsv); the slope of each validation curve (slopes.tsv). Then, where
+asked: the same networks compared on other cohorts (--others); each trained on with another cohort's
+own images and compared there (--adapt); and what the contrasts cost (--gap): T1w–T1w by LNCC beside
+T1w–T2w by LNCC within the contrast, from the same random start for as many steps.
 """
 
 import csv
@@ -19,9 +22,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from jaxreg.losses.settings import COMPARED_LOSSES
+from jaxreg.losses.settings import COMPARED_LOSSES, CONTRASTIVE_LOSSES
 
 ROOT = Path(__file__).parent.parent
+GAP = {
+    "t1w_t1w": ("--loss=lncc", "--domains=T1w,T1w"),
+    "t1w_t2w": ("--loss=intra_lncc",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,22 @@ class Config:
     spacing: float | None = None
     """Train at this spacing in mm (--spacing of train.py; a step at 4 mm takes a sixth of one at
     2 mm); none trains at the cohort's own. Scores are those of the cohort's own grid."""
+    others: tuple[Path, ...] = ()
+    """Cohorts on which the networks are compared too; λ is chosen on their own validation split."""
+    adapt: Path | None = None
+    """Cohort that every network is then trained on with; its people need no second contrast."""
+    adapt_steps: int = 600
+    """Steps on that cohort."""
+    gap: bool = False
+    """Train T1w–T1w by `lncc` and T1w–T2w by `intra_lncc`, start_steps + steps each."""
 
 
 def main(config: Config) -> None:
     """Run what is not done yet."""
     data, out = f"--data={config.data}", config.out
-    train = ["train.py", data, *([f"--spacing={config.spacing}"] if config.spacing else [])]
+    train = ["train.py", data]
+    if config.spacing is not None:
+        train.append(f"--spacing={config.spacing}")
     if not _finished(out / "ae", config.ae_steps):
         _run(*train, "--stage=ae", f"--steps={config.ae_steps}", f"--workdir={out / 'ae'}")
     registration = [*train, "--stage=reg"]
@@ -59,7 +76,7 @@ def main(config: Config) -> None:
         flags += [f"--init-from={out / 'start'}", f"--encoders={out / 'ae'}"]
         _run(*registration, "--loss=all", *flags, f"--workdir={out / 'all'}")
     _write(out / "slopes.tsv", [slopes(run) for run in runs])
-    _run("eval.py", data, "--compare", *map(str, runs), f"--workdir={out / 'compare'}")
+    _compare(config.data, runs, out / "compare")
     with (out / "compare" / "table.csv").open(newline="") as file:
         chosen = {row["run"]: row["lam"] for row in csv.DictReader(file) if row["lam"]}
     rows = []
@@ -67,7 +84,35 @@ def main(config: Config) -> None:
         _run("eval.py", data, f"--workdir={run}", "--pairs=all", f"--lambdas={chosen[run.name]}")
         rows.append(_all_pairs(run, chosen[run.name]))
         _write(out / "all_pairs.tsv", rows)
+    for cohort in config.others:
+        _compare(cohort, runs, out / f"compare_{cohort.name}")
+    if config.adapt is not None:
+        adapted = [_adapted(config, config.adapt, run) for run in runs]
+        _compare(config.adapt, adapted, out / f"compare_adapted_{config.adapt.name}")
+    if config.gap:
+        steps = f"--steps={config.start_steps + config.steps}"
+        for name, flags in GAP.items():
+            if not _finished(out / "gap" / name, config.start_steps + config.steps):
+                _run(*registration, *flags, steps, f"--workdir={out / 'gap' / name}")
+            _run("eval.py", data, f"--workdir={out / 'gap' / name}", "--lambdas=0.1:0.9:0.1")
     print(f"tables and figures are in {out} and {out / 'compare'}")
+
+
+def _adapted(config: Config, cohort: Path, run: Path) -> Path:
+    """A run trained on with another cohort, its encoders as they were."""
+    target = config.out / f"adapted_{cohort.name}" / run.name
+    if not _finished(target, config.adapt_steps):
+        flags = [f"--init-from={run}", f"--steps={config.adapt_steps}", f"--workdir={target}"]
+        if config.spacing is not None:
+            flags.append(f"--spacing={config.spacing}")
+        if run.name in CONTRASTIVE_LOSSES:
+            flags.append(f"--encoders={config.out / 'ae'}")
+        _run("train.py", "--stage=reg", f"--data={cohort}", f"--loss={run.name}", *flags)
+    return target
+
+
+def _compare(cohort: Path, runs: list[Path], target: Path) -> None:
+    _run("eval.py", f"--data={cohort}", "--compare", *map(str, runs), f"--workdir={target}")
 
 
 def slopes(run: Path) -> dict[str, str]:

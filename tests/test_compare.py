@@ -161,6 +161,19 @@ def test_a_shorter_training_is_flagged(compared):
     assert notes["lncc"] == notes["nce_mi"] == ""
 
 
+@pytest.mark.parametrize(("starts", "words"), [("aa", "starts from a"), ("ab", "unequal budget")])
+def test_a_common_start_is_named_and_only_different_ones_are_unequal(starts, words):
+    def run(start):
+        config = RegistrationConfig(init_from=Path(start))
+        return compare.Run(
+            Path(start), start, start, Model(config, {}, {}, 5, (2.0, 2.0, 2.0)), [0.5]
+        )
+
+    notes = compare.budget_notes([run(start) for start in starts])
+    assert all(words in note for note in notes)
+    assert all(("unequal" in note) == (starts == "ab") for note in notes)
+
+
 def test_each_structure_has_its_mean_over_pairs(compared, cohort):
     rows = read(compared / "structures.csv")
     assert [r["structure"] for r in rows] == [

@@ -232,3 +232,14 @@ def test_only_the_tapped_scales_are_compared(pair, features, taps):
     for scale in range(3):
         size = float(jnp.abs(gradient["T2w"][f"scale{scale}"]["dense0"]["kernel"]).max())
         assert (size > 0) == (str(scale) in taps)
+
+
+def test_nce_mi_is_a_tenth_of_nce_and_nine_tenths_of_mi(pair, features):
+    encoder, extractor = features
+    config = ObjectiveConfig(loss="nce_mi", nce_locations=32, mi_samples=500)
+    similarity = make_similarity(config, DOMAINS, encoder=encoder, features=extractor)
+    masks = masks_of(pair.fixed_mask)
+    total, terms = similarity(jax.random.key(0), pair.fixed, pair.moving, masks)
+    assert abs(float(terms["nce"])) > 0.1 and abs(float(terms["mi"])) > 0.01
+    wanted = 0.1 * float(terms["nce"]) + 0.9 * float(terms["mi"])
+    assert float(total) == pytest.approx(wanted, rel=1e-5)

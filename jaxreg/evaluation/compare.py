@@ -158,15 +158,17 @@ def _common_data(runs):
 
 
 def budget_notes(runs: Sequence[Run]) -> list[str]:
-    """For each run, how its training was shorter than the longest one, or began elsewhere."""
+    """For each run, how its training was shorter than the longest one, or where it began."""
     seen = [run.model.step * run.model.config.optimizer.batch_size for run in runs]
+    starts = [run.model.config.init_from for run in runs]
+    unequal = "" if len(set(starts)) == 1 else "unequal budget: "
     notes = []
-    for run, pairs in zip(runs, seen, strict=True):
+    for start, pairs in zip(starts, seen, strict=True):
         parts = []
         if pairs < max(seen):
             parts.append(f"unequal budget: {pairs} of {max(seen)} training pairs")
-        if run.model.config.init_from is not None:
-            parts.append(f"unequal budget: starts from {run.model.config.init_from}")
+        if start is not None:
+            parts.append(f"{unequal}starts from {start}")
         notes.append("; ".join(parts))
     return notes
 
