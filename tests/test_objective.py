@@ -147,7 +147,7 @@ def test_the_network_overfits_one_pair_as_direct_optimisation_does(pair):
 @pytest.mark.parametrize("loss", ["mi", "lmi", "ngf", "mind", "lncc", "mse"])
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_what_is_ignored_has_no_say(pair, loss, side):
-    """Whatever the image shows inside an ignore mask, the loss is the same."""
+    """Whatever the image shows inside an ignore mask, the loss is the same; elsewhere it counts."""
     config = ObjectiveConfig(loss=loss, mi_samples=0)
     similarity = make_similarity(config, DOMAINS)
     lesion = jnp.zeros(SHAPE, bool).at[8:13, 9:14, 7:11].set(True)
@@ -170,6 +170,9 @@ def test_what_is_ignored_has_no_say(pair, loss, side):
     assert float(value(painted, lesion)) == pytest.approx(
         float(value(image, lesion)), rel=tolerance
     )
+    elsewhere = jnp.zeros(SHAPE, bool).at[8:13, 20:24, 7:11].set(True)
+    painted = jnp.where(elsewhere[..., None], 0.9, image)
+    assert abs(float(value(image, lesion) - value(painted, lesion))) > 1e-4
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

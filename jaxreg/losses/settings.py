@@ -108,11 +108,10 @@ class ObjectiveConfig:
         """How many voxels off a voxel's similarity still sees intensities, in an axis."""
         windows = {
             "lncc": self.lncc_window // 2,
-            "intra_lncc": self.lncc_window // 2,
             "ngf": 1,
             "mind": self.mind_dilation + self.mind_radius,
         }
-        return windows.get(self.loss, 0)
+        return windows.get(self.of_a_pair.loss, 0)
 
 
 def _refuse(name, wanted, got):
