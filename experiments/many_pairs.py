@@ -2,9 +2,12 @@
 
 Phantoms with labels, registered in one process by what `jaxreg register --pairs` calls.
 Every so many pairs the memory that the process holds (RSS) is printed, and at the end the slope of
-a line through the second half. With --plot FILE.png the curve is drawn too.
+a line through the second half, and how much of it is in use (Linux with glibc). With --plot
+FILE.png the curve is drawn too.
 """
 
+import ctypes
+import gc
 import os
 import tempfile
 import time
@@ -59,6 +62,10 @@ def main() -> None:
     if len(half) > 1:
         slope = np.polyfit(half[:, 0], half[:, 1], 1)[0] * 1000
         print(f"second half: {slope:+.1f} MB in 1,000 pairs")
+    gc.collect()
+    collected = resident_megabytes()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free but kept by the allocator
+    print(f"after a collection {collected:.1f} MB, trimmed {resident_megabytes():.1f} MB")
     if config.plot is not None:
         draw(curve, config.plot)
 
