@@ -29,9 +29,9 @@ TESTS = {
     "mind": "mind losses",
     "mutual_information": "losses local_mi gradients",
     "ngf": "ngf losses",
-    "objective": "objective losses recovery",
+    "objective": "objective label_overlap losses recovery",
     "patch_nce": "losses objective",
-    "settings": "objective bad_input losses",
+    "settings": "settings objective bad_input losses",
     "similarity": "objective losses",
     "smoothness": "losses objective",
 }

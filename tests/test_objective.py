@@ -204,10 +204,12 @@ def test_symmetric_averages_both_ends(pair):
     )
     assert float(forth) == pytest.approx(float(back), rel=1e-4)  # float32 sums
     one_sided = dataclasses.replace(config, symmetric=False)
-    alone = objectives.objective(
-        jax.random.key(SEED), pair, velocity, jnp.float32(0.3), similarity, one_sided
-    )[0]
-    assert abs(float(alone - forth)) > 1e-3
+    here, there = (
+        objectives.objective(jax.random.key(SEED), p, v, jnp.float32(0.3), similarity, one_sided)[0]
+        for p, v in ((pair, velocity), (pair.exchanged(), -velocity))
+    )
+    assert abs(float(here - there)) > 1e-3
+    assert float(forth) == pytest.approx(0.5 * float(here + there), rel=1e-4)
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.4, 0.3, 0.5), (1.0, 1, 1)])

@@ -84,7 +84,7 @@ class ObjectiveConfig:
         for name in ("ngf_eta", "nce_temperature", "lncc_epsilon"):
             if not getattr(self, name) > 0:
                 _refuse(name, "above 0", getattr(self, name))
-        if self.label_weight < 0:
+        if not self.label_weight >= 0:
             _refuse("label_weight", "at least 0", self.label_weight)
         if self.lncc_window % 2 == 0:
             _refuse("lncc_window", "an odd number", self.lncc_window)
