@@ -26,14 +26,14 @@ TESTS = {
     "intensity": "losses gradients",
     "label_overlap": "label_overlap objective",
     "locations": "losses objective",
-    "mind": "mind losses",
+    "mind": "mind gradients losses",
     "mutual_information": "losses local_mi gradients",
-    "ngf": "ngf losses",
+    "ngf": "ngf gradients losses",
     "objective": "objective label_overlap losses recovery",
-    "patch_nce": "losses objective",
+    "patch_nce": "losses gradients objective",
     "settings": "settings objective bad_input losses",
     "similarity": "objective losses",
-    "smoothness": "losses objective",
+    "smoothness": "losses gradients objective",
 }
 """The test modules that answer for a module, the likeliest first."""
 

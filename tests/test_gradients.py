@@ -106,6 +106,14 @@ def test_warping_by_image_and_displacement():
     _assert_derivatives(_weighted(spatial.warp, (*SHAPE, 1)), _smooth(0), displacement)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_warping_an_odd_number_of_voxels(channels):
+    """The gradient takes the points in two halves, here with one to fill up."""
+    rng = np.random.default_rng(0)
+    image, displacement = rng.uniform(size=(5, 3, 7, channels)), rng.normal(size=(5, 3, 7, 3))
+    _assert_derivatives(_weighted(spatial.warp, (5, 3, 7, channels)), image, displacement)
+
+
 def test_the_exponential_by_the_velocity():
     velocity = np.random.default_rng(0).normal(size=(*SHAPE, 3))
     _assert_derivatives(_weighted(spatial.exponentiate, (*SHAPE, 3)), velocity)

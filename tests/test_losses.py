@@ -1,5 +1,8 @@
 """Each loss against an oracle that is not its own code."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,7 +175,10 @@ def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
     assert np.isfinite(total) and np.isfinite(gradient).all()
 
 
-def test_every_loss_has_its_scale_and_the_papers_are_1():
+def test_every_loss_has_the_scale_that_the_docs_say_and_the_papers_are_1():
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([\d.]+) \|$", page, flags=re.MULTILINE)
+    assert {loss: float(scale) for loss, scale in rows} == objectives.SIMILARITY_SCALE
     assert set(objectives.SIMILARITY_SCALE) == set(LOSSES)
     assert objectives.SIMILARITY_SCALE["nce_mi"] == objectives.SIMILARITY_SCALE["mi"] == 1
 

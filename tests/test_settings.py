@@ -38,6 +38,13 @@ def test_the_bounds_of_each_setting(name, refused, taken):
         assert getattr(ObjectiveConfig(**{name: value}), name) == value
 
 
+def test_the_defaults_are_the_papers():
+    config = ObjectiveConfig()
+    assert (config.loss, config.regularizer, config.squarings) == ("nce_mi", "diffusion", 7)
+    assert (config.mi_bins, config.nce_temperature, config.taps) == (32, 0.07, "0,1,2")
+    assert config.label_weight == config.endpoint_fraction == 0 and not config.symmetric
+
+
 def test_taps_are_scales_in_order_each_once():
     assert ObjectiveConfig(taps="2,0,2").scales == (0, 2)
 
