@@ -212,6 +212,23 @@ def test_symmetric_averages_both_ends(pair):
     assert float(forth) == pytest.approx(0.5 * float(here + there), rel=1e-4)
 
 
+def test_symmetric_averages_the_terms_too(pair):
+    def similarity(key, fixed, moved, masks):
+        return jnp.mean(moved), {"brightness": jnp.mean(moved) - 2 * jnp.mean(fixed)}
+
+    config = ObjectiveConfig(loss="lncc", symmetric=True)
+    velocity = 0.5 * jax.random.normal(jax.random.key(2), (12, 14, 10, 3))
+    _, terms = objectives.objective(
+        jax.random.key(SEED), pair, velocity, jnp.float32(0.3), similarity, config
+    )
+    forth, back = (
+        objectives.moved_and_masks(p, v, config)[0].mean()
+        for p, v in ((pair, velocity), (pair.exchanged(), -velocity))
+    )
+    wanted = 0.5 * (forth - 2 * pair.fixed.mean() + pair.moving.mean() - 2 * back)
+    assert float(terms["brightness"]) == pytest.approx(float(wanted), rel=1e-4)
+
+
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.4, 0.3, 0.5), (1.0, 1, 1)])
 def test_lambda_lies_on_the_ends_in_the_share_asked_for(fraction, low, high):
     keys = jax.random.split(jax.random.key(0), 500)

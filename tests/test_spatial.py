@@ -117,6 +117,14 @@ def test_a_half_resolution_voxel_covers_two_and_its_values_double():
     np.testing.assert_allclose(fine[1:9, 3, 3, 0], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [4, 6, 8])
+def test_resizing_by_1_crops_or_repeats_the_edge(length):
+    volume = np.random.default_rng(0).normal(size=(6, 7, 5, 2)).astype(np.float32)
+    got = spatial.resize(jnp.asarray(volume), (length, 7, 5), (1.0, 1.0, 1.0))
+    wanted = volume[np.minimum(np.arange(length), 5)]
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
 def test_warping_commutes_with_an_axis_flip():
     volume, displacement = jnp.asarray(_volume()), 3 * jnp.asarray(_volume(3))
     flipped = displacement[::-1] * jnp.array([-1.0, 1.0, 1.0])[None, None, None]
