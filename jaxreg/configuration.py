@@ -32,13 +32,19 @@ class CohortConfig:
     flip: bool = True
     """Mirror left and right at random (both images of a pair alike)."""
     vary: bool = False
-    """Stage 2: a random gamma, bias field and noise in what the network sees; not in the loss."""
+    """Stage 2: a random gamma, bias field, blur and noise in what the network sees; not in the
+    loss."""
+    synth: float = 0.0
+    """Stage 2: share of the images that the network sees as made from the labels with random
+    contrast (SynthMorph); the loss sees the true ones."""
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""
         parts = self.domains.split(",")
         if len(parts) != 2 or not all(p.isalnum() for p in parts):
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
+        if not 0 <= self.synth <= 1:
+            raise InputError(f"--synth: expected a share in [0, 1], got {self.synth}.")
         if self.spacing is not None and not 0 < self.spacing <= 100:
             raise InputError(f"--spacing: expected millimetres above 0, got {self.spacing}.")
 

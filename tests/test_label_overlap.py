@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxreg.configuration import CohortConfig, RegistrationConfig
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.pipeline import pair_batches
@@ -18,7 +17,6 @@ from jaxreg.losses.objective import Pair, objective
 from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import make_similarity
 from jaxreg.training.registration import labelled_people
-from jaxreg.training.variation import vary_intensities
 
 SHAPE = (9, 8, 7)
 
@@ -124,16 +122,3 @@ def test_labels_are_asked_for_where_there_are_none(cohort):
     unscored = dataclasses.replace(cohort, structures={})
     with pytest.raises(InputError, match="--label-weight"):
         labelled_people(unscored, set(cohort.participants))
-
-
-def test_varied_intensities_stay_in_range_keep_the_background_and_differ_each_time():
-    image = jax.random.uniform(jax.random.key(0), (12, 10, 8, 1))
-    mask = jnp.arange(12)[:, None, None] < jnp.full((12, 10, 8), 9)
-    seen = [vary_intensities(jax.random.key(k), image, mask) for k in (1, 2)]
-    for each in seen:
-        assert each.shape == image.shape and float(each.min()) >= 0 and float(each.max()) <= 1
-        assert not each[9:].any()
-        inside = np.asarray(image[:9]).ravel(), np.asarray(each[:9]).ravel()
-        assert np.corrcoef(*inside)[0, 1] > 0.8  # the same anatomy
-    assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
-    assert not RegistrationConfig(cohort=CohortConfig()).cohort.vary

@@ -100,10 +100,10 @@ def objective(
     roughness = REGULARIZERS[config.regularizer](velocity)
     unlike = SIMILARITY_SCALE[config.loss] * value
     terms = {**terms, "similarity": value, "roughness": roughness}
-    if pair.fixed_labels is not None and pair.moving_labels is not None:
+    fixed_labels, moving_labels = pair.fixed_labels, pair.moving_labels
+    if config.label_weight > 0 and fixed_labels is not None and moving_labels is not None:
         x, y, z = jax.random.randint(label_key, (3,), 0, 2)
-        labels = pair.fixed_labels, pair.moving_labels
-        terms["label_dice"] = soft_dice(*labels, displacement, start=(x, y, z))
+        terms["label_dice"] = soft_dice(fixed_labels, moving_labels, displacement, start=(x, y, z))
         unlike = unlike + config.label_weight * (1 - terms["label_dice"])
     return (1 - lam) * unlike + lam * roughness, terms
 

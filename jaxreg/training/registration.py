@@ -1,5 +1,6 @@
 """Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs without labels."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from jaxreg.spatial import warp
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.checkpoint import open_run, parameters_sha256
 from jaxreg.training.loop import Task
-from jaxreg.training.variation import vary_intensities
+from jaxreg.training.variation import as_shown
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 
@@ -42,7 +43,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     train = sorted(
         {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
     )
-    labels = config.objective.label_weight > 0
+    labels = config.objective.label_weight > 0 or config.cohort.synth > 0
     if labels:
         train += labelled_people(cohort, {*fixed, *moving})
     pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
@@ -115,8 +116,8 @@ def labelled_people(cohort: Cohort, people: set[str]) -> list[tuple[str, str]]:
     if not found or not 0 < len(cohort.structures) < 256:
         raise InputError(
             f"{cohort.folder}: expected people with labels in the train split and 1 to 255 "
-            f"structures in labels.tsv (for --label-weight), got {len(found)} people and "
-            f"{len(cohort.structures)} structures."
+            f"structures in labels.tsv (for --label-weight and --synth), got {len(found)} people "
+            f"and {len(cohort.structures)} structures."
         )
     return found
 
@@ -132,11 +133,10 @@ def sample_loss(config: RegistrationConfig, encoder):
         fraction = config.objective.endpoint_fraction
         lam = draw_lam(lam_key, fraction) if lam is None else jax.numpy.float32(lam)
         pair = Pair(**sample)
-        fixed, moving = pair.fixed, pair.moving
-        if config.cohort.vary:
-            fixed_key, moving_key = jax.random.split(vary_key)
-            fixed = vary_intensities(fixed_key, fixed, pair.fixed_mask)
-            moving = vary_intensities(moving_key, moving, pair.moving_mask)
+        fixed_key, moving_key = jax.random.split(vary_key)
+        shown = partial(as_shown, vary=config.cohort.vary, synth=config.cohort.synth)
+        fixed = shown(fixed_key, pair.fixed, pair.fixed_mask, pair.fixed_labels)
+        moving = shown(moving_key, pair.moving, pair.moving_mask, pair.moving_labels)
         velocity = network.apply(
             {"params": params["network"]}, fixed[None], moving[None], lam[None]
         )

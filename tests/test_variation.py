@@ -1,0 +1,102 @@
+"""What the network is shown in training: varied and made images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.ndimage import convolve1d
+
+from jaxreg.configuration import CohortConfig, RegistrationConfig, SessionConfig
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.errors import InputError
+from jaxreg.losses.settings import ObjectiveConfig
+from jaxreg.training.registration import registration_task
+from jaxreg.training.variation import as_shown, blurred, synthesize, vary_intensities
+
+
+def test_varied_intensities_stay_in_range_keep_the_background_and_differ_each_time():
+    image = jax.random.uniform(jax.random.key(0), (12, 10, 8, 1))
+    mask = jnp.arange(12)[:, None, None] < jnp.full((12, 10, 8), 9)
+    seen = [vary_intensities(jax.random.key(k), image, mask) for k in (1, 2)]
+    for each in seen:
+        assert each.shape == image.shape and float(each.min()) >= 0 and float(each.max()) <= 1
+        assert not each[9:].any()
+        inside = np.asarray(image[:9]).ravel(), np.asarray(each[:9]).ravel()
+        assert np.corrcoef(*inside)[0, 1] > 0.8  # the same anatomy
+    assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
+    assert not RegistrationConfig(cohort=CohortConfig()).cohort.vary
+
+
+def anatomy():
+    """Labels 0 to 3 in slabs across x, and a mask that leaves out the last slab."""
+    labels = jnp.broadcast_to((jnp.arange(24) // 6).astype(jnp.uint8)[:, None, None], (24, 20, 16))
+    return labels, jnp.broadcast_to((jnp.arange(24) < 18)[:, None, None], labels.shape)
+
+
+def test_a_made_image_has_one_intensity_a_structure_and_another_each_time():
+    labels, mask = anatomy()
+    slabs = []
+    for k in range(6):
+        image = np.asarray(synthesize(jax.random.key(k), labels, mask))[..., 0]
+        assert image.min() >= 0 and image.max() <= 1 and not image[18:].any()
+        inner = [image[6 * s + 1 : 6 * s + 5] for s in range(3)]
+        assert all(slab.std() < 0.2 * slab.mean() + 1e-3 for slab in inner)
+        slabs.append([slab.mean() for slab in inner])
+    spread = np.ptp(slabs, axis=0)
+    assert (spread > 0.2).all()  # structures change from image to image, the fluid (0) too
+    order = {tuple(np.argsort(row)) for row in slabs}
+    assert len(order) > 1
+
+
+def test_the_blur_is_a_convolution_along_each_axis_that_repeats_the_edge():
+    image = jax.random.uniform(jax.random.key(3), (9, 7, 5))
+    key = jax.random.key(4)
+    expected = np.asarray(image, np.float64)
+    for axis, w in enumerate(
+        np.asarray(jax.random.uniform(jax.random.clone(key), (3,), maxval=0.25))
+    ):
+        expected = convolve1d(expected, [w, 1 - 2 * w, w], axis, mode="nearest")
+    np.testing.assert_allclose(blurred(key, image), expected, atol=1e-6)
+
+
+def test_the_share_of_made_images_is_what_is_asked_and_needs_labels():
+    labels, mask = anatomy()
+    image = jnp.full((*labels.shape, 1), 0.5)
+
+    def shown(k, synth, labels: jax.Array | None = labels):
+        return as_shown(jax.random.key(k), image, mask, labels, vary=False, synth=synth)
+
+    made = [not np.array_equal(shown(k, 0.3), image) for k in range(60)]
+    assert 8 <= sum(made) <= 30
+    assert all(not np.array_equal(shown(k, 1.0), image) for k in range(5))
+    np.testing.assert_array_equal(shown(0, 0.0), image)
+    np.testing.assert_array_equal(shown(0, 1.0, jnp.zeros_like(labels)), image)
+    np.testing.assert_array_equal(shown(0, 1.0, None), image)
+
+
+def test_a_share_beyond_one_is_refused():
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(InputError, match="--synth"):
+            CohortConfig(synth=share)
+
+
+def test_a_step_with_made_images_differs_and_takes_no_label_loss(tmp_path):
+    write_phantom_cohort(tmp_path, shape=(24, 32, 16), subjects={"train": 3, "val": 0, "test": 0})
+    cohort = read_cohort(tmp_path)
+    losses = []
+    for synth in (0.0, 1.0):
+        config = RegistrationConfig(
+            cohort=CohortConfig(data=tmp_path, synth=synth),
+            session=SessionConfig(validate_every=0),
+            objective=ObjectiveConfig(loss="lncc"),
+        )
+        task = registration_task(config, cohort)
+        batch = next(task.batches)
+        assert ("fixed_labels" in batch) == (synth > 0)
+        sample = {k: jnp.asarray(v[0]) for k, v in batch.items() if k in task.arrays}
+        params = jax.tree.map(lambda x: x + 0.01, task.params)
+        value, terms = task.loss(params, task.frozen, sample, jax.random.key(1))
+        assert "label_dice" not in terms
+        losses.append(float(value))
+    assert losses[0] != losses[1] and np.isfinite(losses).all()
