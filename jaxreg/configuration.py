@@ -37,14 +37,19 @@ class CohortConfig:
     synth: float = 0.0
     """Stage 2: share of the images that the network sees as made from the labels with random
     contrast (SynthMorph); the loss sees the true ones."""
+    cut: float = 0.0
+    """Stage 2: share of the images that the network sees without cerebellum and brain stem, as some
+    brain extractions leave them (by the labels); the loss sees all."""
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""
         parts = self.domains.split(",")
         if len(parts) != 2 or not all(p.isalnum() for p in parts):
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
-        if not 0 <= self.synth <= 1:
-            raise InputError(f"--synth: expected a share in [0, 1], got {self.synth}.")
+        for name in ("synth", "cut"):
+            if not 0 <= getattr(self, name) <= 1:
+                value = getattr(self, name)
+                raise InputError(f"--{name}: expected a share in [0, 1], got {value}.")
         if self.spacing is not None and not 0 < self.spacing <= 100:
             raise InputError(f"--spacing: expected millimetres above 0, got {self.spacing}.")
 

@@ -1,4 +1,6 @@
-"""What the network is shown in training: varied and made images."""
+"""What the network is shown in training: varied, made and cut images."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxreg.data.cohort import read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
 from jaxreg.losses.settings import ObjectiveConfig
-from jaxreg.training.registration import registration_task
+from jaxreg.training.registration import HINDBRAIN, registration_task
 from jaxreg.training.variation import as_shown, blurred, synthesize, vary_intensities
 
 
@@ -65,7 +67,7 @@ def test_the_share_of_made_images_is_what_is_asked_and_needs_labels():
     image = jnp.full((*labels.shape, 1), 0.5)
 
     def shown(k, synth, labels: jax.Array | None = labels):
-        return as_shown(jax.random.key(k), image, mask, labels, vary=False, synth=synth)
+        return as_shown(jax.random.key(k), image, mask, labels, vary=False, synth=synth, cut=0.0)
 
     made = [not np.array_equal(shown(k, 0.3), image) for k in range(60)]
     assert 8 <= sum(made) <= 30
@@ -79,6 +81,8 @@ def test_a_share_beyond_one_is_refused():
     for share in (-0.1, 1.5, float("nan")):
         with pytest.raises(InputError, match="--synth"):
             CohortConfig(synth=share)
+        with pytest.raises(InputError, match="--cut"):
+            CohortConfig(cut=share)
 
 
 def test_a_step_with_made_images_differs_and_takes_no_label_loss(tmp_path):
@@ -100,3 +104,34 @@ def test_a_step_with_made_images_differs_and_takes_no_label_loss(tmp_path):
         assert "label_dice" not in terms
         losses.append(float(value))
     assert losses[0] != losses[1] and np.isfinite(losses).all()
+
+
+def test_a_cut_takes_the_hindbrain_and_its_fluid_and_nothing_else():
+    labels = np.zeros((20, 16, 12), np.uint8)
+    labels[2:8], labels[12:18] = 5, 3  # 3 is cut; the fluid between belongs to both
+    image, mask = jnp.ones((*labels.shape, 1)), jnp.ones(labels.shape, bool)
+
+    def shown(k, cut):
+        return as_shown(
+            jax.random.key(k), image, mask, jnp.asarray(labels), vary=False, synth=0.0, cut=cut,
+            hindbrain=(3, 9),
+        )  # fmt: skip
+
+    expected = np.ones(image.shape)
+    expected[9:] = 0
+    np.testing.assert_array_equal(shown(0, 1.0), expected)
+    cuts = [not np.array_equal(shown(k, 0.3), image) for k in range(60)]
+    assert 8 <= sum(cuts) <= 30
+
+
+def test_a_cohort_without_a_hindbrain_cannot_be_cut(tmp_path):
+    write_phantom_cohort(tmp_path, shape=(24, 32, 16), subjects={"train": 3})
+    cohort = read_cohort(tmp_path)
+    known = {k: v for k, v in cohort.structures.items() if k not in HINDBRAIN}
+    config = RegistrationConfig(
+        cohort=CohortConfig(data=tmp_path, cut=0.5),
+        session=SessionConfig(validate_every=0),
+        objective=ObjectiveConfig(loss="lncc"),
+    )
+    with pytest.raises(InputError, match="--cut"):
+        registration_task(config, dataclasses.replace(cohort, structures=known))

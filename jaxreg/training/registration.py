@@ -32,6 +32,8 @@ from jaxreg.training.loop import Task
 from jaxreg.training.variation import as_shown
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
+HINDBRAIN = (7, 8, 15, 16, 46, 47)
+"""FreeSurfer's numbers of cerebellum, fourth ventricle and brain stem."""
 
 
 def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
@@ -43,9 +45,18 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     train = sorted(
         {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
     )
-    labels = config.objective.label_weight > 0 or config.cohort.synth > 0
+    shares = config.cohort.synth, config.cohort.cut
+    labels = config.objective.label_weight > 0 or max(shares) > 0
     if labels:
         train += labelled_people(cohort, {*fixed, *moving})
+    hindbrain = tuple(
+        n for n, label in enumerate(sorted(cohort.structures), 1) if label in HINDBRAIN
+    )
+    if config.cohort.cut > 0 and not hindbrain:
+        raise InputError(
+            f"{cohort.folder}: expected cerebellum or brain stem (FreeSurfer's numbers "
+            f"{', '.join(map(str, HINDBRAIN))}) in labels.tsv (for --cut), got neither."
+        )
     pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
     keys = [*train, *sorted(needed)]
@@ -69,7 +80,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         defaults=identity(RegistrationConfig()),
         params=params,
         frozen=encoders,
-        loss=sample_loss(config, encoder),
+        loss=sample_loss(config, encoder, hindbrain),
         batches=pair_batches(
             volumes,
             domains,
@@ -116,14 +127,17 @@ def labelled_people(cohort: Cohort, people: set[str]) -> list[tuple[str, str]]:
     if not found or not 0 < len(cohort.structures) < 256:
         raise InputError(
             f"{cohort.folder}: expected people with labels in the train split and 1 to 255 "
-            f"structures in labels.tsv (for --label-weight and --synth), got {len(found)} people "
-            f"and {len(cohort.structures)} structures."
+            f"structures in labels.tsv (for --label-weight, --synth and --cut), got {len(found)} "
+            f"people and {len(cohort.structures)} structures."
         )
     return found
 
 
-def sample_loss(config: RegistrationConfig, encoder):
-    """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ."""
+def sample_loss(config: RegistrationConfig, encoder, hindbrain: tuple[int, ...] = ()):
+    """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ.
+
+    `hindbrain` are the labels, as the batches number them, that `--cut` cuts off.
+    """
     network = network_of(config.network)
     domains = config.cohort.domain_pair
 
@@ -134,7 +148,10 @@ def sample_loss(config: RegistrationConfig, encoder):
         lam = draw_lam(lam_key, fraction) if lam is None else jax.numpy.float32(lam)
         pair = Pair(**sample)
         fixed_key, moving_key = jax.random.split(vary_key)
-        shown = partial(as_shown, vary=config.cohort.vary, synth=config.cohort.synth)
+        cohort = config.cohort
+        shown = partial(
+            as_shown, vary=cohort.vary, synth=cohort.synth, cut=cohort.cut, hindbrain=hindbrain
+        )
         fixed = shown(fixed_key, pair.fixed, pair.fixed_mask, pair.fixed_labels)
         moving = shown(moving_key, pair.moving, pair.moving_mask, pair.moving_labels)
         velocity = network.apply(

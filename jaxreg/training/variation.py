@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
+from jaxreg.losses.objective import dilate
+
 LOG_GAMMA = 0.4
 """The exponent of the intensities lies in exp(±0.4)."""
 LOG_BIAS = 0.15
@@ -12,6 +14,8 @@ NOISE = 0.03
 """Largest standard deviation of the noise, intensities in [0, 1]."""
 SIDE_WEIGHT = 0.25
 """Largest weight of the two neighbours in the blur along an axis: (w, 1 − 2w, w)."""
+CUT_MARGIN = 3
+"""Voxels around the hindbrain whose fluid goes with it."""
 TEXTURE = 0.1
 """Standard deviation of a made image within a structure, at nodes four voxels apart."""
 
@@ -71,14 +75,26 @@ def as_shown(
     *,
     vary: bool,
     synth: float,
+    cut: float,
+    hindbrain: tuple[int, ...] = (),
 ) -> Float[Array, "x y z 1"]:
     """What the network sees of an image in training.
 
-    In the share `synth` of the cases it is made from the labels, where the person has any; `vary`
-    changes it in either case.
+    In the share `synth` of the cases it is made from the labels, where the person has any; in the
+    share `cut` the labels `hindbrain` are cut off; `vary` changes it in any case.
     """
-    vary_key, synth_key, choice_key = jax.random.split(key, 3)
+    vary_key, synth_key, choice_key, cut_key = jax.random.split(key, 4)
     if synth > 0 and labels is not None:
         made = jax.random.bernoulli(choice_key, synth) & jnp.any(labels > 0)
         image = jnp.where(made, synthesize(synth_key, labels, mask), image)
-    return vary_intensities(vary_key, image, mask) if vary else image
+    image = vary_intensities(vary_key, image, mask) if vary else image
+    if cut > 0 and labels is not None:
+        gone = jax.random.bernoulli(cut_key, cut) & around(labels, hindbrain)
+        image = jnp.where(gone[..., None], 0, image)
+    return image
+
+
+def around(labels: UInt8[Array, "x y z"], wanted: tuple[int, ...]) -> Bool[Array, "x y z"]:
+    """The voxels of some labels, and those without a label at most CUT_MARGIN voxels off."""
+    inside = jnp.isin(labels, jnp.asarray(wanted, labels.dtype))
+    return inside | (dilate(inside, CUT_MARGIN) & (labels == 0))
