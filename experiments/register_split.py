@@ -3,7 +3,7 @@
     python experiments/register_split.py --data=ixi --split=test --refine=0
 
 Every flag that is not given is the command's own default: the network that comes with jaxreg, its
-λ, its refinement, the affine start. Dice is over the cohort's structures, nearest neighbour, on the
+λ, passes and refinement, the linear start of --init auto. Dice is over the cohort's structures, nearest neighbour, on the
 fixed person's grid.
 """
 

@@ -35,8 +35,9 @@ class Folder(RegisterConfig):
 class Config(Folder):
     """Register MOVING to FIXED, or each pair of a table (--pairs); with --out DIR for the results.
 
-    For two people: the velocity comes from a network (--model DIR) or from --optimize-only. For one
-    person's own T1w and T2w, --transform rigid is enough. Brain masks help (--fixed-mask,
+    For two people: the velocity comes from the network that comes with jaxreg, from another one
+    (--model DIR) or from --optimize-only. For one person's own T1w and T2w, --transform rigid is
+    enough. Brain masks help (--fixed-mask,
     --moving-mask); images that are brain-extracted already, background 0, need none.
     """
 

@@ -289,7 +289,8 @@ def is_plain(name: str) -> bool:
 
 
 def _free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = "SC_AVPHYS_PAGES" in os.sysconf_names  # Linux; elsewhere all of it stands for it
+    return os.sysconf("SC_AVPHYS_PAGES" if free else "SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _triple(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs without labels."""
+"""Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs."""
 
 from functools import partial
 from pathlib import Path
