@@ -3,8 +3,8 @@
     python experiments/register_split.py --data=ixi --split=test --refine=0
 
 Every flag that is not given is the command's own default: the network that comes with jaxreg, its
-λ, passes and refinement, the linear start of --init auto. Dice is over the cohort's structures, nearest neighbour, on the
-fixed person's grid.
+λ, passes and refinement, the linear start of --init auto. Dice is over the cohort's structures,
+nearest neighbour, on the fixed person's grid.
 """
 
 import json

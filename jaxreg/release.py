@@ -2,8 +2,8 @@
 
 `weights.npz` holds the parameters by name, those of frozen encoders included; `model.json` the
 training configuration, what the network was trained on, and how it registers where no flag says
-otherwise (λ, passes and steps of refinement, chosen on validation pairs). `model.json` also has a hash
-of the parameters, checked when they are read.
+otherwise (λ, passes and steps of refinement, chosen on validation pairs). `model.json` also has a
+hash of the parameters, checked when they are read.
 """
 
 import io
