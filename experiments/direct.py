@@ -28,8 +28,10 @@ from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.objective import Pair, displacement_of  # noqa: E402
 from jaxreg.losses.settings import ObjectiveConfig  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
-from jaxreg.model import velocities  # noqa: E402
+from jaxreg.registration.deformable import DIRECT_RATE, REFINE_RATE  # noqa: E402
+from jaxreg.registration.network_grid import taper  # noqa: E402
 from jaxreg.registration.optimization import optimize_jointly, zero_velocity  # noqa: E402
+from jaxreg.registration.prediction import predicted  # noqa: E402
 from jaxreg.release import load_model  # noqa: E402
 from jaxreg.spatial import resize_displacement, warp  # noqa: E402
 from jaxreg.training.registration import load_encoders  # noqa: E402
@@ -49,8 +51,8 @@ class Config:
     """λ to try."""
     iterations: int = 80
     """Iterations of Adam."""
-    learning_rate: float = 0.05
-    """Learning rate of Adam, voxels of the velocity's grid."""
+    learning_rate: float | None = None
+    """Learning rate of Adam, voxels of the velocity's grid; default 0.05, and 0.01 with --start."""
     domains: str = "T1w,T2w"
     """Contrasts of the fixed and the moving image."""
     spacing: float | None = None
@@ -58,7 +60,9 @@ class Config:
     encoders: Path | None = None
     """Stage 1 run, for nce and nce_mi."""
     start: Path | None = None
-    """Begin with this network's velocity at the same λ, as `jaxreg register --refine` does."""
+    """Begin with this network's answer at the same λ, as `jaxreg register --refine` does."""
+    passes: int | None = None
+    """Passes of that network; default its own."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
@@ -94,7 +98,11 @@ def main(config: Config) -> None:
 
 def registrar(config: Config, domains: tuple[str, str]):
     """(pair, λ) → displacement on the pair's grid, in its voxels."""
-    registration = RegistrationConfig(objective=config.objective, encoders=config.encoders)
+    registration = RegistrationConfig(
+        cohort=CohortConfig(domains=config.domains),
+        objective=config.objective,
+        encoders=config.encoders,
+    )
     encoder, encoders, _ = load_encoders(registration)
     projections = None
     if encoder is not None:
@@ -109,15 +117,7 @@ def registrar(config: Config, domains: tuple[str, str]):
     def begin(pair, lam):
         if model is None:
             return zero_velocity(pair.fixed.shape[:3])
-        network, squarings = model.config.network, config.objective.squarings
-        return velocities(
-            model.params["network"],
-            pair.fixed,
-            pair.moving,
-            lam[None],
-            config=network,
-            squarings=squarings,
-        )[0][0]
+        return predicted(model, pair, [lam], passes=config.passes or model.defaults.passes)[0]
 
     def register(pair, lam):
         velocity, _, _ = optimize_jointly(
@@ -129,8 +129,9 @@ def registrar(config: Config, domains: tuple[str, str]):
             similarity_of,
             config.objective,
             steps=config.iterations,
-            learning_rate=config.learning_rate,
+            learning_rate=config.learning_rate or (DIRECT_RATE if model is None else REFINE_RATE),
         )
+        velocity = velocity if model is None else taper(velocity)
         return displacement_of(velocity, pair.fixed.shape[:3], squarings=config.objective.squarings)
 
     return register

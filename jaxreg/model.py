@@ -1,6 +1,7 @@
 """A trained registration network, rebuilt from a run's own configuration."""
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxreg.configuration import NetworkConfig, RegistrationConfig, from_json
+from jaxreg.errors import InputError
 from jaxreg.losses.objective import displacement_of
 from jaxreg.losses.settings import CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import init_projections
@@ -134,10 +136,18 @@ def velocities(
 
 
 def newest_run(parent: Path) -> Path | None:
-    """The registration workdir below `parent` whose newest checkpoint was written last."""
-    runs = [p.parent.parent for p in parent.glob("*/checkpoints/*") if p.name.isdigit()]
-    times = {run: _written(run) for run in set(runs) if _is_registration(run)}
-    return max(times, key=lambda run: times[run]) if times else None
+    """The registration workdir below `parent`, at any depth, whose newest checkpoint is the last.
+
+    A run without a whole checkpoint is named on standard error and passed over.
+    """
+    runs = {p.parent.parent for p in parent.glob("**/checkpoints/*") if p.name.isdigit()}
+    for run in sorted(runs, key=_written, reverse=True):
+        try:
+            if _is_registration(run):
+                return run
+        except InputError as error:
+            print(f"{run}: passed over ({error})", file=sys.stderr)
+    return None
 
 
 def _written(run: Path) -> float:

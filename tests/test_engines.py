@@ -1,8 +1,10 @@
 """`jaxreg compare`: the table, engines that are missing, and those that are there."""
 
+import numpy as np
 import pytest
 
 from jaxreg.cli import main
+from jaxreg.data.volume import Volume, read_labels, write
 from jaxreg.registration import compare, engines
 from jaxreg.registration.compare import Row, table
 from tests.registration_data import motion, write_person
@@ -26,6 +28,17 @@ def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch,
     assert "greedy: not installed" in out
     rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines()}
     assert float(rows["jaxreg"][2]) > float(rows["affine alone"][3])  # similarity
+
+
+def test_label_maps_without_a_common_label_have_no_dice(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "missing", lambda name: engines.DISTRIBUTIONS[name])
+    labels = read_labels(argv[-1].split("=")[1])
+    other = np.where(labels.array > 0, labels.array + 5000, 0)
+    write(tmp_path / "other.nii.gz", Volume(other.astype(np.int16), labels.affine))
+    flags = [*argv[:-1], f"--moving-labels={tmp_path / 'other.nii.gz'}", "--with=ants"]
+    assert main(flags) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[1] for row in rows if row[0] == "jaxreg"] == ["nan"]
 
 
 def test_an_engine_that_fails_is_a_row_that_says_so(argv, monkeypatch, capsys):

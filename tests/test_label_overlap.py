@@ -88,6 +88,57 @@ def test_the_objective_adds_the_weighted_overlap_to_the_similarity():
     assert float(with_labels - plain) == pytest.approx(float(wanted), rel=1e-4)
 
 
+def test_voxels_that_do_not_count_have_no_say_in_the_overlap():
+    fixed, moving, displacement = _labels()
+    counts = jnp.asarray(np.random.default_rng(5).random(SHAPE) > 0.4)
+    shuffled = jnp.where(counts, fixed, (fixed + 1) % 3)  # another anatomy where nothing counts
+    one, other = (
+        soft_dice(f, moving, displacement, counts=counts, stride=1) for f in (fixed, shuffled)
+    )
+    assert float(one) == pytest.approx(float(other), abs=1e-6)
+    assert float(soft_dice(fixed, moving, displacement, stride=1)) != pytest.approx(float(one))
+
+
+@pytest.mark.parametrize("unlabelled", ["fixed_labels", "moving_labels"])
+def test_a_pair_without_labels_of_both_adds_nothing(unlabelled):
+    fixed, moving, _ = _labels()
+    rng = np.random.default_rng(0)
+    one, other = jnp.asarray(rng.random((2, *SHAPE, 1)), jnp.float32)
+    mask = jnp.ones(SHAPE, bool)
+    velocity = jnp.asarray(rng.normal(0, 0.3, (5, 4, 4, 3)), jnp.float32)
+    config = ObjectiveConfig(loss="mse", label_weight=3.0)
+    similarity = make_similarity(config, ("T1w", "T2w"))
+    pair = Pair(one, other, mask, mask)
+
+    def total(pair):
+        return objective(jax.random.key(2), pair, velocity, jnp.float32(0.25), similarity, config)
+
+    half = pair._replace(fixed_labels=fixed, moving_labels=moving)
+    half = half._replace(**{unlabelled: jnp.zeros_like(fixed)})
+    assert float(total(half)[0]) == pytest.approx(float(total(pair)[0]), rel=1e-6)
+
+
+def test_a_lesion_has_no_say_in_the_overlap_either():
+    fixed, moving, _ = _labels()
+    rng = np.random.default_rng(0)
+    one, other = jnp.asarray(rng.random((2, *SHAPE, 1)), jnp.float32)
+    mask = jnp.ones(SHAPE, bool)
+    lesion = jnp.zeros(SHAPE, bool).at[2:6, 2:6, 2:6].set(True)
+    config = ObjectiveConfig(loss="mse", label_weight=3.0)
+    similarity = make_similarity(config, ("T1w", "T2w"))
+    pair = Pair(one, other, mask, mask, lesion, fixed_labels=fixed, moving_labels=moving)
+    ill = jnp.where(lesion, (fixed + 1) % 3, fixed)
+
+    def total(pair):
+        still = jnp.zeros((5, 4, 4, 3))
+        return objective(jax.random.key(2), pair, still, jnp.float32(0.25), similarity, config)[0]
+
+    changed = pair._replace(fixed_labels=ill)
+    assert float(total(changed)) == pytest.approx(float(total(pair)), rel=1e-6)
+    without = [p._replace(fixed_ignore=None) for p in (pair, changed)]
+    assert float(total(without[0])) != pytest.approx(float(total(without[1])), rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labelled") / "cohort"

@@ -1,6 +1,7 @@
 """An evaluation that is cut off goes on where it was saved, and ends in the same results."""
 
 import csv
+import dataclasses
 
 import jax
 import numpy as np
@@ -97,6 +98,16 @@ def test_what_another_model_scored_is_not_used(cohort, tmp_path, scored, monkeyp
     scored.clear()
     run(model_of(1), cohort, tmp_path)
     assert len(scored) == 6
+
+
+def test_scores_of_other_structures_are_not_used(cohort, tmp_path, scored, monkeypatch):
+    cut_off(model_of(0), cohort, tmp_path, 4, monkeypatch)
+    scored.clear()
+    first, *rest = sorted(cohort.structures)
+    other = dataclasses.replace(cohort, structures={n: cohort.structures[n] for n in rest})
+    run(model_of(0), other, tmp_path)
+    assert len(scored) == 6
+    assert cohort.structures[first] not in {row["structure"] for row in results(tmp_path)}
 
 
 def test_a_damaged_file_is_said_and_its_pairs_are_scored_again(

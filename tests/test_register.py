@@ -16,6 +16,8 @@ from jaxreg.data.field import read_field
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.volume import Volume, read_image, read_labels, write
 from jaxreg.registration import deformable, many
+from jaxreg.registration import register as register_module
+from jaxreg.registration.affine import ImplausibleScales, register_affine
 from jaxreg.registration.deformable import load_method
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.transform import invert, map_points
@@ -250,6 +252,21 @@ def test_the_linear_start_is_the_one_of_the_best_local_correlation(tmp_path):
     best = similarity.pop("auto")
     assert best == pytest.approx(max(similarity.values()), abs=1e-6)
     assert max(similarity.values()) > min(similarity.values())
+
+
+def test_an_implausible_affine_leaves_the_other_starts(pair, tmp_path, monkeypatch, capsys):
+    def stretching(*arguments, mode, **keywords):
+        if mode == "affine":
+            raise ImplausibleScales("affine: scales of 0.3 to 1.0")
+        return register_affine(*arguments, mode=mode, **keywords)
+
+    monkeypatch.setattr(register_module, "register_affine", stretching)
+    flags = ("--optimize-only", "--spacing=8", "--steps=1")
+    fixed, moving = (p["image"] for p in pair)
+    assert register(fixed, moving, tmp_path / "auto", *flags) == 0
+    assert "linear start: rigid" in (out := capsys.readouterr().out) or "start: none" in out
+    assert register(fixed, moving, tmp_path / "affine", *flags, "--init=affine") == 2
+    assert "scales of 0.3" in capsys.readouterr().err
 
 
 def test_many_pairs_load_the_network_once_and_know_its_weights(

@@ -13,7 +13,7 @@ from jaxreg.data.cohort import read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
 from jaxreg.losses.settings import ObjectiveConfig
-from jaxreg.training.registration import HINDBRAIN, registration_task
+from jaxreg.training.registration import HINDBRAIN, hindbrain_of, registration_task
 from jaxreg.training.variation import as_shown, blurred, synthesize, vary_intensities
 
 
@@ -127,7 +127,11 @@ def test_a_cut_takes_the_hindbrain_and_its_fluid_and_nothing_else():
 def test_a_cohort_without_a_hindbrain_cannot_be_cut(tmp_path):
     write_phantom_cohort(tmp_path, shape=(24, 32, 16), subjects={"train": 3})
     cohort = read_cohort(tmp_path)
+    assert [sorted(cohort.structures)[n - 1] for n in hindbrain_of(cohort)] == [
+        k for k in sorted(cohort.structures) if k in HINDBRAIN
+    ]
     known = {k: v for k, v in cohort.structures.items() if k not in HINDBRAIN}
+    known |= dict.fromkeys(HINDBRAIN, "of another atlas")
     config = RegistrationConfig(
         cohort=CohortConfig(data=tmp_path, cut=0.5),
         session=SessionConfig(validate_every=0),

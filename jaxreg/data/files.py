@@ -59,6 +59,8 @@ def completed_folder(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: not written ({error.strerror or error}).") from error
     finally:
+        if old.exists() and not path.exists():  # its successor did not take its place
+            os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

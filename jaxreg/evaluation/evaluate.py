@@ -94,7 +94,8 @@ def evaluate(
     require_spacing(model, volumes)
     folder.mkdir(parents=True, exist_ok=True)
     files = [*images, *((p, "dseg") for p in people)]
-    identity = [model.sha256, model.step, fingerprint(cohort, files), list(lams), own]
+    structures = sorted(cohort.structures.items())
+    identity = [model.sha256, model.step, fingerprint(cohort, files), structures, list(lams), own]
     so_far = parts.SoFar(folder, identity)
     example = ([], [])
     for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=processes.index() > 0):
@@ -118,8 +119,7 @@ def evaluate(
         "data": str(cohort.folder),
         "parameters_sha256": parameters_sha256(model.params),
     }
-    order = [cohort.structures[i] for i in sorted(cohort.structures)]
-    report.write_results(folder / "results.csv", scores, order)
+    report.write_results(folder / "results.csv", scores, [name for _, name in structures])
     report.write_summary(folder / "summary.json", summary)
     fixed, moving = (native.scan(p, d).image for p, d in zip(first, domains, strict=True))
     report.write_figures(folder, name, summary, (fixed, moving, *example), native.spacing_mm)

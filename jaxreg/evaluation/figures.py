@@ -26,6 +26,7 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jaxreg import spatial
+from jaxreg.evaluation.statistics import best_index
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -88,7 +89,7 @@ def lambda_curves(curves: Sequence[Curve], *, baseline: float | None = None) -> 
         left.fill_between(curve.lams, low, high, color=color, alpha=0.13, linewidth=0)
         handles += left.plot(curve.lams, curve.dice_mean, label=curve.name, **style)
         right.plot(curve.lams, curve.folds_percent, clip_on=False, **style)
-        best = int(np.nanargmax(curve.dice_mean))
+        best = best_index(curve.dice_mean)
         style["markerfacecolor"] = color
         left.plot(curve.lams[best], curve.dice_mean[best], **style)
         right.plot(curve.lams[best], curve.folds_percent[best], clip_on=False, **style)

@@ -9,7 +9,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
+from jaxreg.evaluation.statistics import (
+    best_index,
+    mean_known,
+    over_subjects,
+    standard_deviation,
+)
 from jaxreg.evaluation.sweep import Score
 from jaxreg.spatial import warp
 
@@ -30,10 +37,19 @@ def write_results(path: Path, scores: Sequence[Score], structures: Sequence[str]
 
 
 def summarize(scores: Sequence[Score]) -> dict[str, Any]:
-    """Per λ: mean Dice over pairs, its standard deviation, folds, SDlogJ, seconds; the best λ."""
+    """Per λ: mean Dice over pairs, its standard deviation, folds, SDlogJ, seconds; the best λ.
+
+    A pair whose people share no structure counts in all but Dice. `dice_sem` is the standard error
+    over subjects (`statistics.over_subjects`), 0 for one alone.
+
+    Raises:
+        InputError: no pair shares a structure.
+    """
+    if all(np.isnan(s.mean_dice) for s in scores):
+        raise InputError("expected a structure that both people of some pair have, got none.")
     lams = sorted({s.lam for s in scores if s.lam is not None})
     rows = [_row([s for s in scores if s.lam == lam], lam) for lam in lams]
-    best = max(rows, key=lambda row: row["dice_mean"])
+    best = rows[best_index(np.array([row["dice_mean"] for row in rows]))]
     return {
         "no_registration": _row([s for s in scores if s.lam is None], None),
         "lambdas": rows,
@@ -46,10 +62,15 @@ def summarize(scores: Sequence[Score]) -> dict[str, Any]:
 
 def _row(scores: Sequence[Score], lam: float | None) -> dict[str, Any]:
     dice = np.array([s.mean_dice for s in scores])
+    known = dice[~np.isnan(dice)]
+    subjects = over_subjects(dice, [s.fixed for s in scores])
+    subjects = subjects[~np.isnan(subjects)]
+    error = standard_deviation(subjects) / len(subjects) ** 0.5 if len(subjects) > 1 else 0.0
     return {
         "lam": lam,
-        "dice_mean": float(dice.mean()),
-        "dice_std": float(dice.std(ddof=1)) if len(dice) > 1 else 0.0,
+        "dice_mean": mean_known(dice),
+        "dice_std": float(known.std(ddof=1)) if len(known) > 1 else 0.0,
+        "dice_sem": error,
         "folds_percent": float(np.mean([s.folds_percent for s in scores])),
         "sdlogj": float(np.mean([s.sdlogj for s in scores])),
         "seconds": float(np.median([s.seconds for s in scores])),
@@ -69,7 +90,7 @@ def curve(name: str, summary: dict[str, Any]) -> figures.Curve:
         name,
         columns["lam"],
         columns["dice_mean"],
-        columns["dice_std"] / np.sqrt(summary["pairs"]),
+        columns["dice_sem"],
         columns["folds_percent"],
     )
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxreg.data.cohort import Volumes
 from jaxreg.evaluation import metrics
+from jaxreg.evaluation.statistics import mean_known
 from jaxreg.model import Model, velocities
 from jaxreg.spatial import resize_displacement, warp
 
@@ -21,7 +22,10 @@ _BYTES_PER_VOXEL = 400
 
 
 class Score(NamedTuple):
-    """One pair at one λ (None: no registration); Dice is NaN where one subject lacks it."""
+    """One pair at one λ (None: no registration); Dice is NaN where one subject lacks it.
+
+    `seconds` are those of the pair's sweep, divided by its λ.
+    """
 
     fixed: str
     moving: str
@@ -33,8 +37,8 @@ class Score(NamedTuple):
 
     @property
     def mean_dice(self) -> float:
-        """Mean over the structures that both subjects have."""
-        return float(np.nanmean(self.dice))
+        """Mean over the structures that both subjects have; NaN where they share none."""
+        return mean_known(self.dice)
 
 
 def chunk_size(shape: tuple[int, int, int]) -> int:
@@ -51,7 +55,7 @@ def displacements(
     *,
     squarings: int,
 ) -> Iterator[tuple[list[float], Float[Array, "l x y z 3"], float]]:
-    """(λs, displacements, seconds) chunk by chunk, on the grid of the images.
+    """(λs, displacements, seconds a λ) chunk by chunk, on the grid of the images.
 
     The last chunk is filled up with its last λ, so that one program serves all.
     """
@@ -63,8 +67,8 @@ def displacements(
         _, displacement = velocities(
             network_params, fixed, moving, filled, config=config, squarings=squarings
         )
-        displacement = jax.block_until_ready(displacement)[: len(chunk)]
-        yield chunk, displacement, time.perf_counter() - begin
+        displacement = jax.block_until_ready(displacement)
+        yield chunk, displacement[: len(chunk)], (time.perf_counter() - begin) / size
 
 
 def score_pair(
@@ -105,7 +109,7 @@ def score_pair(
                     value,
                     float(folds),
                     float(sdlogj),
-                    seconds / len(chunk),
+                    seconds,
                 ),
                 np.asarray(u),
             )

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxreg.spatial import corners, identity_grid
 
@@ -14,12 +14,14 @@ def soft_dice(
     moving: UInt8[Array, "x y z"],
     displacement: Float[Array, "x y z 3"],
     *,
+    counts: Bool[Array, "x y z"] | None = None,
     start: tuple[Array | int, Array | int, Array | int] = (0, 0, 0),
     stride: int = 2,
 ) -> Float[Array, ""]:
     """Mean Dice of the moving labels, warped linearly, with the fixed ones, in [0, 1].
 
-    Over the labels above 0 that both maps have; 0 where there is none. A moved voxel belongs to
+    Over the labels above 0 that both maps have, in the voxels of the fixed grid that `counts` (all
+    without it); 0 where there is none. A moved voxel belongs to
     each label in part, by the weights of its eight corners: what a linear warp of one map of ones a
     label would give (Balakrishnan et al., VoxelMorph, TMI 2019, eq. 9), without making any. The
     sums take every `stride`-th voxel from `start` (below `stride`) on.
@@ -34,13 +36,14 @@ def soft_dice(
 
     points = subset(identity_grid(fixed.shape) + displacement)
     fixed_labels, flat = subset(fixed), moving.reshape(-1)
+    seen = jnp.ones(fixed_labels.shape) if counts is None else subset(counts).astype(jnp.float32)
     agreement, moved_sizes = jnp.zeros(fixed_labels.shape), jnp.zeros(_VALUES)
     for index, (wx, wy, wz), _ in corners(moving.shape, points):
-        labels, weight = flat.at[index].get(mode="promise_in_bounds"), wx * wy * wz
+        labels, weight = flat.at[index].get(mode="promise_in_bounds"), wx * wy * wz * seen
         agreement = agreement + jnp.where(labels == fixed_labels, weight, 0)
         moved_sizes = moved_sizes + _sum_by_label(weight, labels)
     common = _sum_by_label(agreement, fixed_labels)
-    fixed_sizes = _sum_by_label(jnp.ones(fixed_labels.shape), fixed_labels)
+    fixed_sizes = _sum_by_label(seen, fixed_labels)
     both = (fixed_sizes > 0) & (_sum_by_label(jnp.ones(moving.shape), moving) > 0)
     both = both.at[0].set(False)
     dice = 2 * common / jnp.maximum(fixed_sizes + moved_sizes, 1e-6)

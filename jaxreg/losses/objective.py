@@ -90,8 +90,8 @@ def objective(
         pair = pair.within_fixed_contrast()
     key, backward_key, label_key = jax.random.split(key, 3)
     displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
-    moved, masks = moved_by(pair, displacement, config)
-    value, terms = similarity(key, pair.fixed, moved, masks)
+    moved, counted = moved_by(pair, displacement, config)
+    value, terms = similarity(key, pair.fixed, moved, counted)
     if config.symmetric:
         moved, masks = moved_and_masks(pair.exchanged(), -velocity, config)
         back, back_terms = similarity(backward_key, moved, pair.moving, masks)
@@ -103,8 +103,17 @@ def objective(
     fixed_labels, moving_labels = pair.fixed_labels, pair.moving_labels
     if config.label_weight > 0 and fixed_labels is not None and moving_labels is not None:
         x, y, z = jax.random.randint(label_key, (3,), 0, 2)
-        terms["label_dice"] = soft_dice(fixed_labels, moving_labels, displacement, start=(x, y, z))
-        unlike = unlike + config.label_weight * (1 - terms["label_dice"])
+        ignoring = pair.fixed_ignore is not None or pair.moving_ignore is not None
+        overlap = soft_dice(
+            fixed_labels,
+            moving_labels,
+            displacement,
+            counts=counted.brain if ignoring else None,
+            start=(x, y, z),
+        )
+        known = jnp.any(fixed_labels > 0) & jnp.any(moving_labels > 0)  # else it has no say
+        unlike = unlike + jnp.where(known, config.label_weight * (1 - overlap), 0.0)
+        terms["label_dice"] = overlap
     return (1 - lam) * unlike + lam * roughness, terms
 
 

@@ -37,6 +37,10 @@ _SAMPLES = 60_000
 _SCALE_RANGE = 0.5, 2.0
 
 
+class ImplausibleScales(InputError):
+    """An affine that stretches or shrinks one brain more than heads differ."""
+
+
 def register_affine(
     fixed: Volume,
     moving: Volume,
@@ -83,7 +87,7 @@ def register_affine(
             matrix = _refine(_level(pair, spacing_mm), sitk.AffineTransform(3), matrix, centre)[1]
     scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
     if not _SCALE_RANGE[0] <= scales.min() <= scales.max() <= _SCALE_RANGE[1]:
-        raise InputError(
+        raise ImplausibleScales(
             f"affine: expected scales of {_SCALE_RANGE[0]:g} to {_SCALE_RANGE[1]:g}, got "
             f"{scales.min():.2f} to {scales.max():.2f}; try --init rigid, or give masks."
         )

@@ -124,10 +124,10 @@ def score(name: str, result: Registration, labels, displacement: np.ndarray) -> 
     u = jnp.asarray(displacement, jnp.float32)
     similarity, folds = _scores(result.pair, u)
     dice = float("nan")
-    if labels is not None:
+    both = np.zeros(0, int) if labels is None else np.intersect1d(labels[0], labels[1])
+    structures = jnp.asarray(both[both != 0], jnp.int32)
+    if labels is not None and structures.size:
         fixed, moving = (jnp.asarray(part, jnp.int32) for part in labels)
-        both = np.intersect1d(labels[0], labels[1])
-        structures = jnp.asarray(both[both != 0], jnp.int32)
         moved = warp(moving[..., None], u, order=0)[..., 0]
         dice = float(jnp.nanmean(metrics.dice(fixed, moved, structures)))
     return Row(name, dice, float(similarity), float(folds), 0.0, 0.0, "")

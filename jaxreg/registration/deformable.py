@@ -1,6 +1,7 @@
 """The velocity of a pair on the network grid: from a network, refined, or by optimisation alone."""
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxreg.configuration import as_json
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
@@ -110,7 +112,8 @@ def load_method(config: RegisterConfig) -> Method:
     model = load_model(config.model or SHIPPED)
     own = model.config.cohort.domain_pair
     objective = model.config.objective.of_a_pair
-    similarity = _direct_similarity(objective) if model.encoder_stem is None else _learned(model)
+    learned = model.encoder_stem is not None
+    similarity = _learned(_ByHash(model)) if learned else _direct_similarity(objective)
     return Method(
         model=model,
         objective=objective,
@@ -131,8 +134,24 @@ def _direct_similarity(objective: ObjectiveConfig) -> Similarity:
     return make_similarity(objective, ("fixed", "moving"))
 
 
-def _learned(model: Model) -> Similarity:
-    """The similarity with the features that a model was trained with."""
+class _ByHash:
+    """A model that equals another one with the same parameters and configuration."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.key = model.sha256, json.dumps(as_json(model.config), sort_keys=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByHash) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=4)
+def _learned(source: _ByHash) -> Similarity:
+    """The similarity with the features that a model was trained with; one object for each model."""
+    model = source.model
     assert model.encoder_stem is not None
     config, encoder = model.config, encoder_of(model.encoder_stem)
     features = FeatureExtractor(model.encoders, model.params["projections"])

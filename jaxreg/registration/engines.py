@@ -62,12 +62,13 @@ def ants(folder: Path) -> Displacement:
 
 
 def greedy(folder: Path) -> Displacement:
-    """Greedy with normalised mutual information and a stationary velocity."""
+    """Greedy with normalised mutual information and a stationary velocity, on all cores."""
     from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]
 
     images = f"{folder}/fixed.nii.gz {folder}/moving.nii.gz"
     Greedy3D().execute(
-        f"-i {images} -m NMI -o {folder}/greedy.nii.gz -sv -s 2vox 1vox -n 100x50x20 -threads 2"
+        f"-i {images} -m NMI -o {folder}/greedy.nii.gz -sv -s 2vox 1vox -n 100x50x20 "
+        f"-threads {os.cpu_count()}"
     )
     return _in_voxels(folder / "greedy.nii.gz")
 

@@ -47,7 +47,7 @@ def optimize_velocity(
     return velocity, losses
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)
 def _constant(similarity: Similarity) -> Callable[[Any], Similarity]:
     """The function that gives `similarity` whatever the parameters; one object, compiled once."""
     return lambda _: similarity

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
 from jaxreg.losses.objective import Pair
-from jaxreg.registration.affine import check_overlap, register_affine
+from jaxreg.registration.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.apply import NIFTI
 from jaxreg.registration.deformable import (
     Deformation,
@@ -202,7 +202,11 @@ def _linear(fixed: Subject, moving: Subject, config: RegisterConfig) -> dict[str
     if mode != AUTO:
         return {mode: register(mode=mode)}
     rigid = register(mode="rigid")
-    return {"affine": register(mode="affine", rigid=rigid), "rigid": rigid, "none": np.eye(4)}
+    others = {"rigid": rigid, "none": np.eye(4)}
+    try:
+        return {"affine": register(mode="affine", rigid=rigid), **others}
+    except ImplausibleScales:  # as where one brain lacks a part, which is what the others are for
+        return others
 
 
 def _best_start(
@@ -217,14 +221,16 @@ def _best_start(
         InputError: of no start do the brains meet.
     """
     found: list[tuple[str, Deformation, Pair]] = []
+    apart: list[InputError] = []
     for name, matrix in starts.items():
         try:
             pair = on_grid(fixed, moving, matrix, grid)
-        except InputError:
-            if name != "none" or not found:
-                raise
-            continue  # as the headers say the brains lie apart; the other starts remain
+        except InputError as error:  # from this start the brains do not meet; others remain
+            apart.append(error)
+            continue
         found.append((name, no_deformation(method, pair), pair))
+    if not found:
+        raise apart[0]
     return max(found, key=lambda start: start[1].similarity)
 
 

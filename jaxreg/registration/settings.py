@@ -95,9 +95,9 @@ class RegisterConfig:
     def _check_means(self) -> None:
         """Refuse flags that the chosen kind of registration does not read."""
         if self.transform != "deformable":
-            unread = {"model": self.model, "init": self.init, "lam": self.lam}
-            given = [name for name, value in unread.items() if value is not None]
-            given += [n for n in ("optimize_only", "refine", "passes") if getattr(self, n)]
+            unread = ("model", "init", "lam", "domains", "refine", "passes")
+            given = [name for name in unread if getattr(self, name) is not None]
+            given += ["optimize_only"] if self.optimize_only else []
             if given:
                 flag = given[0].replace("_", "-")
                 raise InputError(f"--{flag}: not read with --transform {self.transform}.")
@@ -105,7 +105,7 @@ class RegisterConfig:
             raise InputError("expected either --model DIR or --optimize-only, got both.")
         if self.optimize_only:
             for name in ("refine", "passes", "domains"):
-                if getattr(self, name):
+                if getattr(self, name) is not None:
                     raise InputError(f"--{name}: not read with --optimize-only.")
         elif (self.loss, self.steps, self.spacing) != ("lncc", 80, 2.0):
             raise InputError("--loss, --steps, --spacing: read only with --optimize-only.")

@@ -11,7 +11,7 @@ from jaxreg.registration.deformable import Method
 from jaxreg.registration.outputs import holds_nothing
 from jaxreg.registration.pairs import FilePair
 from jaxreg.registration.provenance import init_sha256
-from jaxreg.registration.settings import OPTIONAL_FILES, RegisterConfig
+from jaxreg.registration.settings import AUTO, OPTIONAL_FILES, RegisterConfig
 
 DONE, FREE = "done", "free"
 
@@ -92,8 +92,8 @@ def _settings(command: dict[str, Any]) -> dict[str, Any]:
     """The settings among a command's values; what files hold is compared by itself."""
     names = [n for n in RegisterConfig.__dataclass_fields__ if n not in ("model", *OPTIONAL_FILES)]
     settings = {name: command.get(name) for name in names}
-    is_file = settings["init"] not in (None, *MODES)
-    return {**settings, "init": "a file"} if is_file else settings
+    init = settings["init"] or AUTO
+    return {**settings, "init": init if init in (*MODES, AUTO) else "a file"}
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -100,6 +100,8 @@ def _validation(network, volumes, held_out):
         del frozen, step
         scalars, pictures = {}, []
         for domain, people in held_out.items():
+            if not people:
+                continue
             rows = np.zeros((0, len(_TERMS)))
             for person in processes.share(people):
                 image = volumes.scan(person, domain).image

@@ -128,6 +128,17 @@ def validation_owed(
     return str(step) not in written
 
 
+_FLAGS = {
+    "data_sha256": "data",
+    "structures": "data",
+    "spacing_mm": "spacing",
+    "encoders_sha256": "encoders",
+    "encoder_stem": "encoders",
+    "init_from_sha256": "init-from",
+}
+"""The flags behind what a task adds to its identity."""
+
+
 def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
     """Raise InputError where the workdir's run differs from the one asked for."""
     if meta.stage != task.stage:
@@ -136,7 +147,7 @@ def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
         stored = meta.identity.get(name, task.defaults.get(name))
         asked = task.identity.get(name)
         if stored != asked:
-            flag = "--" + name.replace("_", "-")
+            flag = "--" + _FLAGS.get(name, name).replace("_", "-")
             raise InputError(
                 f"{workdir}: holds a run of another configuration; {flag}: expected {stored} "
                 f"(stored), got {asked}. Use another --workdir."
@@ -217,6 +228,7 @@ class _Loop:
         del frame
         self.signum = signum
         if self.validating and processes.count() == 1:
+            self.validating = False  # a second signal must not break off the saving
             raise _Stop
 
     def _after(self, state, frozen, done, values, log, stop):

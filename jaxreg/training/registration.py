@@ -16,9 +16,11 @@ from jaxreg.configuration import (
     identity,
 )
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
+from jaxreg.data.freesurfer import STRUCTURES
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
+from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.losses.objective import Pair, draw_lam, objective
 from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
@@ -49,14 +51,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     labels = config.objective.label_weight > 0 or max(shares) > 0
     if labels:
         train += labelled_people(cohort, {*fixed, *moving})
-    hindbrain = tuple(
-        n for n, label in enumerate(sorted(cohort.structures), 1) if label in HINDBRAIN
-    )
-    if config.cohort.cut > 0 and not hindbrain:
-        raise InputError(
-            f"{cohort.folder}: expected cerebellum or brain stem (FreeSurfer's numbers "
-            f"{', '.join(map(str, HINDBRAIN))}) in labels.tsv (for --cut), got neither."
-        )
+    hindbrain = hindbrain_of(cohort) if config.cohort.cut > 0 else ()
     pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
     keys = [*train, *sorted(needed)]
@@ -68,6 +63,8 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         extra["init_from_sha256"] = start
     info = {**extra, "data_sha256": processes.from_first(lambda: fingerprint(cohort, train))}
     info["spacing_mm"] = list(volumes.spacing_mm)
+    if labels:
+        info["structures"] = [[n, name] for n, name in sorted(cohort.structures.items())]
 
     def describe(batch, row):
         people = fixed[batch["fixed_index"][row]], moving[batch["moving_index"][row]]
@@ -131,6 +128,21 @@ def labelled_people(cohort: Cohort, people: set[str]) -> list[tuple[str, str]]:
             f"people and {len(cohort.structures)} structures."
         )
     return found
+
+
+def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
+    """What `--cut` cuts off, as the batches number a cohort's structures (from 1, in order).
+
+    Raises:
+        InputError: no structure of HINDBRAIN, by FreeSurfer's number and name.
+    """
+    known = {n for n in HINDBRAIN if cohort.structures.get(n) == STRUCTURES[n]}
+    if not known:
+        wanted = ", ".join(f"{n} {STRUCTURES[n]}" for n in HINDBRAIN)
+        raise InputError(
+            f"{cohort.folder / 'labels.tsv'}: expected some of {wanted} (for --cut), got none."
+        )
+    return tuple(i for i, n in enumerate(sorted(cohort.structures), 1) if n in known)
 
 
 def sample_loss(config: RegistrationConfig, encoder, hindbrain: tuple[int, ...] = ()):
@@ -244,7 +256,7 @@ def _validation(config, volumes, pairs):
                 if pair == pairs[0] and score.lam == lams[len(lams) // 2]:
                     picture = progress_picture(model, volumes, pair, u, f"step {step}")
             rows = np.append(rows, [row], axis=0)
-        means = processes.gather(rows).mean(axis=0)
+        means = [mean_known(column) for column in processes.gather(rows).T]
         return dict(zip(names, map(float, means), strict=True)), picture
 
     return validate
