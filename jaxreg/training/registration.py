@@ -77,7 +77,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         defaults=identity(RegistrationConfig()),
         params=params,
         frozen=encoders,
-        loss=sample_loss(config, encoder, hindbrain),
+        loss=sample_loss(config, encoder, hindbrain=hindbrain),
         batches=pair_batches(
             volumes,
             domains,
@@ -145,7 +145,7 @@ def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
     return tuple(i for i, n in enumerate(sorted(cohort.structures), 1) if n in known)
 
 
-def sample_loss(config: RegistrationConfig, encoder, hindbrain: tuple[int, ...] = ()):
+def sample_loss(config: RegistrationConfig, encoder, *, hindbrain: tuple[int, ...] = ()):
     """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ.
 
     `hindbrain` are the labels, as the batches number them, that `--cut` cuts off.
