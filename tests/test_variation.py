@@ -10,10 +10,11 @@ from scipy.ndimage import convolve1d
 
 from jaxreg.configuration import CohortConfig, RegistrationConfig, SessionConfig
 from jaxreg.data.cohort import read_cohort
+from jaxreg.data.freesurfer import HINDBRAIN
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
 from jaxreg.losses.settings import ObjectiveConfig
-from jaxreg.training.registration import HINDBRAIN, hindbrain_of, registration_task
+from jaxreg.training.registration import hindbrain_of, registration_task
 from jaxreg.training.variation import as_shown, blurred, synthesize, vary_intensities
 
 

@@ -42,6 +42,8 @@ STRUCTURES: Mapping[int, str] = MappingProxyType(
     }
 )
 """The standard structures of `aseg`; fluid, vessels, plexus and lesions are not scored."""
+HINDBRAIN = (7, 8, 15, 16, 46, 47)
+"""FreeSurfer's numbers of cerebellum, fourth ventricle and brain stem."""
 
 _PARCELS = {3: (1000, 1035), 42: (2000, 2035)}
 """Cortex of a side → first and last number of its Desikan–Killiany parcels in `aparc+aseg`."""

@@ -16,7 +16,7 @@ from jaxreg.configuration import (
     identity,
 )
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
-from jaxreg.data.freesurfer import STRUCTURES
+from jaxreg.data.freesurfer import HINDBRAIN, STRUCTURES
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
@@ -34,8 +34,6 @@ from jaxreg.training.loop import Task
 from jaxreg.training.variation import as_shown
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
-HINDBRAIN = (7, 8, 15, 16, 46, 47)
-"""FreeSurfer's numbers of cerebellum, fourth ventricle and brain stem."""
 
 
 def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
