@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxreg.errors import InputError, require_choice
+from jaxreg.errors import InputError, require_choice, require_share
 from jaxreg.losses.settings import ObjectiveConfig
 
 STEMS = ("fold", "conv")
@@ -47,9 +47,7 @@ class CohortConfig:
         if len(parts) != 2 or not all(p.isalnum() for p in parts):
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
         for name in ("synth", "cut"):
-            if not 0 <= getattr(self, name) <= 1:
-                value = getattr(self, name)
-                raise InputError(f"--{name}: expected a share in [0, 1], got {value}.")
+            require_share(name, getattr(self, name))
         if self.spacing is not None and not 0 < self.spacing <= 100:
             raise InputError(f"--spacing: expected millimetres above 0, got {self.spacing}.")
 
@@ -209,6 +207,13 @@ class RegistrationConfig:
     """Finished stage 1 run whose encoders nce and nce_mi use; default runs/ae."""
     init_from: Path | None = None
     """Registration run whose parameters are the start (step 0, fresh optimiser)."""
+    again: float = 0.0
+    """Share of the pairs that the network sees as it already moves them, to add what they still
+    need, as later passes ask it to (--passes of register)."""
+
+    def __post_init__(self):
+        """Refuse what is no share."""
+        require_share("again", self.again)
 
 
 PRESETS = ("paper", "miccai")

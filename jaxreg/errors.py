@@ -14,6 +14,12 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise InputError(f"--{name}: expected one of {', '.join(choices)}; got {value!r}.")
 
 
+def require_share(name: str, value: float) -> None:
+    """Raise InputError unless `value` is in [0, 1]; `name` is the flag without dashes."""
+    if not 0 <= value <= 1:
+        raise InputError(f"--{name}: expected a share in [0, 1], got {value}.")
+
+
 def reason_of(error: BaseException) -> str:
     """An error in one line; one that is no InputError with its type."""
     text = " ".join(str(error).split())

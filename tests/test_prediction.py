@@ -7,21 +7,24 @@ import pytest
 
 from jaxreg.configuration import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import Pair, displacement_of
+from jaxreg.losses.intensity import lncc
+from jaxreg.losses.objective import Pair, displacement_of, moved_and_masks
 from jaxreg.losses.settings import ObjectiveConfig
-from jaxreg.model import Model, init_params, velocities
+from jaxreg.losses.smoothness import diffusion
+from jaxreg.model import Model, init_params, network_of, velocities
 from jaxreg.registration.prediction import predicted
 from jaxreg.registration.settings import RegisterConfig
 from jaxreg.spatial import warp
+from jaxreg.training.registration import sample_loss
 
 SHAPE = (24, 20, 16)
 LAMS = (0.2, 0.7)
 
 
-def model_of(*, flip: bool) -> Model:
+def model_of(*, flip: bool, again: float = 0.0) -> Model:
     """An untrained network whose last layer is large enough to move something."""
     config = RegistrationConfig(
-        cohort=CohortConfig(flip=flip), objective=ObjectiveConfig(loss="lncc")
+        cohort=CohortConfig(flip=flip), objective=ObjectiveConfig(loss="lncc"), again=again
     )
     params = init_params(jax.random.key(0), config, None)
     kernel = params["network"]["decoder"]["velocity"]["kernel"]
@@ -69,16 +72,61 @@ def test_mirrored_pairs_give_mirrored_velocities(pair):
     assert np.abs(plain - straight).max() > 0.05  # which the network alone does not do
 
 
-def test_later_passes_add_half_of_what_the_moved_pair_still_needs(pair):
-    model = model_of(flip=False)
+@pytest.mark.parametrize(("again", "share"), [(0.0, 0.5), (0.4, 1.0)])
+def test_later_passes_add_what_the_moved_pair_still_needs(pair, again, share):
+    """Half of it, or the whole where the network was trained to be asked again."""
+    model = model_of(flip=False, again=again)
     found = predicted(model, pair, LAMS, passes=3)
     squarings = model.config.objective.squarings
     for i in range(len(LAMS)):
         velocity = network(model, pair.fixed, pair.moving)[i]
         for _ in range(2):
             moved = warp(pair.moving, displacement_of(velocity, SHAPE, squarings=squarings))
-            velocity = velocity + 0.5 * network(model, pair.fixed, moved)[i]
+            velocity = velocity + share * network(model, pair.fixed, moved)[i]
         np.testing.assert_allclose(found[i], velocity, atol=1e-4)
+
+
+def test_training_again_takes_the_gradient_of_the_later_answer(pair):
+    """With --again=1, against the same by hand: v = what the network said before + what it says."""
+    model = model_of(flip=False, again=1.0)
+    sample = {name: value for name, value in pair._asdict().items() if value is not None}
+    loss = jax.jit(jax.value_and_grad(sample_loss(model.config, None), has_aux=True))
+    (found, terms), gradient = loss(model.params, {}, sample, jax.random.key(3))
+    objective, lam = model.config.objective, terms["lam"]
+
+    def answer(params, moving):
+        variables = {"params": params["network"]}
+        images = pair.fixed[None], moving[None]
+        return network_of(model.config.network).apply(variables, *images, lam[None])[0]
+
+    @jax.jit
+    @jax.value_and_grad
+    def by_hand(params):
+        before = answer(model.params, pair.moving)
+        shift = displacement_of(before, SHAPE, squarings=objective.squarings)
+        velocity = before + answer(params, warp(pair.moving, shift))
+        moved, masks = moved_and_masks(pair, velocity, objective)
+        unlike = 8 * lncc(pair.fixed, moved, masks.brain, weight=masks.common)
+        return (1 - lam) * unlike + lam * diffusion(velocity)
+
+    wanted, wanted_gradient = by_hand(model.params)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for mine, other in zip(*map(jax.tree.leaves, (gradient, wanted_gradient)), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-4 * np.abs(other).max() + 1e-7)
+
+
+def test_training_again_shows_some_pairs_as_they_lie(pair):
+    sample = {name: value for name, value in pair._asdict().items() if value is not None}
+    keys = jax.random.split(jax.random.key(0), 12)
+    losses = []
+    for again in (0.0, 0.5, 1.0):
+        model = model_of(flip=False, again=again)
+        loss = jax.jit(sample_loss(model.config, None))
+        losses.append([float(loss(model.params, {}, sample, key)[0]) for key in keys])
+    never, some, always = np.array(losses)
+    lies, moved = (np.isclose(some, other, rtol=1e-5) for other in (never, always))
+    np.testing.assert_array_equal(lies, ~moved)
+    assert 1 < lies.sum() < 11
 
 
 def test_no_passes_at_all_are_refused():
@@ -86,3 +134,5 @@ def test_no_passes_at_all_are_refused():
         RegisterConfig(passes=0)
     with pytest.raises(InputError, match="--passes: not read with --optimize-only"):
         RegisterConfig(passes=2, optimize_only=True)
+    with pytest.raises(InputError, match=r"--again: expected a share in \[0, 1\], got 2.0"):
+        RegistrationConfig(again=2.0)

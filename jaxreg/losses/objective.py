@@ -77,6 +77,14 @@ def displacement_of(
     return resize_displacement(exponentiate(velocity, squarings=squarings), shape, (2.0,) * 3)
 
 
+def moved_image(
+    moving: Float[Array, "x y z 1"], velocity: Float[Array, "u v w 3"], *, squarings: int
+) -> Float[Array, "x y z 1"]:
+    """A moving image as exp(v) moves it."""
+    x, y, z = moving.shape[:3]
+    return warp(moving, displacement_of(velocity, (x, y, z), squarings=squarings))
+
+
 def objective(
     key: PRNGKeyArray,
     pair: Pair,

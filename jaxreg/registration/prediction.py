@@ -4,7 +4,6 @@ On eight validation pairs of `ixi` and `rendered` at λ 0.5 this raised the Dice
 comes with jaxreg, without any refinement, by 0.012 (docs/model-card.md).
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -12,13 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxreg.evaluation.sweep import chunk_size
-from jaxreg.losses.objective import Pair, displacement_of
+from jaxreg.losses.objective import Pair, moved_image
 from jaxreg.model import Model, velocities
-from jaxreg.spatial import warp
 
 SHARE = 0.5
-"""How much of a later pass is added: a pair as close as a moved one is rare in training, and of
-such a pair the network expects too much motion."""
+"""How much of a later pass is added by a network that was trained without `--again`: a pair as
+close as a moved one is rare in its training, and of such a pair it expects too much motion."""
 
 
 def predicted(
@@ -43,17 +41,15 @@ def predicted(
 
 def _again(model: Model, pair: Pair, velocity, lam: float, passes: int):
     squarings = model.config.objective.squarings
+    share = 1.0 if model.config.again > 0 else SHARE
     for _ in range(passes - 1):
-        moved = _moved(pair.moving, velocity, squarings)
+        moved = _moved(pair.moving, velocity, squarings=squarings)
         (answer,) = _answers(model, pair._replace(moving=moved), [lam])
-        velocity = velocity + SHARE * answer
+        velocity = velocity + share * answer
     return velocity
 
 
-@functools.partial(jax.jit, static_argnames="squarings")
-def _moved(moving: Float[Array, "x y z 1"], velocity: Float[Array, "u v w 3"], squarings: int):
-    x, y, z = moving.shape[:3]
-    return warp(moving, displacement_of(velocity, (x, y, z), squarings=squarings))
+_moved = jax.jit(moved_image, static_argnames="squarings")
 
 
 def _answers(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:

@@ -22,7 +22,7 @@ from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
-from jaxreg.losses.objective import Pair, draw_lam, objective
+from jaxreg.losses.objective import Pair, draw_lam, moved_image, objective
 from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.model import Model, encoder_of, init_encoders, init_params, network_of
@@ -164,14 +164,23 @@ def sample_loss(config: RegistrationConfig, encoder, *, hindbrain: tuple[int, ..
         )
         fixed = shown(fixed_key, pair.fixed, pair.fixed_mask, pair.fixed_labels)
         moving = shown(moving_key, pair.moving, pair.moving_mask, pair.moving_labels)
-        velocity = network.apply(
-            {"params": params["network"]}, fixed[None], moving[None], lam[None]
-        )
+
+        def answer(params, moving):
+            variables = {"params": params["network"]}
+            return network.apply(variables, fixed[None], moving[None], lam[None])[0]
+
+        if config.again > 0:
+            again_key, similarity_key = jax.random.split(similarity_key)
+            before = jax.random.bernoulli(again_key, config.again) * answer(
+                jax.lax.stop_gradient(params), moving
+            )
+            moved = moved_image(moving, before, squarings=config.objective.squarings)
+            velocity = before + answer(params, moved)
+        else:
+            velocity = answer(params, moving)
         features = FeatureExtractor(frozen, params["projections"]) if encoder else None
         similarity = make_similarity(config.objective, domains, encoder=encoder, features=features)
-        total, terms = objective(
-            similarity_key, pair, velocity[0], lam, similarity, config.objective
-        )
+        total, terms = objective(similarity_key, pair, velocity, lam, similarity, config.objective)
         return total, {**terms, "lam": lam}
 
     return loss
