@@ -410,8 +410,7 @@ def test_quality_of_a_shift(cohort, monkeypatch):
     volumes = Volumes(read_cohort(cohort), [*images, *((p, "dseg") for p in pair)])
 
     def one_voxel(*_, **__):
-        velocity = jnp.zeros((1, 12, 14, 10, 3)).at[..., 1].set(1.0)
-        return velocity, jnp.zeros((1, 24, 28, 20, 3)).at[..., 1].set(2.0)
+        yield [0.5], jnp.zeros((1, 12, 14, 10, 3)).at[..., 1].set(1.0)
 
     monkeypatch.setattr(quality_module, "velocities", one_voxel)
     model = Model(config_of(cohort, "mi"), {"network": {}}, {}, 1, (8.0, 8.0, 8.0))

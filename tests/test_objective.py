@@ -132,14 +132,8 @@ def test_the_network_overfits_one_pair_as_direct_optimisation_does(pair):
     batch = {k: v[None] for k, v in pair._asdict().items() if v is not None}
     for _ in range(steps):
         state, _ = step(state, {}, batch)
-    velocity, _ = velocities(
-        state.params["network"],
-        pair.fixed,
-        pair.moving,
-        jnp.full(1, lam),
-        config=config.network,
-        squarings=config.objective.squarings,
-    )
+    trained = state.params["network"]
+    [(_, velocity)] = velocities(trained, pair.fixed, pair.moving, [lam], config=config.network)
     none, best, ours = (float(value(v)) for v in (start, direct, velocity[0]))
     assert (none - ours) / (none - best) > 0.9
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxreg import model as model_module
 from jaxreg.configuration import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.losses.intensity import lncc
@@ -42,21 +43,33 @@ def pair():
 
 def network(model, fixed, moving):
     """The network's own answers, all λ at once."""
-    answer, _ = velocities(
-        model.params["network"],
-        fixed,
-        moving,
-        jnp.asarray(LAMS),
-        config=model.config.network,
-        squarings=model.config.objective.squarings,
-    )
-    return answer
+    params, config = model.params["network"], model.config.network
+    [(_, answers)] = velocities(params, fixed, moving, LAMS, config=config)
+    return answers
 
 
 def test_one_pass_without_flips_is_the_network(pair):
     model = model_of(flip=False)
     found = predicted(model, pair, LAMS, passes=1)
     np.testing.assert_array_equal(np.stack(found), network(model, pair.fixed, pair.moving))
+
+
+def test_chunks_of_lam_are_the_whole_and_the_pair_is_encoded_once(pair, monkeypatch):
+    model = model_of(flip=False)
+    lams = [0.1, 0.4, 0.9]
+    params, config = model.params["network"], model.config.network
+    [(_, whole)] = velocities(params, pair.fixed, pair.moving, lams, config=config)
+    encode, encoded = model_module._encoded, []
+    monkeypatch.setattr(model_module, "chunk_size", lambda shape: 2)
+    monkeypatch.setattr(
+        model_module, "_encoded", lambda *a, **b: encoded.append(1) or encode(*a, **b)
+    )
+    chunks = list(velocities(params, pair.fixed, pair.moving, lams, config=config))
+    assert [chunk for chunk, _ in chunks] == [[0.1, 0.4], [0.9]]
+    assert [len(found) for _, found in chunks] == [2, 2]  # the last is filled up
+    np.testing.assert_allclose(chunks[0][1], whole[:2], atol=1e-5)
+    np.testing.assert_allclose(chunks[1][1][0], whole[2], atol=1e-5)
+    assert encoded == [1]
 
 
 def test_mirrored_pairs_give_mirrored_velocities(pair):

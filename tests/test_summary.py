@@ -54,11 +54,10 @@ def test_the_last_chunk_of_a_sweep_takes_no_longer_a_lam(monkeypatch):
     """Eleven λ in chunks of six, each of which takes six seconds: one second a λ in both."""
     clock = itertools.count(0, 6)
     monkeypatch.setattr(sweep.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(sweep, "chunk_size", lambda shape: 6)
-    monkeypatch.setattr(
-        sweep, "velocities", lambda params, f, m, lams, **_: (None, jnp.zeros((len(lams), 2)))
-    )
     image, lams = jnp.zeros((4, 4, 4, 1)), [i / 10 for i in range(11)]
+    filled = jnp.zeros((6, 2, 2, 2, 3))
+    chunks = [(lams[:6], filled), (lams[6:], filled)]
+    monkeypatch.setattr(sweep, "velocities", lambda *_, **__: iter(chunks))
     chunks = list(sweep.displacements(None, None, image, image, lams, squarings=1))
     assert [len(c[0]) for c in chunks] == [len(c[1]) for c in chunks] == [6, 5]
     assert [c[2] for c in chunks] == [1.0, 1.0]

@@ -40,24 +40,20 @@ def quality(
     """
     fixed_id, moving_id = pair
     domains = model.config.cohort.domain_pair
-    squarings = model.config.objective.squarings
-    velocity, displacement = velocities(
-        model.params["network"],
-        jnp.asarray(volumes.scan(fixed_id, domains[0]).image),
-        jnp.asarray(volumes.scan(moving_id, domains[1]).image),
-        jnp.full(1, lam, jnp.float32),
-        config=model.config.network,
-        squarings=squarings,
+    fixed, moving = (
+        jnp.asarray(volumes.scan(p, d).image) for p, d in zip(pair, domains, strict=True)
     )
+    network = model.params["network"]
+    [(_, velocity)] = velocities(network, fixed, moving, [lam], config=model.config.network)
     spacing = native.native_spacing_mm
     moved, ndv, error = _score(
         velocity[0],
-        displacement[0],
         jnp.asarray(native.labels(moving_id)),
         jnp.asarray(native.scan(fixed_id, domains[0]).mask),
+        grid=fixed.shape[:3],
         shape=native.native_shape,
         factor=tuple(a / b for a, b in zip(volumes.spacing_mm, spacing, strict=True)),
-        squarings=squarings,
+        squarings=model.config.objective.squarings,
         spacing_mm=spacing,
     )
     hd95 = _mean_hd95_mm(native, fixed_id, np.asarray(moved))
@@ -75,19 +71,21 @@ def _mean_hd95_mm(native, fixed_id, moved_labels):
     return mean_known(metrics.hd95_mm(labels, moved_labels, structures, native.native_spacing_mm))
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "factor", "squarings", "spacing_mm"))
+@functools.partial(jax.jit, static_argnames=("grid", "shape", "factor", "squarings", "spacing_mm"))
 def _score(
     velocity: Float[Array, "u v w 3"],
-    displacement: Float[Array, "i j k 3"],
     moving_labels: Int[Array, "x y z"],
     mask: Bool[Array, "x y z"],
     *,
+    grid: tuple[int, int, int],
     shape: tuple[int, int, int],
     factor: tuple[float, float, float],
     squarings: int,
     spacing_mm: tuple[float, float, float],
 ) -> Any:
-    inverse = displacement_of(-velocity, displacement.shape[:3], squarings=squarings)
+    displacement, inverse = (
+        displacement_of(v, grid, squarings=squarings) for v in (velocity, -velocity)
+    )
     if any(f != 1 for f in factor):
         displacement = resize_displacement(displacement, shape, factor)
         inverse = resize_displacement(inverse, shape, factor)

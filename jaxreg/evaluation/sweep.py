@@ -13,12 +13,9 @@ from jaxtyping import Array, Float, Int
 from jaxreg.data.cohort import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.evaluation.statistics import mean_known
-from jaxreg.model import Model, velocities
+from jaxreg.losses.objective import displacement_of
+from jaxreg.model import Model, over_lams, velocities
 from jaxreg.spatial import resize_displacement, warp
-
-CHUNK_BYTES = 1_500_000_000
-"""Memory that one vmapped chunk of λ may take in the network, roughly."""
-_BYTES_PER_VOXEL = 400
 
 
 class Score(NamedTuple):
@@ -41,11 +38,6 @@ class Score(NamedTuple):
         return mean_known(self.dice)
 
 
-def chunk_size(shape: tuple[int, int, int]) -> int:
-    """How many λ are registered in one vmapped call on a grid."""
-    return int(np.clip(CHUNK_BYTES // (np.prod(shape) * _BYTES_PER_VOXEL), 1, 11))
-
-
 def displacements(
     config: Any,
     network_params: Any,
@@ -55,20 +47,15 @@ def displacements(
     *,
     squarings: int,
 ) -> Iterator[tuple[list[float], Float[Array, "l x y z 3"], float]]:
-    """(λs, displacements, seconds a λ) chunk by chunk, on the grid of the images.
-
-    The last chunk is filled up with its last λ, so that one program serves all.
-    """
-    size = min(chunk_size(_triple(fixed.shape)), len(lams))
-    for start in range(0, len(lams), size):
-        chunk = list(lams[start : start + size])
-        filled = jnp.asarray(chunk + chunk[-1:] * (size - len(chunk)), jnp.float32)
-        begin = time.perf_counter()
-        _, displacement = velocities(
-            network_params, fixed, moving, filled, config=config, squarings=squarings
-        )
+    """(λs, displacements, seconds a λ) chunk by chunk, on the grid of the images."""
+    shape = _triple(fixed.shape)
+    begin = time.perf_counter()
+    for chunk, velocity in velocities(network_params, fixed, moving, lams, config=config):
+        displacement = _integrated(velocity, shape=shape, squarings=squarings)
         displacement = jax.block_until_ready(displacement)
-        yield chunk, displacement[: len(chunk)], (time.perf_counter() - begin) / size
+        seconds = (time.perf_counter() - begin) / len(velocity)
+        yield chunk, displacement[: len(chunk)], seconds
+        begin = time.perf_counter()
 
 
 def score_pair(
@@ -133,6 +120,11 @@ def _score(
         metrics.folds_percent(displacement),
         metrics.sdlogj(displacement),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "squarings"))
+def _integrated(velocity: Float[Array, "l u v w 3"], *, shape: tuple[int, int, int], squarings):
+    return over_lams(functools.partial(displacement_of, shape=shape, squarings=squarings), velocity)
 
 
 _dice = jax.jit(metrics.dice)

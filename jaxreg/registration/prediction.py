@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxreg.evaluation.sweep import chunk_size
 from jaxreg.losses.objective import Pair, moved_image
 from jaxreg.model import Model, velocities
 
@@ -54,29 +53,17 @@ _moved = jax.jit(moved_image, static_argnames="squarings")
 
 def _answers(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:
     """The network's velocities of a pair, averaged with those of its mirror image."""
-    direct = _in_chunks(model, pair.fixed, pair.moving, lams)
+    direct = _plain(model, pair.fixed, pair.moving, lams)
     if not model.config.cohort.flip:
         return direct
     assert pair.fixed.shape[0] % 2 == 0  # so that mirrored pairs of voxels are pairs of voxels
-    mirrored = _in_chunks(model, pair.fixed[::-1], pair.moving[::-1], lams)
+    mirrored = _plain(model, pair.fixed[::-1], pair.moving[::-1], lams)
     sides = jnp.array([[[[-1.0, 1.0, 1.0]]]])
     return [0.5 * (v + w[::-1] * sides) for v, w in zip(direct, mirrored, strict=True)]
 
 
-def _in_chunks(model: Model, fixed, moving, lams: Sequence[float]) -> list[Array]:
-    """The network's velocities in chunks of λ; the last is filled up, so one program serves."""
-    size = min(chunk_size(fixed.shape[:3]), len(lams))
-    found: list[Array] = []
-    for start in range(0, len(lams), size):
-        chunk = list(lams[start : start + size])
-        filled = jnp.asarray(chunk + chunk[-1:] * (size - len(chunk)), jnp.float32)
-        velocity, _ = velocities(
-            model.params["network"],
-            fixed,
-            moving,
-            filled,
-            config=model.config.network,
-            squarings=model.config.objective.squarings,
-        )
-        found.extend(velocity[: len(chunk)])
-    return found
+def _plain(model: Model, fixed, moving, lams: Sequence[float]) -> list[Array]:
+    """The network's velocities of a pair as it lies."""
+    network = model.params["network"]
+    chunks = velocities(network, fixed, moving, lams, config=model.config.network)
+    return [velocity for chunk, found in chunks for velocity in found[: len(chunk)]]
