@@ -25,9 +25,9 @@ def predicted(
 
     A network that was trained with flips sees the mirrored pair too, and the mean of both answers
     counts. Each pass after the first shows it the moving image as the velocity so far moves it, and
-    adds `SHARE` of the answer: the sum of velocities, which is again one velocity with its inverse
-    (the Baker–Campbell–Hausdorff series to first order; the second made no difference). Needs an
-    even number of voxels along x.
+    adds the answer, or `SHARE` of it: the sum of velocities, which is again one velocity with its
+    inverse (the Baker–Campbell–Hausdorff series to first order; the second made no difference).
+    Needs an even number of voxels along x.
     """
     found = _answers(model, pair, lams)
     if passes == 1:
