@@ -25,9 +25,18 @@ MULTIPLE = 16
 
 
 def network_grid(
-    image: Volume, mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+    image: Volume,
+    mask: Bool[np.ndarray, "x y z"],
+    spacing_mm: tuple[float, float, float],
+    *,
+    as_prepared: bool = False,
 ) -> Grid:
-    """The grid of `spacing_mm` around a mask; where the image has that spacing, its own voxels."""
+    """The grid of `spacing_mm` around a mask; where the image has that spacing, its own voxels.
+
+    With `as_prepared` an image on a grid such as `jaxreg prepare` makes (that spacing, sizes of the
+    multiple, at most one of them more than the mask needs) keeps it. Networks learn where a common
+    space has what: two voxels off, Dice fell by 0.007 (`ixi`) to 0.02 (real scans).
+    """
     axes = image.affine[:3, :3] / image.spacing_mm
     u, _, vt = np.linalg.svd(axes)
     step = (u @ vt) * spacing_mm  # the nearest orthogonal axes
@@ -36,6 +45,11 @@ def network_grid(
     factor = np.asarray(image.spacing_mm) / spacing_mm
     width = (high - low) * factor + 2 * MARGIN_MM / np.asarray(spacing_mm)
     shape = (MULTIPLE * np.ceil((width - 1e-3) / MULTIPLE)).astype(int)
+    own = np.asarray(image.array.shape)
+    fits = np.allclose(factor, 1, atol=1e-3) and not np.any(own % MULTIPLE)
+    if as_prepared and fits and np.all(own <= shape + MULTIPLE):
+        x, y, z = image.array.shape
+        return Grid((x, y, z), image.affine)
     # In voxels of `spacing_mm` whose lattice begins at the image's outer corner.
     start = np.round((low + high + 1) / 2 * factor - shape / 2)
     corner = affine_points(image.affine, np.full((1, 3), -0.5))[0]

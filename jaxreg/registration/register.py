@@ -131,7 +131,8 @@ def register_pair(
     with clock("affine"):
         starts = _linear(fixed, moving, config)
     with clock("to the network grid"):
-        grid = network_grid(fixed.image, fixed.mask, method.spacing_mm)
+        prepared = method.model is not None
+        grid = network_grid(fixed.image, fixed.mask, method.spacing_mm, as_prepared=prepared)
         start, before, pair = _best_start(method, fixed, moving, starts, grid)
     affine = starts[start]
     determinant = np.linalg.det(affine[:3, :3])
