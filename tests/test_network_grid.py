@@ -112,7 +112,7 @@ def test_a_prepared_image_keeps_its_grid_for_a_network():
     for other, spacing_mm in (((33, 48, 32), 2.0), ((32, 48, 32), 2.5), ((64, 48, 32), 2.0)):
         brain = box(other, (2, 3, 0), (30, 46, 29))
         image = Volume(brain.astype(np.float32), affine)
-        spacing = (spacing_mm,) * 3
+        spacing = (spacing_mm, spacing_mm, spacing_mm)
         own = network_grid(image, brain, spacing, as_prepared=True)
         plain = network_grid(image, brain, spacing)
         assert own.shape == plain.shape
