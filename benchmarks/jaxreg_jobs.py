@@ -56,7 +56,8 @@ def training_step(shape: Shape, *, loss: str, stem: str = "fold") -> Callable[[]
     params = init_params(jax.random.key(0), config, encoder)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    step = make_step(sample_loss(config, encoder), optimizer, mesh, 0)
+    spacing_mm = (2.0, 2.0, 2.0)  # read by --pose alone
+    step = make_step(sample_loss(config, encoder, spacing_mm=spacing_mm), optimizer, mesh, 0)
     batch = {k: v[None] for k, v in pair(shape)._asdict().items() if v is not None}
     # Placed as training places them, so that the second step finds the first one's program.
     everywhere, rows = (NamedSharding(mesh, spec) for spec in (P(), P("data")))

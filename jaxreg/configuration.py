@@ -40,13 +40,16 @@ class CohortConfig:
     cut: float = 0.0
     """Stage 2: share of the images that the network sees without cerebellum and brain stem, as some
     brain extractions leave them (by the labels); the loss sees all."""
+    pose: float = 0.0
+    """Stage 2: share of the pairs that are turned, shifted and scaled at random, the moving image a
+    little further than the fixed one, so that the network does not learn places by heart."""
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""
         parts = self.domains.split(",")
         if len(parts) != 2 or not all(p.isalnum() for p in parts):
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
-        for name in ("synth", "cut"):
+        for name in ("synth", "cut", "pose"):
             require_share(name, getattr(self, name))
         if self.spacing is not None and not 0 < self.spacing <= 100:
             raise InputError(f"--spacing: expected millimetres above 0, got {self.spacing}.")

@@ -128,7 +128,7 @@ def test_the_network_overfits_one_pair_as_direct_optimisation_does(pair):
     params = init_params(jax.random.key(0), config, None)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    step = make_step(sample_loss(config, None), optimizer, mesh, seed=0)
+    step = make_step(sample_loss(config, None, spacing_mm=(1.0, 1.0, 1.0)), optimizer, mesh, seed=0)
     batch = {k: v[None] for k, v in pair._asdict().items() if v is not None}
     for _ in range(steps):
         state, _ = step(state, {}, batch)

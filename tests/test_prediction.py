@@ -103,7 +103,8 @@ def test_training_again_takes_the_gradient_of_the_later_answer(pair):
     """With --again=1, against the same by hand: v = what the network said before + what it says."""
     model = model_of(flip=False, again=1.0)
     sample = {name: value for name, value in pair._asdict().items() if value is not None}
-    loss = jax.jit(jax.value_and_grad(sample_loss(model.config, None), has_aux=True))
+    of_sample = sample_loss(model.config, None, spacing_mm=model.spacing_mm)
+    loss = jax.jit(jax.value_and_grad(of_sample, has_aux=True))
     (found, terms), gradient = loss(model.params, {}, sample, jax.random.key(3))
     objective, lam = model.config.objective, terms["lam"]
 
@@ -134,7 +135,7 @@ def test_training_again_shows_some_pairs_as_they_lie(pair):
     losses = []
     for again in (0.0, 0.5, 1.0):
         model = model_of(flip=False, again=again)
-        loss = jax.jit(sample_loss(model.config, None))
+        loss = jax.jit(sample_loss(model.config, None, spacing_mm=model.spacing_mm))
         losses.append([float(loss(model.params, {}, sample, key)[0]) for key in keys])
     never, some, always = np.array(losses)
     lies, moved = (np.isclose(some, other, rtol=1e-5) for other in (never, always))

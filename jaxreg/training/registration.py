@@ -31,6 +31,7 @@ from jaxreg.spatial import warp
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.checkpoint import open_run, parameters_sha256
 from jaxreg.training.loop import Task
+from jaxreg.training.pose import posed
 from jaxreg.training.variation import as_shown
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
@@ -75,7 +76,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         defaults=identity(RegistrationConfig()),
         params=params,
         frozen=encoders,
-        loss=sample_loss(config, encoder, hindbrain=hindbrain),
+        loss=sample_loss(config, encoder, hindbrain=hindbrain, spacing_mm=volumes.spacing_mm),
         batches=pair_batches(
             volumes,
             domains,
@@ -143,10 +144,17 @@ def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
     return tuple(i for i, n in enumerate(sorted(cohort.structures), 1) if n in known)
 
 
-def sample_loss(config: RegistrationConfig, encoder, *, hindbrain: tuple[int, ...] = ()):
+def sample_loss(
+    config: RegistrationConfig,
+    encoder,
+    *,
+    spacing_mm: tuple[float, float, float],
+    hindbrain: tuple[int, ...] = (),
+):
     """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ.
 
-    `hindbrain` are the labels, as the batches number them, that `--cut` cuts off.
+    `spacing_mm` is the grid's; `hindbrain` are the labels, as the batches number them, that `--cut`
+    cuts off.
     """
     network = network_of(config.network)
     domains = config.cohort.domain_pair
@@ -156,9 +164,11 @@ def sample_loss(config: RegistrationConfig, encoder, *, hindbrain: tuple[int, ..
         lam = config.network.lam
         fraction = config.objective.endpoint_fraction
         lam = draw_lam(lam_key, fraction) if lam is None else jax.numpy.float32(lam)
-        pair = Pair(**sample)
+        pair, cohort = Pair(**sample), config.cohort
+        if cohort.pose > 0:
+            vary_key, pose_key = jax.random.split(vary_key)
+            pair = posed(pose_key, pair, cohort.pose, spacing_mm=spacing_mm)
         fixed_key, moving_key = jax.random.split(vary_key)
-        cohort = config.cohort
         shown = partial(
             as_shown, vary=cohort.vary, synth=cohort.synth, cut=cohort.cut, hindbrain=hindbrain
         )
