@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxreg.configuration import NetworkConfig, RegistrationConfig, from_json
+from jaxreg.data import volume
+from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
 from jaxreg.losses.settings import CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import init_projections
@@ -20,6 +23,8 @@ from jaxreg.training.checkpoint import Checkpoints, open_run, parameters_sha256
 
 CHUNK_BYTES = 1_500_000_000
 """Memory that one chunk of λ may take in the network, roughly."""
+TEMPLATE = "template.nii.gz"
+"""Beside the checkpoints of a run, and in a release."""
 _BYTES_PER_VOXEL = 400
 _TINY = (1, 16, 16, 16, 1)
 
@@ -37,7 +42,9 @@ class Model(NamedTuple):
 
     `params["network"]` are the network's; `params["projections"]` and `encoders` are there for the
     contrastive losses, whose encoders have `encoder_stem`. `step` is the training step,
-    `spacing_mm` the voxel size of the training grid, `folder` where the model was read.
+    `spacing_mm` the voxel size of the training grid, `folder` where the model was read. `template`
+    is the mean image of training people in the first domain, on that grid (uint8, 0 outside the
+    brain), None for runs of versions that kept none.
     """
 
     config: RegistrationConfig
@@ -48,11 +55,15 @@ class Model(NamedTuple):
     encoder_stem: str | None = None
     defaults: Defaults = Defaults()
     folder: Path | None = None
+    template: Volume | None = None
 
     @property
     def sha256(self) -> str:
-        """Hash of all parameters, by which a model is known."""
-        return parameters_sha256({"params": self.params, "encoders": self.encoders})
+        """Hash of all parameters and of the template, by which a model is known."""
+        parts: dict[str, Any] = {"params": self.params, "encoders": self.encoders}
+        if self.template is not None:
+            parts["template"] = self.template._asdict()
+        return parameters_sha256(parts)
 
 
 def network_of(config: NetworkConfig) -> VelocityUNet:
@@ -105,7 +116,26 @@ def load_run(workdir: Path) -> Model:
     params = checkpoints.params(meta.step, {"trainable": trainable, "frozen": encoders})
     x, y, z = meta.identity["spacing_mm"]
     params, frozen = params["trainable"], params["frozen"]
-    return Model(config, params, frozen, meta.step, (x, y, z), stem, folder=workdir)
+    template = read_template(workdir)
+    spacing_mm = (x, y, z)
+    return Model(
+        config, params, frozen, meta.step, spacing_mm, stem, folder=workdir, template=template
+    )
+
+
+def read_template(folder: Path) -> Volume | None:
+    """The template of a run or a release, None where there is none.
+
+    Raises:
+        InputError: it is damaged, or no template.
+    """
+    path = folder / TEMPLATE
+    if not path.is_file():
+        return None
+    template = volume.read(path)
+    if template.array.dtype != np.uint8 or not template.array.any():
+        raise InputError(f"{path}: expected a template as training writes it, of bytes above 0.")
+    return template
 
 
 def velocities(

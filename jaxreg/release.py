@@ -1,9 +1,10 @@
-"""A trained network as two small files that travel with the package or go to a colleague.
+"""A trained network as three small files that travel with the package or go to a colleague.
 
 `weights.npz` holds the parameters by name, those of frozen encoders included; `model.json` the
 training configuration, what the network was trained on, and how it registers where no flag says
 otherwise (λ, passes and steps of refinement, chosen on validation pairs). `model.json` also has a
-hash of the parameters, checked when they are read.
+hash of the parameters and the template, checked when they are read. `template.nii.gz` is the mean
+of training people: where the network expects what (`jaxreg/registration/placing.py`).
 """
 
 import io
@@ -16,10 +17,20 @@ import jax
 import numpy as np
 
 from jaxreg.configuration import RegistrationConfig, as_json, from_json
+from jaxreg.data import volume
 from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
 from jaxreg.losses.settings import CONTRASTIVE_LOSSES
-from jaxreg.model import Defaults, Model, encoder_of, init_encoders, init_params, load_run
+from jaxreg.model import (
+    TEMPLATE,
+    Defaults,
+    Model,
+    encoder_of,
+    init_encoders,
+    init_params,
+    load_run,
+    read_template,
+)
 
 SHIPPED = Path(__file__).parent / "weights" / "t1w-t2w"
 """The network that registers where --model is not given."""
@@ -47,7 +58,7 @@ def name_of(model: Model) -> str:
 
 
 def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str) -> None:
-    """Write a model's two files into a new folder; `about` says what it was trained on.
+    """Write a model's files into a new folder; `about` says what it was trained on.
 
     Raises:
         InputError: the folder cannot be written.
@@ -68,6 +79,8 @@ def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str)
         np.savez_compressed(partial / _WEIGHTS, **arrays)
         text = json.dumps(described, indent=1, ensure_ascii=False)
         (partial / _MODEL).write_text(text + "\n", encoding="utf-8")
+        if model.template is not None:
+            volume.write(partial / TEMPLATE, model.template, dtype=np.uint8)
 
 
 def read_release(folder: Path) -> Model:
@@ -97,10 +110,20 @@ def read_release(folder: Path) -> Model:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder}: not a readable model ({error}).") from error
     model = Model(
-        config, found["params"], found["encoders"], step, (x, y, z), stem, defaults, folder
+        config,
+        found["params"],
+        found["encoders"],
+        step,
+        (x, y, z),
+        stem,
+        defaults,
+        folder,
+        read_template(folder),
     )
     if model.sha256 != sha256:
-        raise InputError(f"{folder}: the parameters are not those whose hash {_MODEL} has.")
+        raise InputError(
+            f"{folder}: parameters and template are not those whose hash {_MODEL} has."
+        )
     return model
 
 

@@ -96,24 +96,3 @@ def test_a_displacement_in_voxels_becomes_millimetres_along_the_axes():
     u[..., 1] = 3
     field = in_millimetres(u, grid)
     np.testing.assert_allclose(field.vectors[4, 4, 4], 6 * image.affine[:3, 1], rtol=1e-5)
-
-
-def test_a_prepared_image_keeps_its_grid_for_a_network():
-    """Two voxels from the border on one side and none on the other: not centred on the brain."""
-    brain = box((32, 48, 32), (2, 3, 0), (30, 46, 29))
-    affine = np.diag([2.0, 2.0, 2.0, 1.0])
-    affine[:3, 3] = -31, -50, -29
-    image = Volume(brain.astype(np.float32), affine)
-    grid = network_grid(image, brain, (2.0, 2.0, 2.0), as_prepared=True)
-    assert grid.shape == (32, 48, 32)
-    np.testing.assert_array_equal(grid.affine, affine)
-    around = network_grid(image, brain, (2.0, 2.0, 2.0))
-    assert np.abs(around.affine - affine).max() >= 2
-    for other, spacing_mm in (((33, 48, 32), 2.0), ((32, 48, 32), 2.5), ((64, 48, 32), 2.0)):
-        brain = box(other, (2, 3, 0), (30, 46, 29))
-        image = Volume(brain.astype(np.float32), affine)
-        spacing = (spacing_mm, spacing_mm, spacing_mm)
-        own = network_grid(image, brain, spacing, as_prepared=True)
-        plain = network_grid(image, brain, spacing)
-        assert own.shape == plain.shape
-        np.testing.assert_array_equal(own.affine, plain.affine)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxreg.configuration import RegistrationConfig
+from jaxreg.data.volume import Volume, write
 from jaxreg.errors import InputError
 from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.model import Defaults, Model, encoder_of, init_encoders, init_params
@@ -24,7 +25,9 @@ def model_of(loss: str) -> Model:
     encoder = encoder_of("fold") if contrastive else None
     params = init_params(jax.random.key(0), config, encoder)
     encoders = init_encoders(DOMAINS, "fold") if contrastive else {}
-    return Model(config, params, encoders, 7, (2.0, 2.0, 3.0), "fold" if contrastive else None)
+    stem = "fold" if contrastive else None
+    template = Volume(np.arange(60, dtype=np.uint8).reshape(3, 4, 5), np.diag([2.0, 2.0, 3.0, 1]))
+    return Model(config, params, encoders, 7, (2.0, 2.0, 3.0), stem, template=template)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,8 @@ def test_a_release_is_read_as_it_was_written(tmp_path, loss):
     assert read.encoder_stem == model.encoder_stem and read.folder == tmp_path / "model"
     for parts in ("params", "encoders"):
         jax.tree.map(np.testing.assert_array_equal, getattr(read, parts), getattr(model, parts))
+    for stored, own in zip(read.template, model.template, strict=True):
+        np.testing.assert_array_equal(stored, own)
     assert str(tmp_path) not in (tmp_path / "model" / "model.json").read_text()
 
 
@@ -81,6 +86,20 @@ def test_arrays_that_are_not_the_models_are_refused(tmp_path, released, change, 
     _rewritten(folder / "weights.npz", change)
     with pytest.raises(InputError, match=message):
         read_release(folder)
+
+
+def test_another_template_is_refused_and_so_is_what_is_none(tmp_path, released):
+    path = shutil.copytree(released, tmp_path / "model") / "template.nii.gz"
+    other = Volume(np.full((3, 4, 5), 7, np.uint8), np.diag([2.0, 2.0, 3.0, 1]))
+    write(path, other)
+    with pytest.raises(InputError, match="template are not those whose hash"):
+        read_release(path.parent)
+    write(path, Volume(other.array.astype(np.float32), other.affine))
+    with pytest.raises(InputError, match="expected a template as training writes it"):
+        read_release(path.parent)
+    path.unlink()
+    with pytest.raises(InputError, match="template are not those whose hash"):
+        read_release(path.parent)
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,12 @@ class Volumes:
         self.native_affine = affine
         self.native_spacing_mm = grid.spacing_mm
         if spacing_mm is None:
-            self.shape, self.spacing_mm = self.native_shape, grid.spacing_mm
+            self.grid, self.spacing_mm = volume.Grid(self.native_shape, affine), grid.spacing_mm
         else:
-            self.shape = _triple(volume.coarser_grid(grid, spacing_mm)[0])
+            coarser, affine = volume.coarser_grid(grid, spacing_mm)
+            self.grid = volume.Grid(_triple(coarser), affine)
             self.spacing_mm = (spacing_mm, spacing_mm, spacing_mm)
+        self.shape = self.grid.shape
 
     def scan(self, participant: str, domain: str) -> Scan:
         """A participant's image of a domain and its mask."""

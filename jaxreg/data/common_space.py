@@ -22,6 +22,8 @@ Aligner = Callable[..., Float[np.ndarray, "4 4"]]
 
 MARGIN_MM = 8.0
 """Between the people's bounding box and the border of the grid, at least."""
+MEAN_PEOPLE = 20
+"""The mean of a cohort is that of this many people of the train split."""
 ALIGN_MM = 2.0
 """Volumes are averaged to this spacing before they are aligned (coarser ones stay)."""
 
@@ -105,8 +107,14 @@ def mean_head(
         to_mean = linalg.expm(np.mean([_log(to_head) for _, to_head in kept], axis=0))
         to_heads = [to_head @ np.linalg.inv(to_mean) for _, to_head in kept]
         used = [one for one, _ in kept]
-        mean = _average(used, to_heads, grid_over(used, to_heads, spacing_mm))
+        mean = average(used, to_heads, grid_over(used, to_heads, spacing_mm))
     return mean
+
+
+def evenly(people: Sequence[Any]) -> list[Any]:
+    """Up to `MEAN_PEOPLE` of a list, evenly spread over it."""
+    count = min(MEAN_PEOPLE, len(people))
+    return [people[n] for n in np.linspace(0, len(people) - 1, count).round().astype(int)]
 
 
 def _log(matrix: np.ndarray) -> np.ndarray:
@@ -140,7 +148,10 @@ def grid_over(
     return Grid((x, y, z), affine)
 
 
-def _average(heads, to_heads, grid):
+def average(
+    heads: Sequence[Head], to_heads: Sequence[Float[np.ndarray, "4 4"]], grid: Grid
+) -> Head:
+    """The mean of people on a grid, each under their own matrix; what half of them cover counts."""
     total = np.zeros(grid.shape, np.float32)
     inside = np.zeros(grid.shape, np.float32)
     for one, to_head in zip(heads, to_heads, strict=True):

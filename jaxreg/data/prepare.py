@@ -36,8 +36,6 @@ from jaxreg.data.person import (
 from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError, require_choice
 
-MEAN_PEOPLE = 20
-"""The cohort's mean is that of this many people of the train split, evenly spread over its list."""
 MEAN_ROUNDS = 2
 """How often these are aligned to their mean, after the first of them."""
 
@@ -263,12 +261,11 @@ def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Hea
 
 
 def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
-    """The mean of up to `MEAN_PEOPLE` of those who have the most frequent first image."""
+    """The mean of some of those who have the most frequent first image."""
     count = Counter(next(iter(files.images)) for files in people)
     domain = max(layouts.DOMAINS, key=lambda d: count[d])
-    people = [files for files in people if next(iter(files.images)) == domain]
-    evenly = np.linspace(0, len(people) - 1, min(MEAN_PEOPLE, len(people))).round().astype(int)
-    total = len(evenly) * (MEAN_ROUNDS + 1)
+    people = common_space.evenly([f for f in people if next(iter(f.images)) == domain])
+    total = len(people) * (MEAN_ROUNDS + 1)
     bar = tqdm(total=total, desc="template", unit="alignment", dynamic_ncols=True)
     with bar, ThreadPoolExecutor(_jobs(config)) as pool:
 
@@ -276,7 +273,7 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
             image = volume.read_image(files.images[domain])
             return common_space.head(image, reference_mask(files, image))
 
-        tried = list(pool.map(lambda n: _attempt(read, people[n]), evenly))
+        tried = list(pool.map(lambda files: _attempt(read, files), people))
         heads = [head for head, _ in tried if head is not None]
         if not heads:
             raise InputError(f"template: nobody's {domain} can be read, such as {tried[0][1]}")

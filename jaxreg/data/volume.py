@@ -38,8 +38,7 @@ class Volume(NamedTuple):
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along each array axis, in millimetres."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return _spacing_mm(self.affine)
 
 
 class Grid(NamedTuple):
@@ -47,6 +46,16 @@ class Grid(NamedTuple):
 
     shape: tuple[int, int, int]
     affine: Float[np.ndarray, "4 4"]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along each axis, in millimetres."""
+        return _spacing_mm(self.affine)
+
+
+def _spacing_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
 
 
 def read(path: Path | str) -> Volume:

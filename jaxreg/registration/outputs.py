@@ -1,6 +1,5 @@
 """The files of a registration: moved images, whole-map warps, the affine, the Jacobian."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from jaxreg.errors import InputError
 from jaxreg.registration.apply import smallest
 from jaxreg.registration.itk import write_affine
 from jaxreg.registration.register import Registration
+from jaxreg.registration.threads import in_threads
 from jaxreg.registration.transform import (
     compose,
     jacobian_determinant,
@@ -124,9 +124,3 @@ def holds_nothing(folder: Path) -> bool:
     if not folder.is_dir():
         return not folder.exists()
     return {p.name for p in folder.iterdir()} <= {"report.html"}
-
-
-def in_threads(*jobs) -> list:
-    """The results of independent calls, two at a time: NumPy and zlib release the lock."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        return [future.result() for future in [pool.submit(job) for job in jobs]]

@@ -26,9 +26,11 @@ from jaxreg.registration.deformable import (
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.lam_auto import LAMS, choose
 from jaxreg.registration.modality import depth_contrast, domain_warnings
-from jaxreg.registration.network_grid import in_millimetres, network_grid, on_grid
+from jaxreg.registration.network_grid import in_millimetres, on_grid
+from jaxreg.registration.placing import place
 from jaxreg.registration.settings import AUTO, RegisterConfig
 from jaxreg.registration.subject import Subject, read_subject
+from jaxreg.registration.threads import in_threads
 from jaxreg.release import name_of
 
 
@@ -129,16 +131,19 @@ def register_pair(
             f"{method.steps} steps of refinement"
         )
     with clock("affine"):
-        starts = _linear(fixed, moving, config)
+        starts, (grid, how) = in_threads(
+            functools.partial(_linear, fixed, moving, config),
+            functools.partial(place, method, fixed),
+        )
+    say(f"network grid: {how}")
     with clock("to the network grid"):
-        prepared = method.model is not None
-        grid = network_grid(fixed.image, fixed.mask, method.spacing_mm, as_prepared=prepared)
         start, before, pair = _best_start(method, fixed, moving, starts, grid)
     affine = starts[start]
     determinant = np.linalg.det(affine[:3, :3])
     say(f"linear start: {start}, determinant {determinant:.3f}")
     if method.domains is not None:
-        warn(_domain_warnings(pair, method, fixed.brain_known and moving.brain_known))
+        known = fixed.brain_known and moving.brain_known
+        warn(_domain_warnings(pair, method, grid.spacing_mm) if known else ())
     with clock("deformable"):
         chosen, curve = before, ()
         if config.transform == "deformable" and config.lam == "auto":
@@ -253,14 +258,14 @@ def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
     return matrix
 
 
-def _domain_warnings(pair: Pair, method: Method, brains: bool) -> tuple[str, ...]:
-    """What the swapped-modality test says; it needs both brains."""
+def _domain_warnings(
+    pair: Pair, method: Method, spacing_mm: tuple[float, float, float]
+) -> tuple[str, ...]:
+    """What the swapped-modality test says of two brains."""
     assert method.domains is not None
-    if not brains:
-        return ()
     images = ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
     first, second = (
-        depth_contrast(np.asarray(image)[..., 0], np.asarray(mask), method.spacing_mm)
+        depth_contrast(np.asarray(image)[..., 0], np.asarray(mask), spacing_mm)
         for image, mask in images
     )
     return domain_warnings((first, second), method.domains)

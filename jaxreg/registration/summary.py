@@ -11,6 +11,7 @@ from jaxreg.data.volume import Volume, coarser_grid, reordered, resample
 from jaxreg.evaluation import metrics
 from jaxreg.registration import report
 from jaxreg.registration.lam_auto import RULE
+from jaxreg.registration.network_grid import in_millimetres
 from jaxreg.registration.outputs import Outputs
 from jaxreg.registration.register import Registration
 from jaxreg.spatial import jacobian_determinant
@@ -38,9 +39,10 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
     the fixed grid, inside the fixed mask. `similarity` is the mean squared local correlation (LNCC,
     7³ voxels of the network grid).
     """
-    chosen, spacing = result.chosen, result.method.spacing_mm
+    chosen = result.chosen
     mask = reordered(Volume(result.fixed.mask, result.fixed.image.affine), outputs.warp.grid)
-    length_mm = np.linalg.norm(chosen.displacement * np.asarray(spacing, np.float32), axis=-1)
+    shift_mm = in_millimetres(chosen.displacement, result.grid).vectors
+    length_mm = np.linalg.norm(shift_mm, axis=-1)
     inside = np.asarray(result.pair.fixed_mask)
     numbers = {
         "lam": chosen.lam,
@@ -53,7 +55,9 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
         "displacement_mean_mm": float(length_mm[inside].mean()),
         "displacement_max_mm": float(length_mm[inside].max()),
         "inverse_consistency_mm": float(
-            _inverse_consistency(chosen.displacement, chosen.inverse, inside, spacing)
+            _inverse_consistency(
+                chosen.displacement, chosen.inverse, inside, result.grid.spacing_mm
+            )
         ),
         "affine_determinant": float(np.linalg.det(result.affine[:3, :3])),
     }
@@ -71,7 +75,7 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
 
 _dice = jax.jit(metrics.dice)
 _jacobian = jax.jit(jacobian_determinant)
-_inverse_consistency = jax.jit(metrics.inverse_consistency_mm, static_argnums=3)
+_inverse_consistency = jax.jit(metrics.inverse_consistency_mm)
 
 
 def dice_of(result: Registration, outputs: Outputs) -> Dice | None:
@@ -181,8 +185,8 @@ def report_of(
     """What report.html shows, on the network grid in the fixed space."""
     pair, chosen = result.pair, result.chosen
     moving = Volume(result.moving.image.array, result.moving.image.affine)
-    if min(moving.spacing_mm) < min(result.method.spacing_mm):
-        coarse_mm = min(result.method.spacing_mm)
+    if min(moving.spacing_mm) < min(result.grid.spacing_mm):
+        coarse_mm = min(result.grid.spacing_mm)
         if np.prod(coarser_grid(moving, coarse_mm)[0]) < moving.array.size:
             moving = resample(moving, coarse_mm)
     frames = tuple(
@@ -197,7 +201,7 @@ def report_of(
         moved=chosen.moved,
         displacement=chosen.displacement,
         jacobian=np.asarray(_jacobian(chosen.displacement)),
-        spacing_mm=result.method.spacing_mm,
+        spacing_mm=result.grid.spacing_mm,
         moving_spacing_mm=moving.spacing_mm,
         frames=frames,
         spread_mm=spread_mm(result),
@@ -217,6 +221,6 @@ def spread_mm(result: Registration) -> np.ndarray | None:
     if len(near) < 2:
         return None
     stack = np.stack([d.displacement for d in near]) * np.asarray(
-        result.method.spacing_mm, np.float32
+        result.grid.spacing_mm, np.float32
     )
     return np.sqrt(stack.var(axis=0).sum(axis=-1))

@@ -46,6 +46,7 @@ class Task:
         arrays: what the loss sees of a batch, where it is there; other entries describe it.
         describe: (batch, row) → words for the sample, in errors.
         validate: (params, frozen, step) → (scalars, RGB picture or None).
+        begin: what the first process does with the workdir before it trains.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class Task:
     arrays: tuple[str, ...]
     describe: Callable[[dict[str, np.ndarray], int], str]
     validate: Callable[[Any, Any, int], tuple[dict[str, float], np.ndarray | None]] | None
+    begin: Callable[[Path], None] = lambda workdir: None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -92,6 +94,8 @@ def run(
         print(f"{workdir}: finished at step {start}; nothing to do.")
         return
     checkpoints.require_writable()
+    if processes.index() == 0:
+        task.begin(workdir)
     if resumed is not None:
         state = resumed
         print(f"resumed at step {start}")

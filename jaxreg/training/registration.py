@@ -16,8 +16,11 @@ from jaxreg.configuration import (
     identity,
 )
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
+from jaxreg.data.common_space import Head, average, evenly
 from jaxreg.data.freesurfer import HINDBRAIN, STRUCTURES
+from jaxreg.data.person import write_image
 from jaxreg.data.pipeline import pair_batches
+from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.statistics import mean_known
@@ -25,7 +28,7 @@ from jaxreg.evaluation.sweep import score_pair
 from jaxreg.losses.objective import Pair, draw_lam, moved_image, objective
 from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
-from jaxreg.model import Model, encoder_of, init_encoders, init_params, network_of
+from jaxreg.model import TEMPLATE, Model, encoder_of, init_encoders, init_params, network_of
 from jaxreg.release import load_model
 from jaxreg.spatial import warp
 from jaxreg.training.autoencoder import autoencoder_of
@@ -91,7 +94,24 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         arrays=Pair._fields,
         describe=describe,
         validate=_validation(config, volumes, pairs) if pairs else None,
+        begin=partial(write_template, volumes, fixed, first),
     )
+
+
+def write_template(volumes: Volumes, people: list[str], domain: str, workdir: Path) -> None:
+    """Write the mean of some people into a run's folder, unless it is there: what lies where.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = workdir / TEMPLATE
+    if path.is_file():
+        return
+    scans = [volumes.scan(person, domain) for person in evenly(people)]
+    affine = volumes.grid.affine
+    heads = [Head(Volume(scan.image[..., 0], affine), scan.mask) for scan in scans]
+    mean = average(heads, [np.eye(4)] * len(heads), volumes.grid)
+    write_image(path, mean.image.array, mean.mask, volumes.grid)
 
 
 def training_people(
