@@ -4,13 +4,16 @@
 
 Every flag that is not given is the command's own default: the network that comes with jaxreg, its
 λ, passes and refinement, the linear start of --init auto. Dice is over the cohort's structures,
-nearest neighbour, on the fixed person's grid.
+nearest neighbour, on the fixed image's grid. With --turned=15 both images are turned, shifted and
+resampled as if they came from a scanner, which knows nothing of a common space.
 """
 
 import json
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxreg import runtime
 
@@ -19,14 +22,17 @@ runtime.prepare()
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
+from scipy.ndimage import affine_transform  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
 
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
-from jaxreg.data.volume import read_labels  # noqa: E402
+from jaxreg.data.volume import Volume, read_image, read_labels, write  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.registration.outputs import make_outputs  # noqa: E402
 from jaxreg.registration.register import Clock, register_pair  # noqa: E402
 from jaxreg.registration.settings import RegisterConfig  # noqa: E402
 from jaxreg.registration.summary import metrics_of  # noqa: E402
+from jaxreg.registration.transform import affine_points  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class Config:
     """Passes of the network; default the model's."""
     init: str | None = None
     """Linear start; default auto."""
+    turned: float = 0.0
+    """Turn either image by up to so many degrees about each axis, and shift it by as many mm."""
     out: Path | None = None
     """Where a row of JSON for each pair is appended."""
     only: tuple[str, ...] = field(default_factory=tuple)
@@ -59,8 +67,9 @@ def main(config: Config) -> None:
     """Print a row for each pair, and the means."""
     cohort = read_cohort(config.data)
     rows = []
-    for fixed, moving in pairs_of(config, cohort):
-        rows.append(register(config, cohort, fixed, moving))
+    for number, (fixed, moving) in enumerate(pairs_of(config, cohort)):
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(register(config, cohort, fixed, moving, Path(folder), number))
         print(json.dumps(rows[-1]), flush=True)
         if config.out is not None:
             with config.out.open("a") as file:
@@ -81,40 +90,78 @@ def pairs_of(config: Config, cohort) -> list[tuple[str, str]]:
     return neighbour_pairs(*people)
 
 
-def register(config: Config, cohort, fixed: str, moving: str) -> dict:
+def register(config: Config, cohort, fixed: str, moving: str, folder: Path, number: int) -> dict:
     """One pair: Dice before and after over the structures of both, folds in %, seconds."""
     first, second = config.domains.split(",")
+    images = [cohort.file(fixed, first), cohort.file(moving, second)]
+    segmentations = [cohort.file(fixed, "dseg"), cohort.file(moving, "dseg")]
+    structures = jnp.asarray(sorted(cohort.structures), jnp.int32)
+    lying = [read_labels(path).array for path in segmentations]
+    none, _ = overlap(lying[0], lying[1], structures)
+    if config.turned > 0:
+        for k, role in enumerate(("fixed", "moving")):
+            paths = images[k], segmentations[k], folder / role
+            images[k], segmentations[k] = as_scanned(*paths, 2 * number + k, config.turned)
     settings = RegisterConfig(
         model=config.model,
         lam=config.lam,
         refine=config.refine,
         passes=config.passes,
         init=config.init,
-        moving_labels=cohort.file(moving, "dseg"),
+        moving_labels=segmentations[1],
     )
-    images = cohort.file(fixed, first), cohort.file(moving, second)
     start = time.perf_counter()
-    result = register_pair(*images, settings, Clock(), say=lambda line: None)
+    result = register_pair(images[0], images[1], settings, Clock(), say=lambda line: None)
     outputs = make_outputs(result)
     seconds = time.perf_counter() - start
-    labels = [jnp.asarray(read_labels(cohort.file(p, "dseg")).array) for p in (fixed, moving)]
     assert outputs.moved_labels is not None
-    moved = jnp.asarray(outputs.moved_labels.astype(np.int32))
-    structures = jnp.asarray(sorted(cohort.structures), jnp.int32)
-    both = np.asarray(metrics.present(labels[0], labels[1], structures))
-    none, dice = (
-        float(np.asarray(metrics.dice(labels[0], other, structures))[both].mean())
-        for other in (labels[1], moved)
-    )
+    dice, both = overlap(read_labels(segmentations[0]).array, outputs.moved_labels, structures)
     return {
         "fixed": fixed,
         "moving": moving,
-        "structures": int(both.sum()),
+        "structures": both,
         "none": round(none, 4),
         "dice": round(dice, 4),
         "folds_percent": round(metrics_of(result, outputs)["folds_percent"], 5),
         "seconds": round(seconds, 2),
     }
+
+
+def overlap(fixed: np.ndarray, moved: np.ndarray, structures) -> tuple[float, int]:
+    """Mean Dice over the structures that both have, and how many these are."""
+    one, other = (jnp.asarray(labels.astype(np.int32)) for labels in (fixed, moved))
+    both = np.asarray(metrics.present(one, other, structures))
+    dice = np.asarray(metrics.dice(one, other, structures))[both]
+    return float(dice.mean()), int(both.sum())
+
+
+def as_scanned(
+    image: Path, labels: Path, folder: Path, seed: int, turned: float
+) -> tuple[Path, Path]:
+    """Image (cubic) and labels (nearest) turned and shifted, on a grid of 1 × 1.2 × 1.1 mm."""
+    folder.mkdir()
+    random = np.random.default_rng(seed)
+    pose = np.eye(4)
+    angles, pose[:3, 3] = random.uniform(-turned, turned, (2, 3))
+    pose[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    spacing_mm = np.array([1.0, 1.2, 1.1])
+    shape = (np.array([210, 230, 210]) / spacing_mm).astype(int)
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = -(shape - 1) / 2 * spacing_mm
+    paths = []
+    for path, order in ((image, 3), (labels, 0)):
+        there = read_image(path) if order else read_labels(path)
+        centre = np.eye(4)
+        centre[:3, 3] = -affine_points(there.affine, (np.array([there.array.shape]) - 1) / 2)[0]
+        to_voxels: Any = np.linalg.inv(pose @ centre @ there.affine) @ affine
+        place = to_voxels[:3, :3], to_voxels[:3, 3], tuple(shape)
+        array = affine_transform(there.array, *place, order=order)
+        if order:
+            inside = affine_transform((there.array > 0).astype(np.float32), *place, order=1) > 0.5
+            array = np.where(inside, np.maximum(array, 1), 0)
+        paths.append(folder / path.name)
+        write(paths[-1], Volume(array, affine))
+    return paths[0], paths[1]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The network grid where a network expects the brain: its training grid, laid onto the fixed one."""
+"""The network grid where a network expects the brain: its training grid, laid onto that."""
 
 import numpy as np
 import pytest

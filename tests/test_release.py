@@ -47,6 +47,7 @@ def test_a_release_is_read_as_it_was_written(tmp_path, loss):
     assert read.encoder_stem == model.encoder_stem and read.folder == tmp_path / "model"
     for parts in ("params", "encoders"):
         jax.tree.map(np.testing.assert_array_equal, getattr(read, parts), getattr(model, parts))
+    assert read.template is not None and model.template is not None
     for stored, own in zip(read.template, model.template, strict=True):
         np.testing.assert_array_equal(stored, own)
     assert str(tmp_path) not in (tmp_path / "model" / "model.json").read_text()

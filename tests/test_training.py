@@ -13,7 +13,9 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxreg.cli import main
 from jaxreg.commands import train
+from jaxreg.data.cohort import read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.volume import normalize, read_image
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.model import encoder_of, init_params
 from jaxreg.release import load_model
@@ -65,6 +67,22 @@ def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path,
     assert main([*argv, f"--workdir={tmp_path / 'parts'}", "--steps=4"]) == 0
     assert "resumed at step 2" in capsys.readouterr().out
     assert _leaves(tmp_path / "whole", 4) == _leaves(tmp_path / "parts", 4)
+
+
+def test_a_run_keeps_the_mean_of_its_training_people(cohort, nce_mi):
+    template = load_model(nce_mi).template
+    assert template is not None
+    people = sorted(cohort.glob("sub-*/*_T1w.nii.gz"))
+    train = {p for p, split in read_cohort(cohort).participants.items() if split == "train"}
+    images = [read_image(path) for path in people if path.parent.name in train]
+    assert len(images) == 3
+    np.testing.assert_allclose(template.affine, images[0].affine, atol=1e-5)
+    arrays = np.array([normalize(i.array, i.array != 0) for i in images], np.float64)
+    there = (arrays > 0).sum(axis=0)
+    mean = np.where(there >= 1.5, arrays.sum(axis=0) / np.maximum(there, 1), 0)
+    np.testing.assert_array_equal(template.array > 0, there >= 1.5)
+    wanted = 200 * mean / np.percentile(mean[there >= 1.5], 99.5)
+    np.testing.assert_allclose(template.array, np.clip(wanted, 0, 200), atol=1.01)
 
 
 def test_a_finished_run_says_so_and_more_steps_lengthen_it(cohort, encoders, capsys):

@@ -66,10 +66,10 @@ def random_affine(
     zero = jnp.float32(0)
     generator = jnp.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]])
     linear = jax.scipy.linalg.expm(generator) @ jnp.diag(jnp.exp(stretch * LOG_SCALE))
-    spacing = jnp.asarray(spacing_mm)
-    linear = linear * spacing / spacing[:, None]
-    centre = (jnp.asarray(shape, jnp.float32) - 1) / 2
-    offset = centre - linear @ centre + shift * SHIFT_MM / spacing
+    spacing = np.asarray(spacing_mm, np.float32)
+    linear = linear * jnp.asarray(spacing / spacing[:, None])
+    centre = jnp.asarray((np.asarray(shape, np.float32) - 1) / 2)
+    offset = centre - linear @ centre + shift * jnp.asarray(SHIFT_MM / spacing)
     return jnp.eye(4).at[:3, :3].set(linear).at[:3, 3].set(offset)
 
 
@@ -85,8 +85,8 @@ class _Side(NamedTuple):
     def under(self, matrix: Float[Array, "4 4"]) -> "_Side":
         """All of it at the points that a matrix takes the grid's voxels to."""
         shape = self.mask.shape
-        points = identity_grid(shape) @ matrix[:3, :3].T + matrix[:3, 3]
-        last = jnp.asarray(shape) - 0.5
+        points = identity_grid(shape) @ matrix[:3, :3].T + matrix[:3, 3][None, None, None]
+        last = jnp.asarray(shape, jnp.float32)[None, None, None] - 0.5
         inside = jnp.all((points >= -0.5) & (points <= last), axis=-1)
         weight = self.mask[..., None].astype(self.image.dtype)
         images = [self.image] if self.twin is None else [self.image, self.twin]
