@@ -175,7 +175,7 @@ def inverse_consistency_mm(
     forward: Float[Array, "x y z 3"],
     inverse: Float[Array, "x y z 3"],
     mask: Bool[Array, "x y z"],
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: tuple[float, float, float] | Float[Array, "3"],
 ) -> Float[Array, ""]:
     """Mean of ‖φ⁻¹(φ(x)) − x‖ over the mask in millimetres; NaN if the mask is empty.
 

@@ -56,7 +56,7 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
         "displacement_max_mm": float(length_mm[inside].max()),
         "inverse_consistency_mm": float(
             _inverse_consistency(
-                chosen.displacement, chosen.inverse, inside, result.grid.spacing_mm
+                chosen.displacement, chosen.inverse, inside, jnp.array(result.grid.spacing_mm)
             )
         ),
         "affine_determinant": float(np.linalg.det(result.affine[:3, :3])),
