@@ -15,6 +15,7 @@ from jaxreg.cli import main
 from jaxreg.data.field import read_field
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.volume import Volume, read_image, read_labels, write
+from jaxreg.model import load_run
 from jaxreg.registration import deformable, many
 from jaxreg.registration import register as register_module
 from jaxreg.registration.affine import ImplausibleScales, register_affine
@@ -210,11 +211,13 @@ def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
     assert register(other["image"], one["image"], tmp_path / "back", *flags) == 0
     forth = read_field(tmp_path / "forth" / "warp.nii.gz")
     back = read_field(tmp_path / "back" / "inverse_warp.nii.gz")
-    # The network grid lies around the fixed brain, so the two are not the same to the bit.
+    # The network grid is laid onto the fixed brain, so the two are not the same to the bit.
     assert np.abs(forth.vectors).max() > 0.2
     assert np.abs(forth.vectors - back.vectors).mean() < 0.3 * np.abs(forth.vectors).mean()
     record = json.loads((tmp_path / "back" / "provenance.json").read_text())
     assert record["domains"] == ["T2w", "T1w"]
+    assert record["network_grid"]["is"].startswith("that of the network's training, laid onto")
+    assert tuple(record["network_grid"]["shape"]) == load_run(workdir).template.array.shape
     assert len(record["model"]["weights_sha256"]) == 64
 
 

@@ -49,6 +49,7 @@ def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, 
         "network_grid": {
             "shape": list(result.grid.shape),
             "affine": result.grid.affine.tolist(),
+            "is": result.grid_is,
         },
         "affine": result.affine.tolist(),
         "lam": None if result.config.transform != "deformable" else result.chosen.lam,

@@ -56,7 +56,8 @@ class Registration(NamedTuple):
     """A registered pair; `affine` takes fixed to moving RAS mm, after the deformation.
 
     `before` is the pair after the affine alone, `chosen` the answer, `curve` all λ of a sweep
-    (else empty); their arrays lie on `grid`, the network grid in the fixed space.
+    (else empty); their arrays lie on `grid`, the network grid in the fixed space, found as
+    `grid_is` says.
     """
 
     config: RegisterConfig
@@ -65,6 +66,7 @@ class Registration(NamedTuple):
     method: Method
     affine: Float[np.ndarray, "4 4"]
     grid: Grid
+    grid_is: str
     pair: Pair
     before: Deformation
     chosen: Deformation
@@ -131,11 +133,11 @@ def register_pair(
             f"{method.steps} steps of refinement"
         )
     with clock("affine"):
-        starts, (grid, how) = in_threads(
+        starts, (grid, grid_is) = in_threads(
             functools.partial(_linear, fixed, moving, config),
             functools.partial(place, method, fixed),
         )
-    say(f"network grid: {how}")
+    say(f"network grid: {grid_is}")
     with clock("to the network grid"):
         start, before, pair = _best_start(method, fixed, moving, starts, grid)
     affine = starts[start]
@@ -160,6 +162,7 @@ def register_pair(
         method,
         affine,
         grid,
+        grid_is,
         pair,
         before,
         chosen,
