@@ -217,7 +217,9 @@ def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
     record = json.loads((tmp_path / "back" / "provenance.json").read_text())
     assert record["domains"] == ["T2w", "T1w"]
     assert record["network_grid"]["is"].startswith("that of the network's training, laid onto")
-    assert tuple(record["network_grid"]["shape"]) == load_run(workdir).template.array.shape
+    template = load_run(workdir).template
+    assert template is not None
+    assert tuple(record["network_grid"]["shape"]) == template.array.shape
     assert len(record["model"]["weights_sha256"]) == 64
 
 
