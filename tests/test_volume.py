@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 
 from jaxreg.data import volume
 from jaxreg.data.volume import Volume
@@ -287,6 +287,21 @@ def test_a_damaged_header_is_refused_or_read_but_never_a_traceback(tmp_path, see
             except InputError as error:
                 assert str(tmp_path / "v.nii") in str(error)
     capfd.readouterr()
+
+
+def test_an_extension_of_an_odd_size_is_no_remark(tmp_path):
+    """Nibabel warns of it; the voxels lie where the header says all the same."""
+    image = Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.eye(4))
+    image.header.extensions.append(Nifti1Extension(6, b"a note of some length, 40 bytes"))
+    path = tmp_path / "image.nii"
+    nib.save(image, path)
+    data = bytearray(path.read_bytes())
+    assert int.from_bytes(data[352:356], "little") % 16 == 0
+    data[352] -= 3
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="not a multiple of 16"):
+        nib.load(path)
+    np.testing.assert_array_equal(volume.read(path).array, image.get_fdata())
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 1), (4, 5), (4, 5, 6, 1, 3)])

@@ -276,6 +276,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused later
+            warnings.simplefilter("ignore", UserWarning)  # an extension of an odd size
             yield
     finally:
         logger.disabled = before
