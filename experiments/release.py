@@ -1,4 +1,4 @@
-"""A training run written as the two files of a release (jaxreg/release.py).
+"""A training run written as the files of a release (jaxreg/release.py).
 
 python experiments/release.py --model=RUN --lam=0.5 --refine=20 --passes=2 --about="…" --out=DIR
 """

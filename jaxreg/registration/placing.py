@@ -5,6 +5,7 @@ up to 15° about each axis, had 0.03 more Dice on the training grid laid onto th
 a grid around it.
 """
 
+import contextlib
 import functools
 from typing import NamedTuple
 
@@ -75,11 +76,9 @@ def _starts(fixed: Subject, template: Volume) -> dict[str, Float[np.ndarray, "4 
         moving_ignore=fixed.ignore,
     )
     found = {}
-    try:
+    with contextlib.suppress(InputError):  # scales that no head has; `place` says what is left
         found["rigid"] = register(mode="rigid")
         found["affine"] = register(mode="affine", rigid=found["rigid"])
-    except InputError:  # such as scales that no head has, where the brain lacks a part
-        pass
     return {name: matrix @ together for name, matrix in found.items()}
 
 
