@@ -12,13 +12,13 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxreg.configuration import NetworkConfig, OptimizerConfig, RegistrationConfig
+from jaxreg.configuration.objective import CONTRASTIVE_LOSSES, ObjectiveConfig
+from jaxreg.configuration.training import NetworkConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.evaluation.sweep import displacements
 from jaxreg.losses.objective import Pair
-from jaxreg.losses.settings import CONTRASTIVE_LOSSES, ObjectiveConfig
 from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, make_similarity
 from jaxreg.model import encoder_of, init_encoders, init_params, network_of
 from jaxreg.registration.optimization import zero_velocity

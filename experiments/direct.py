@@ -21,12 +21,12 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
 
-from jaxreg.configuration import CohortConfig, RegistrationConfig  # noqa: E402
+from jaxreg.configuration.objective import ObjectiveConfig  # noqa: E402
+from jaxreg.configuration.training import CohortConfig, RegistrationConfig  # noqa: E402
 from jaxreg.data.cohort import Volumes, neighbour_pairs, read_cohort  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.objective import Pair, displacement_of  # noqa: E402
-from jaxreg.losses.settings import ObjectiveConfig  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
 from jaxreg.registration.deformable import DIRECT_RATE, REFINE_RATE  # noqa: E402
 from jaxreg.registration.network_grid import taper  # noqa: E402

@@ -15,12 +15,12 @@ import numpy as np
 import tyro
 
 from jaxreg import runtime
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.cohort import Volumes, neighbour_pairs, read_cohort
 from jaxreg.evaluation import metrics
 from jaxreg.losses.objective import Pair
 from jaxreg.registration import lam_auto
 from jaxreg.registration.deformable import deformations, method_of, no_deformation
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.spatial import warp
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)

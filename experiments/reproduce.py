@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from jaxreg.losses.settings import COMPARED_LOSSES, CONTRASTIVE_LOSSES
+from jaxreg.configuration.objective import COMPARED_LOSSES, CONTRASTIVE_LOSSES
 
 ROOT = Path(__file__).parent.parent
 GAP = {

@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from jaxreg import runtime
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data import simulate
 from jaxreg.data.field import Field, write_field
 from jaxreg.data.template import load_template
@@ -30,7 +31,6 @@ from jaxreg.registration.apply import apply_files
 from jaxreg.registration.convert import convert_file
 from jaxreg.registration.points import PointTable, read_points, write_points
 from jaxreg.registration.run import register_files
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.transform import affine_points, invert, map_points, resample, resample_by
 
 SHIFT_MM = np.array([12.0, 8.0, 6.0])

@@ -56,4 +56,4 @@ def _fail(message: str, code: int) -> int:
 
 
 def _processes():
-    return importlib.import_module("jaxreg.processes")  # JAX, which `runtime.prepare` precedes
+    return importlib.import_module("jaxreg.distributed")  # JAX, which `runtime.prepare` precedes

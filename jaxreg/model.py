@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxreg.configuration import NetworkConfig, RegistrationConfig, from_json
+from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
+from jaxreg.configuration.serialization import from_json
+from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
 from jaxreg.data import volume
 from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import init_projections
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet

@@ -16,11 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg.configuration import RegistrationConfig, as_json, from_json
+from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
+from jaxreg.configuration.serialization import as_json, from_json
+from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.data import volume
 from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import CONTRASTIVE_LOSSES
 from jaxreg.model import (
     TEMPLATE,
     Defaults,

@@ -14,9 +14,13 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from jaxreg import cli, processes  # noqa: E402
+from jaxreg import (
+    cli,
+    distributed,  # noqa: E402
+)
 from jaxreg.commands import train  # noqa: E402
-from jaxreg.configuration import AutoencoderConfig, as_json, identity  # noqa: E402
+from jaxreg.configuration.serialization import as_json, identity  # noqa: E402
+from jaxreg.configuration.training import AutoencoderConfig
 from jaxreg.data.cohort import Volumes, fingerprint  # noqa: E402
 from jaxreg.data.pipeline import image_batches  # noqa: E402
 from jaxreg.training.loop import Task  # noqa: E402
@@ -48,16 +52,16 @@ def task(config, cohort):
         del frozen, step
         if PAUSE in sys.argv:
             time.sleep(0.1)
-        own = [volumes.scan(p, "T1w").image for p in processes.share(held_out)]
+        own = [volumes.scan(p, "T1w").image for p in distributed.share(held_out)]
         rows = np.array([[float(features(x) @ params["w"])] for x in own]).reshape(-1, 1)
-        return {"answer": float(processes.gather(rows).mean())}, None
+        return {"answer": float(distributed.gather(rows).mean())}, None
 
     return Task(
         stage="ae",
         config=as_json(config),
         identity={
             **identity(config),
-            "data_sha256": processes.from_first(lambda: fingerprint(cohort, train_files)),
+            "data_sha256": distributed.from_first(lambda: fingerprint(cohort, train_files)),
         },
         defaults=identity(AutoencoderConfig()),
         params={"w": jnp.linspace(-1, 1, 4)},

@@ -14,12 +14,12 @@ import pytest
 from matplotlib.text import Text
 from scipy import stats
 
-from jaxreg.configuration import (
+from jaxreg.configuration.serialization import as_json
+from jaxreg.configuration.training import (
     CohortConfig,
     NetworkConfig,
     OptimizerConfig,
     RegistrationConfig,
-    as_json,
 )
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.phantom import write_phantom_cohort

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from jaxreg.configuration import RegistrationConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.model import Model, encoder_of, init_encoders, init_params, newest_run
 from jaxreg.registration import deformable
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.standing import _settings
 from jaxreg.training import loop
 from jaxreg.training.checkpoint import Checkpoints, Meta

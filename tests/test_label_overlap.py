@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.errors import InputError
 from jaxreg.losses.label_overlap import soft_dice
 from jaxreg.losses.objective import Pair, objective
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import make_similarity
 from jaxreg.training.registration import labelled_people
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from jaxreg.configuration.objective import LOSSES, ObjectiveConfig
 from jaxreg.losses import intensity, locations, mutual_information, patch_nce, smoothness
 from jaxreg.losses import objective as objectives
-from jaxreg.losses.settings import LOSSES, ObjectiveConfig
 from jaxreg.losses.similarity import make_similarity
 
 SHAPE = (11, 9, 13)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreg.configuration import NetworkConfig, OptimizerConfig, RegistrationConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.training import NetworkConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data.phantom import phantom_subject
 from jaxreg.losses import objective as objectives
 from jaxreg.losses.objective import Pair
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import (
     FeatureExtractor,
     Masks,

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxreg.configuration import CohortConfig, RegistrationConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.evaluation import evaluate as evaluation
 from jaxreg.evaluation import parts
 from jaxreg.evaluation.sweep import Score
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.model import Model, init_params
 
 LAMS = [0.2, 0.8]

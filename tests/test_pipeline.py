@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxreg.configuration import CohortConfig, OptimizerConfig, RegistrationConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.training import CohortConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data import pipeline, volume
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.training import registration
 
 SHAPE = (8, 6, 5)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from jaxreg.configuration import RegistrationConfig
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.data.volume import Volume
 from jaxreg.model import Model
 from jaxreg.registration.deformable import load_method
 from jaxreg.registration.network_grid import one_side
 from jaxreg.registration.placing import place
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.subject import read_subject
 from jaxreg.registration.transform import affine_points
 from tests.registration_data import motion, person, write_person

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from jaxreg.configuration import CohortConfig, RegistrationConfig
+from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.losses.objective import Pair
 from jaxreg.training.pose import (

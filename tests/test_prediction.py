@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from jaxreg import model as model_module
-from jaxreg.configuration import CohortConfig, RegistrationConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import Pair, displacement_of, moved_and_masks
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.smoothness import diffusion
 from jaxreg.model import Model, init_params, network_of, velocities
 from jaxreg.registration.prediction import predicted
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.spatial import warp
 from jaxreg.training.registration import sample_loss
 

@@ -12,18 +12,17 @@ import killing
 import numpy as np
 import pytest
 
-from jaxreg import processes
-from jaxreg.configuration import (
+from jaxreg import distributed
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.serialization import as_json, identity
+from jaxreg.configuration.training import (
     CohortConfig,
     ProcessConfig,
     RegistrationConfig,
     SessionConfig,
-    as_json,
-    identity,
 )
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.model import init_params
 from jaxreg.training.checkpoint import Checkpoints, Meta
 
@@ -179,22 +178,22 @@ def test_flags_that_describe_no_job_are_refused(flags):
 
 
 def test_one_process_has_everything_to_itself():
-    assert (processes.count(), processes.index()) == (1, 0)
-    assert processes.share([1, 2, 3]) == [1, 2, 3]
-    assert processes.from_first(lambda: {"a": 1}) == {"a": 1}
+    assert (distributed.count(), distributed.index()) == (1, 0)
+    assert distributed.share([1, 2, 3]) == [1, 2, 3]
+    assert distributed.from_first(lambda: {"a": 1}) == {"a": 1}
     rows = np.arange(6.0).reshape(2, 3)
-    assert processes.gather(rows) is rows
-    assert processes.leave(3) == 3 and processes.label() == ""
-    assert processes.lost(RuntimeError("Gloo all-reduce failed")) is None
+    assert distributed.gather(rows) is rows
+    assert distributed.leave(3) == 3 and distributed.label() == ""
+    assert distributed.lost(RuntimeError("Gloo all-reduce failed")) is None
 
 
 @pytest.mark.parametrize(("items", "count"), [(7, 3), (2, 5), (0, 2), (12, 4), (1, 2)])
 def test_shares_are_disjoint_ordered_and_even(items, count, monkeypatch):
     shares = []
-    monkeypatch.setattr(processes, "count", lambda: count)
+    monkeypatch.setattr(distributed, "count", lambda: count)
     for index in range(count):
-        monkeypatch.setattr(processes, "index", lambda index=index: index)
-        shares.append(processes.share(range(items)))
+        monkeypatch.setattr(distributed, "index", lambda index=index: index)
+        shares.append(distributed.share(range(items)))
     assert [x for share in shares for x in share] == list(range(items))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert items == 0 or shares[0]  # the first has the first: it makes the pictures

@@ -8,10 +8,15 @@ import numpy as np
 import optax
 import pytest
 
+from jaxreg.configuration.objective import (
+    ALIGNED_LOSSES,
+    CONTRASTIVE_LOSSES,
+    LOSSES,
+    ObjectiveConfig,
+)
 from jaxreg.data.phantom import phantom_subject
 from jaxreg.data.simulate import exponentiate, random_displacement, warp
 from jaxreg.losses.objective import Pair, displacement_of
-from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES, ObjectiveConfig
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
 from jaxreg.model import encoder_of
 from jaxreg.registration.optimization import optimize_jointly, zero_velocity

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxreg.configuration import RegistrationConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.data.volume import Volume, write
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.model import Defaults, Model, encoder_of, init_encoders, init_params
 from jaxreg.release import SHIPPED, load_model, read_release, write_release
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.errors import InputError
-from jaxreg.losses.settings import ObjectiveConfig
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxreg.configuration import OptimizerConfig
+from jaxreg.configuration.training import OptimizerConfig
 from jaxreg.training.step import (
     TrainState,
     data_mesh,

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.registration.compare import compare_files, table
 from jaxreg.registration.engines import ENGINES
-from jaxreg.registration.settings import RegisterConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ import tyro
 
 from jaxreg.commands.eval import evaluate_run
 from jaxreg.commands.train import train_stage
-from jaxreg.configuration import (
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.training import (
     AutoencoderConfig,
     CohortConfig,
     OptimizerConfig,
@@ -20,7 +21,6 @@ from jaxreg.data.cohort import neighbour_pairs, read_cohort
 from jaxreg.data.demonstration import write_demonstration_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.registration.run import register_files
-from jaxreg.registration.settings import RegisterConfig
 
 
 @dataclass(frozen=True)

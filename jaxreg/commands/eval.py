@@ -7,9 +7,9 @@ from typing import Any
 
 import tyro
 
-from jaxreg import processes
+from jaxreg import distributed
 from jaxreg.commands.train import embedded_cohort
-from jaxreg.configuration import EMBEDDED, ProcessConfig
+from jaxreg.configuration.training import EMBEDDED, ProcessConfig
 from jaxreg.data.cohort import SPLITS, read_cohort
 from jaxreg.errors import InputError, require_choice
 from jaxreg.evaluation.compare import compare_runs
@@ -45,11 +45,11 @@ def main(argv: Sequence[str]) -> None:
     require_choice("pairs", config.pairs, ("neighbours", "all"))
     lams = parse_lambdas(config.lambdas)
     every_pair = config.pairs == "all"
-    processes.start(config.processes)
+    distributed.start(config.processes)
     if config.compare:
         if config.split != "test":
             raise InputError("--split: not read with --compare, which takes val and test.")
-        if processes.count() > 1:
+        if distributed.count() > 1:
             raise InputError("--compare: expected one process, got several; evaluate each first.")
         models = [load_model(run) for run in config.compare]
         if config.data is None and any(m.config.cohort.data in (None, EMBEDDED) for m in models):
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         folder = config.workdir or Path("runs/compare")
         compare_runs(config.compare, config.data, lams, folder, every_pair=every_pair)
         return
-    found = processes.from_first(lambda: str(config.workdir or newest_run(Path("runs")) or ""))
+    found = distributed.from_first(lambda: str(config.workdir or newest_run(Path("runs")) or ""))
     workdir = Path(found) if found else None
     if workdir is None:
         raise InputError("runs: expected a registration run (train.py --stage=reg), found none.")

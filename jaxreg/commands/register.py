@@ -9,11 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.registration.many import register_pairs
 from jaxreg.registration.register import Clock
 from jaxreg.registration.run import register_files
-from jaxreg.registration.settings import RegisterConfig
 
 
 @dataclass(frozen=True, kw_only=True)

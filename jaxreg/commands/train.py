@@ -8,8 +8,10 @@ from typing import Any
 
 import tyro
 
-from jaxreg import configuration, processes
-from jaxreg.configuration import (
+from jaxreg import distributed
+from jaxreg.configuration import training
+from jaxreg.configuration.objective import COMPARED_LOSSES, CONTRASTIVE_LOSSES
+from jaxreg.configuration.training import (
     DEFAULT_STEPS,
     EMBEDDED,
     EMBEDDED_STEPS,
@@ -20,7 +22,6 @@ from jaxreg.configuration import (
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.errors import InputError, require_choice
-from jaxreg.losses.settings import COMPARED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.training.autoencoder import autoencoder_task
 from jaxreg.training.loop import run
 from jaxreg.training.registration import registration_task
@@ -62,7 +63,7 @@ def parse(stage: str, preset: str, flags: Sequence[str]) -> Any:
         tyro.conf.OmitArgPrefixes[STAGES[stage]],  # pyright: ignore[reportInvalidTypeArguments]
         prog=f"train.py --stage={stage}",
         args=list(flags),
-        default=configuration.preset(stage, preset),
+        default=training.preset(stage, preset),
     )
 
 
@@ -78,7 +79,7 @@ def _train_all(preset: str, flags: Sequence[str]) -> None:
 
 def train_stage(stage: str, config: Any) -> Path:
     """Resolve data, steps and workdir, print the settings in force, train; returns the workdir."""
-    processes.start(config.session.processes)
+    distributed.start(config.session.processes)
     embedded = config.cohort.data is None
     cohort = read_cohort(embedded_cohort() if embedded else config.cohort.data)
     short = embedded and config.optimizer.steps is None
@@ -105,7 +106,7 @@ def train_stage(stage: str, config: Any) -> Path:
 
 def embedded_cohort() -> Path:
     """The folder of the embedded phantom cohort, made (by process 0) where it is not there yet."""
-    return Path(processes.from_first(lambda: str(_embedded_cohort())))
+    return Path(distributed.from_first(lambda: str(_embedded_cohort())))
 
 
 def _embedded_cohort() -> Path:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxreg import processes
+from jaxreg import distributed
 from jaxreg.data import volume
 from jaxreg.errors import InputError
 
@@ -163,7 +163,7 @@ class Volumes:
         self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
         self._budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
         keys = list(dict.fromkeys(needed))
-        for key in dict.fromkeys([*keys[:1], *processes.share(keys)]) if shared else keys:
+        for key in dict.fromkeys([*keys[:1], *distributed.share(keys)]) if shared else keys:
             self._keep(key, self._read(*key))
         shape, affine = self._first_grid()
         grid = volume.Volume(np.empty(shape, np.uint8), affine)

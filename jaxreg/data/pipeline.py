@@ -11,7 +11,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from jaxreg import processes
+from jaxreg import distributed
 from jaxreg.data.cohort import Volumes
 from jaxreg.errors import InputError
 
@@ -110,8 +110,8 @@ def _structures(volumes: Volumes, person: str) -> np.ndarray:
 
 def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterator:
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    parts = dataset.batch(batch_size // processes.count(), drop_remainder=True)
-    own = parts[processes.index() :: processes.count()]
+    parts = dataset.batch(batch_size // distributed.count(), drop_remainder=True)
+    own = parts[distributed.index() :: distributed.count()]
     return iter(own.to_iter_dataset(options))
 
 

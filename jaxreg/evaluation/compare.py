@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxreg.configuration import EMBEDDED
+from jaxreg.configuration.training import EMBEDDED
 from jaxreg.data.cohort import Cohort, Volumes, read_cohort
 from jaxreg.errors import InputError
 from jaxreg.evaluation import comparison_figures, figures

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxreg import processes
+from jaxreg import distributed
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
 from jaxreg.errors import InputError
 from jaxreg.evaluation import parts, report
@@ -85,7 +85,7 @@ def evaluate(
     if model.config.network.lam is not None:
         lams = [model.config.network.lam]
     pairs = split_pairs(cohort, split, domains, every=every_pair)
-    first, own = pairs[0], processes.share(pairs)
+    first, own = pairs[0], distributed.share(pairs)
     people = sorted({p for pair in own or [first] for p in pair})
     images = sorted({(p, d) for pair in own or [first] for p, d in zip(pair, domains, strict=True)})
     native = Volumes(cohort, [*images, *((p, "dseg") for p in people)])
@@ -98,7 +98,7 @@ def evaluate(
     identity = [model.sha256, model.step, fingerprint(cohort, files), structures, list(lams), own]
     so_far = parts.SoFar(folder, identity)
     example = ([], [])
-    for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=processes.index() > 0):
+    for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=distributed.index() > 0):
         if pair in so_far.scores and pair != first:  # the first one's displacements are drawn
             continue
         scores = []
@@ -109,9 +109,9 @@ def evaluate(
                 example[1].append(displacement)
         so_far.add(pair, scores)
     scores = parts.together(folder, [score for pair in own for score in so_far.scores[pair]])
-    if processes.index() > 0:
+    if distributed.index() > 0:
         so_far.forget()
-        return processes.from_first(dict)
+        return distributed.from_first(dict)
     summary = report.summarize(scores) | {
         "run": name,
         "step": model.step,
@@ -124,7 +124,7 @@ def evaluate(
     fixed, moving = (native.scan(p, d).image for p, d in zip(first, domains, strict=True))
     report.write_figures(folder, name, summary, (fixed, moving, *example), native.spacing_mm)
     so_far.forget()
-    return processes.from_first(lambda: summary)
+    return distributed.from_first(lambda: summary)
 
 
 def require_spacing(model: Model, volumes: Volumes) -> None:

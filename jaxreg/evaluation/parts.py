@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg import processes
+from jaxreg import distributed
 from jaxreg.evaluation.sweep import Score
 
 SAVE_SECONDS = 60.0
@@ -27,15 +27,15 @@ def together(folder: Path, scores: Sequence[Score]) -> list[Score]:
 
     `folder` is one that all processes see. Waits until every process has come here.
     """
-    if processes.count() == 1:
+    if distributed.count() == 1:
         return list(scores)
-    if processes.index() > 0:
-        write(_part(folder, processes.index()), scores)
-    processes.wait("scores")
-    if processes.index() > 0:
+    if distributed.index() > 0:
+        write(_part(folder, distributed.index()), scores)
+    distributed.wait("scores")
+    if distributed.index() > 0:
         return []
     merged = list(scores)
-    for number in range(1, processes.count()):
+    for number in range(1, distributed.count()):
         merged += read(_part(folder, number))
         _part(folder, number).unlink()
     return merged
@@ -51,7 +51,7 @@ class SoFar:
     def __init__(self, folder: Path, identity: Any):
         """Read what an evaluation of the same identity left; a damaged file counts as none."""
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = folder / f".so-far-{name}-{processes.index():05d}.npz"
+        self.path = folder / f".so-far-{name}-{distributed.index():05d}.npz"
         self._partial = self.path.with_suffix(".partial")
         self.scores: dict[tuple[str, str], list[Score]] = {}
         self._saved = time.monotonic()

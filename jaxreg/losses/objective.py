@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
+from jaxreg.configuration.objective import ALIGNED_LOSSES, REGULARIZERS, ObjectiveConfig
 from jaxreg.losses.label_overlap import soft_dice
-from jaxreg.losses.settings import ALIGNED_LOSSES, REGULARIZERS, ObjectiveConfig
 from jaxreg.losses.similarity import Masks, Similarity
 from jaxreg.spatial import exponentiate, resize_displacement, warp
 

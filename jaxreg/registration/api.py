@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.data.field import Field, write_field
 from jaxreg.data.files import completed
 from jaxreg.data.header import read_header
@@ -28,7 +29,6 @@ from jaxreg.registration.apply import NIFTI, smallest
 from jaxreg.registration.itk import write_affine
 from jaxreg.registration.outputs import make_outputs
 from jaxreg.registration.register import Clock, register_pair
-from jaxreg.registration.settings import OPTIONAL_FILES, RegisterConfig
 from jaxreg.registration.summary import metrics_of
 from jaxreg.registration.transform import compose, map_points, resample
 

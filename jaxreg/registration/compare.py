@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.common_space import resample_labels
 from jaxreg.data.volume import Volume, write
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import Pair, moved_by
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.registration.deformable import deformations
 from jaxreg.registration.engines import ENGINES, missing
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.registration.run import peak_gigabytes
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.spatial import warp
 
 

@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxreg.configuration import as_json
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.registration import DIRECT_LAM, RegisterConfig
+from jaxreg.configuration.serialization import as_json
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import Pair, displacement_of, moved_and_masks
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
 from jaxreg.model import Model, encoder_of
 from jaxreg.registration.network_grid import taper
 from jaxreg.registration.optimization import optimize_velocity, zero_velocity
 from jaxreg.registration.prediction import predicted
-from jaxreg.registration.settings import DIRECT_LAM, RegisterConfig
 from jaxreg.release import SHIPPED, load_model
 
 DIRECT_RATE, REFINE_RATE = 0.05, 0.01

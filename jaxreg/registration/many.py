@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxreg.configuration import as_json, from_json
+from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
+from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.data.files import remove_leftovers
 from jaxreg.errors import InputError, reason_of
 from jaxreg.registration.cluster import run_jobs
@@ -21,7 +22,6 @@ from jaxreg.registration.pairs import RESULTS, FilePair, read_pairs
 from jaxreg.registration.pairs_results import Outcome, line_of, write_results
 from jaxreg.registration.register import read_affine
 from jaxreg.registration.run import register_files
-from jaxreg.registration.settings import OPTIONAL_FILES, RegisterConfig
 from jaxreg.registration.standing import DONE, FREE, Ingredients, numbers_in, standing
 
 _SECONDS_BETWEEN_TABLES = 5.0

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.losses.objective import Pair, objective
-from jaxreg.losses.settings import ObjectiveConfig
 from jaxreg.losses.similarity import Similarity
 
 _PARAMETER_RATE = 1e-3

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxreg.configuration.registration import OPTIONAL_FILES
 from jaxreg.data.cohort import is_plain, read_table
 from jaxreg.errors import InputError
-from jaxreg.registration.settings import OPTIONAL_FILES
 
 RESULTS = "results.tsv"
 _COLUMNS = ("name", "fixed", "moving", *OPTIONAL_FILES)

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from jaxreg._version import __version__
-from jaxreg.configuration import as_json
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.serialization import as_json
 from jaxreg.registration.register import Registration
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.subject import Subject
 from jaxreg.release import name_of
 

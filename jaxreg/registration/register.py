@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
 from jaxreg.losses.objective import Pair
@@ -28,7 +29,6 @@ from jaxreg.registration.lam_auto import LAMS, choose
 from jaxreg.registration.modality import depth_contrast, domain_warnings
 from jaxreg.registration.network_grid import in_millimetres, on_grid
 from jaxreg.registration.placing import place
-from jaxreg.registration.settings import AUTO, RegisterConfig
 from jaxreg.registration.subject import Subject, read_subject
 from jaxreg.registration.threads import in_threads
 from jaxreg.release import name_of

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
 from jaxreg.registration.deformable import Method
@@ -19,7 +20,6 @@ from jaxreg.registration.outputs import (
 from jaxreg.registration.provenance import file_hashes, provenance_of, provenance_of_settings
 from jaxreg.registration.register import Clock, register_pair
 from jaxreg.registration.report import write_failure_report, write_report
-from jaxreg.registration.settings import RegisterConfig
 from jaxreg.registration.summary import metrics_of, numbers_of, report_of
 
 

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxreg.configuration import as_json
+from jaxreg.configuration.registration import AUTO, OPTIONAL_FILES, RegisterConfig
+from jaxreg.configuration.serialization import as_json
 from jaxreg.registration.affine import MODES
 from jaxreg.registration.deformable import Method
 from jaxreg.registration.outputs import holds_nothing
 from jaxreg.registration.pairs import FilePair
 from jaxreg.registration.provenance import init_sha256
-from jaxreg.registration.settings import AUTO, OPTIONAL_FILES, RegisterConfig
 
 DONE, FREE = "done", "free"
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import processes
-from jaxreg.configuration import AutoencoderConfig, as_json, identity
+from jaxreg import distributed
+from jaxreg.configuration.serialization import as_json, identity
+from jaxreg.configuration.training import AutoencoderConfig
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint
 from jaxreg.data.pipeline import image_batches
 from jaxreg.evaluation import figures
@@ -50,7 +51,7 @@ def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
         config=as_json(config),
         identity={
             **identity(config),
-            "data_sha256": processes.from_first(lambda: fingerprint(cohort, train)),
+            "data_sha256": distributed.from_first(lambda: fingerprint(cohort, train)),
             "spacing_mm": list(volumes.spacing_mm),
         },
         defaults=identity(AutoencoderConfig()),
@@ -103,14 +104,14 @@ def _validation(network, volumes, held_out):
             if not people:
                 continue
             rows = np.zeros((0, len(_TERMS)))
-            for person in processes.share(people):
+            for person in distributed.share(people):
                 image = volumes.scan(person, domain).image
                 parts, output = reconstruct(params[domain], image)
                 rows = np.append(rows, [[float(parts[name]) for name in _TERMS]], axis=0)
                 if person == people[0]:
                     output = np.clip(np.asarray(output)[..., 0], 0, 1)
                     pictures.append((f"{person} {domain}", image[..., 0], output))
-            means = processes.gather(rows).mean(axis=0)
+            means = distributed.gather(rows).mean(axis=0)
             scalars |= {f"{k}_{domain}": float(v) for k, v in zip(_TERMS, means, strict=True)}
         if not pictures:
             return scalars, None

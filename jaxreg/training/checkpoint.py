@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxreg import processes
+from jaxreg import distributed
 from jaxreg.errors import InputError
 from jaxreg.training import seal
 
@@ -66,12 +66,12 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints, and all are damaged.
         """
-        found = processes.from_first(self._newest)
+        found = distributed.from_first(self._newest)
         return None if found is None else Meta(**found)
 
     def require_writable(self) -> None:
         """Raise InputError, before any work is done, where checkpoints could not be written."""
-        if processes.index() > 0:
+        if distributed.index() > 0:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class Checkpoints:
         """
         partial, final = self.folder / _PARTIAL, self.folder / str(meta.step)
         sealed = meta._replace(sealed=1)._asdict()
-        first = processes.index() == 0
+        first = distributed.index() == 0
         try:
             if first:
                 self._drop_partial()
@@ -111,7 +111,7 @@ class Checkpoints:
 
     def set_aside_after(self, step: int) -> None:
         """Rename the (damaged) checkpoints of later steps, so that new ones can be written."""
-        if processes.index() > 0:
+        if distributed.index() > 0:
             return
         for later in (s for s in self.steps() if s > step):
             number = 1
@@ -125,11 +125,11 @@ class Checkpoints:
 
     def params(self, step: int, like: Any) -> Any:
         """Parameters of a step, of the structure, shapes and types of `like`."""
-        return processes.arrays_from_first(lambda: self._tree("params", step, like), like)
+        return distributed.arrays_from_first(lambda: self._tree("params", step, like), like)
 
     def optimizer(self, step: int, like: Any) -> Any:
         """Optimiser state of a step, as `params`."""
-        return processes.arrays_from_first(lambda: self._tree("optimizer", step, like), like)
+        return distributed.arrays_from_first(lambda: self._tree("optimizer", step, like), like)
 
     def _newest(self) -> dict[str, Any] | None:
         flaws = []

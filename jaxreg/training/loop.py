@@ -18,8 +18,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from jaxreg import processes
-from jaxreg.configuration import OptimizerConfig, SessionConfig
+from jaxreg import distributed
+from jaxreg.configuration.training import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
 from jaxreg.training.checkpoint import Checkpoints, Meta
 from jaxreg.training.eventlog import EventLog
@@ -94,17 +94,17 @@ def run(
         print(f"{workdir}: finished at step {start}; nothing to do.")
         return
     checkpoints.require_writable()
-    if processes.index() == 0:
+    if distributed.index() == 0:
         task.begin(workdir)
     if resumed is not None:
         state = resumed
         print(f"resumed at step {start}")
         checkpoints.set_aside_after(start)
-        if processes.index() == 0:
+        if distributed.index() == 0:
             forget_rows_after(workdir / VALIDATION, start)
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     state, frozen = jax.device_put(jax.tree.map(np.asarray, (state, task.frozen)), replicated)
-    loss = _carrying_stop(task.loss) if processes.count() > 1 else task.loss
+    loss = _carrying_stop(task.loss) if distributed.count() > 1 else task.loss
     step = make_step(loss, optimizer, mesh, optimizer_config.seed)
     _Loop(task, session, workdir, checkpoints, steps).run(state, frozen, step, split)
 
@@ -128,7 +128,7 @@ def validation_owed(
     every = session.validate_every
     if task.validate is None or not every or not step or (step % every and step < steps):
         return False
-    written = processes.from_first(lambda: [r["step"] for r in read_rows(workdir / VALIDATION)])
+    written = distributed.from_first(lambda: [r["step"] for r in read_rows(workdir / VALIDATION)])
     return str(step) not in written
 
 
@@ -182,7 +182,7 @@ class _Loop:
     def __init__(self, task, session, workdir, checkpoints, steps):
         self.task, self.session, self.workdir = task, session, workdir
         self.checkpoints, self.steps = checkpoints, steps
-        self.first = processes.index() == 0
+        self.first = distributed.index() == 0
         self.signum: int | None = None
         self.validating = False
         self.saved: int | None = None
@@ -207,7 +207,7 @@ class _Loop:
                 batch = next(self.task.batches)
                 state, metrics = step(state, frozen, self._placed(batch, split))
                 values = {k: float(v) for k, v in metrics.items()}
-                stop = values.pop(_STOP, 0.0) > 0 or (processes.count() == 1 and self.signum)
+                stop = values.pop(_STOP, 0.0) > 0 or (distributed.count() == 1 and self.signum)
                 self._require_finite(values, number, batch)
                 bar.update()
                 bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
@@ -223,7 +223,7 @@ class _Loop:
     def _placed(self, batch, split):
         """This process's rows of a batch as its part of the global one."""
         arrays = {k: batch[k] for k in self.task.arrays if k in batch}
-        if processes.count() > 1:
+        if distributed.count() > 1:
             rows = len(next(iter(arrays.values())))
             arrays[_STOP] = np.full(rows, self.signum is not None, np.float32)
         return {k: jax.make_array_from_process_local_data(split, v) for k, v in arrays.items()}
@@ -231,7 +231,7 @@ class _Loop:
     def _note(self, signum, frame):
         del frame
         self.signum = signum
-        if self.validating and processes.count() == 1:
+        if self.validating and distributed.count() == 1:
             self.validating = False  # a second signal must not break off the saving
             raise _Stop
 
@@ -278,7 +278,7 @@ class _Loop:
         start = time.perf_counter()
         try:
             self.validating = True
-            parameters = processes.local((state.params, frozen))
+            parameters = distributed.local((state.params, frozen))
             scalars, picture = self.task.validate(*parameters, done)
         except _Stop:
             self._save(state, frozen, done, log)

@@ -7,14 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg import processes
-from jaxreg.configuration import (
-    AutoencoderConfig,
-    RegistrationConfig,
-    as_json,
-    from_json,
-    identity,
-)
+from jaxreg import distributed
+from jaxreg.configuration.objective import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
+from jaxreg.configuration.serialization import as_json, from_json, identity
+from jaxreg.configuration.training import AutoencoderConfig, RegistrationConfig
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
 from jaxreg.data.common_space import Head, average, evenly
 from jaxreg.data.freesurfer import HINDBRAIN, STRUCTURES
@@ -26,7 +22,6 @@ from jaxreg.evaluation import figures
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.losses.objective import Pair, draw_lam, moved_image, objective
-from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.model import TEMPLATE, Model, encoder_of, init_encoders, init_params, network_of
 from jaxreg.release import load_model
@@ -63,7 +58,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     if config.init_from is not None:
         params, start = initialized_from(params, config)
         extra["init_from_sha256"] = start
-    info = {**extra, "data_sha256": processes.from_first(lambda: fingerprint(cohort, train))}
+    info = {**extra, "data_sha256": distributed.from_first(lambda: fingerprint(cohort, train))}
     info["spacing_mm"] = list(volumes.spacing_mm)
     if labels:
         info["structures"] = [[n, name] for n, name in sorted(cohort.structures.items())]
@@ -286,14 +281,14 @@ def _validation(config, volumes, pairs):
         names = ["dice_none"]
         names += [f"{what}_{lam:g}" for lam in lams for what in ("dice", "folds_percent")]
         rows, picture = np.zeros((0, len(names))), None
-        for pair in processes.share(pairs):
+        for pair in distributed.share(pairs):
             row = []
             for score, u in score_pair(model, volumes, native, pair, lams):
                 row += [score.mean_dice] + ([] if score.lam is None else [score.folds_percent])
                 if pair == pairs[0] and score.lam == lams[len(lams) // 2]:
                     picture = progress_picture(model, volumes, pair, u, f"step {step}")
             rows = np.append(rows, [row], axis=0)
-        means = [mean_known(column) for column in processes.gather(rows).T]
+        means = [mean_known(column) for column in distributed.gather(rows).T]
         return dict(zip(names, map(float, means), strict=True)), picture
 
     return validate

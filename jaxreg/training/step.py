@@ -10,8 +10,8 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxreg import processes
-from jaxreg.configuration import OptimizerConfig
+from jaxreg import distributed
+from jaxreg.configuration.training import OptimizerConfig
 from jaxreg.errors import InputError
 
 
@@ -53,15 +53,15 @@ def data_mesh(batch_size: int) -> jax.sharding.Mesh:
     Raises:
         InputError: the batch cannot be shared evenly among the processes.
     """
-    if batch_size % processes.count():
+    if batch_size % distributed.count():
         raise InputError(
-            f"--batch-size: expected a multiple of the {processes.count()} processes, "
+            f"--batch-size: expected a multiple of the {distributed.count()} processes, "
             f"got {batch_size}."
         )
-    rows, available = batch_size // processes.count(), jax.local_device_count()
+    rows, available = batch_size // distributed.count(), jax.local_device_count()
     count = max(n for n in range(1, available + 1) if rows % n == 0)
     if count < available:
-        whose = " of each process" if processes.count() > 1 else ""
+        whose = " of each process" if distributed.count() > 1 else ""
         print(f"batch of {batch_size}: using {count} of {available} devices{whose}.")
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     used = [d for start in range(0, len(devices), available) for d in devices[start:][:count]]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jaxreg.configuration.objective import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES
 from jaxreg.errors import InputError, require_choice
-from jaxreg.losses.settings import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES
 from jaxreg.registration.affine import MODES
 
 TRANSFORMS = ("deformable", "affine", "rigid")

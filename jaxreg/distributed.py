@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, UInt8
 
-from jaxreg.configuration import ProcessConfig
+from jaxreg.configuration.training import ProcessConfig
 from jaxreg.errors import InputError
 
 T = TypeVar("T")
