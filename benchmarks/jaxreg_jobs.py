@@ -18,9 +18,9 @@ from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.evaluation.sweep import displacements
-from jaxreg.losses.objective import Pair
 from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, make_similarity
 from jaxreg.model import encoder_of, init_encoders, init_params, network_of
+from jaxreg.pair import Pair
 from jaxreg.registration.optimization import zero_velocity
 from jaxreg.spatial import exponentiate, warp
 from jaxreg.training.registration import sample_loss

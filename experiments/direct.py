@@ -26,14 +26,18 @@ from jaxreg.configuration.training import CohortConfig, RegistrationConfig  # no
 from jaxreg.data.cohort import Volumes, neighbour_pairs, read_cohort  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
-from jaxreg.losses.objective import Pair, displacement_of  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
+from jaxreg.pair import Pair
 from jaxreg.registration.deformable import DIRECT_RATE, REFINE_RATE  # noqa: E402
 from jaxreg.registration.network_grid import taper  # noqa: E402
 from jaxreg.registration.optimization import optimize_jointly, zero_velocity  # noqa: E402
 from jaxreg.registration.prediction import predicted  # noqa: E402
 from jaxreg.release import load_model  # noqa: E402
-from jaxreg.spatial import resize_displacement, warp  # noqa: E402
+from jaxreg.spatial import (  # noqa: E402
+    displacement_of,  # noqa: E402
+    resize_displacement,
+    warp,
+)
 from jaxreg.training.registration import load_encoders  # noqa: E402
 
 

@@ -18,7 +18,7 @@ from jaxreg import runtime
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.cohort import Volumes, neighbour_pairs, read_cohort
 from jaxreg.evaluation import metrics
-from jaxreg.losses.objective import Pair
+from jaxreg.pair import Pair
 from jaxreg.registration import lam_auto
 from jaxreg.registration.deformable import deformations, method_of, no_deformation
 from jaxreg.spatial import warp

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def identity_grid(shape: tuple[int, ...]) -> Float[Array, "x y z 3"]:
@@ -258,3 +258,26 @@ def _linear_weights(n: int, n_out: int, factor: float) -> np.ndarray:
     """Matrix [n_out, n] of linear interpolation at (j + 0.5)/factor − 0.5, edge-clamped."""
     at = np.clip((np.arange(n_out) + 0.5) / factor - 0.5, 0, n - 1)
     return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n)[None, :]))
+
+
+def displacement_of(
+    velocity: Float[Array, "u v w 3"], shape: tuple[int, ...], *, squarings: int
+) -> Float[Array, "x y z 3"]:
+    """Displacement of exp(v) on the full grid, in its voxels; -v gives the inverse."""
+    return resize_displacement(exponentiate(velocity, squarings=squarings), shape, (2.0,) * 3)
+
+
+def moved_image(
+    moving: Float[Array, "x y z 1"], velocity: Float[Array, "u v w 3"], *, squarings: int
+) -> Float[Array, "x y z 1"]:
+    """A moving image as exp(v) moves it."""
+    x, y, z = moving.shape[:3]
+    return warp(moving, displacement_of(velocity, (x, y, z), squarings=squarings))
+
+
+def dilate(mask: Bool[Array, "x y z"], radius: int) -> Bool[Array, "x y z"]:
+    """Voxels with one of `mask` at most `radius` voxels off in every axis."""
+    for axis in range(3):
+        window = [2 * radius + 1 if a == axis else 1 for a in range(3)]
+        mask = jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, (1,) * 3, "SAME")
+    return mask

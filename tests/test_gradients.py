@@ -12,7 +12,7 @@ from jaxreg.losses.mind import mind
 from jaxreg.losses.mutual_information import global_mi, local_mi
 from jaxreg.losses.ngf import ngf
 from jaxreg.losses.patch_nce import patch_nce
-from jaxreg.losses.smoothness import diffusion, l2
+from jaxreg.losses.regularizers import diffusion, l2
 
 SHAPE = (7, 6, 8)
 STEP = 1e-6

@@ -13,9 +13,10 @@ from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.phantom import write_phantom_cohort
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.errors import InputError
-from jaxreg.losses.label_overlap import soft_dice
-from jaxreg.losses.objective import Pair, objective
+from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import make_similarity
+from jaxreg.losses.soft_dice import soft_dice
+from jaxreg.pair import Pair
 from jaxreg.training.registration import labelled_people
 
 SHAPE = (9, 8, 7)

@@ -10,9 +10,16 @@ import pytest
 from scipy import ndimage
 
 from jaxreg.configuration.objective import LOSSES, ObjectiveConfig
-from jaxreg.losses import intensity, locations, mutual_information, patch_nce, smoothness
-from jaxreg.losses import objective as objectives
+from jaxreg.losses import (
+    intensity,
+    mutual_information,
+    objective,
+    patch_nce,
+    regularizers,
+    sampling,
+)
 from jaxreg.losses.similarity import make_similarity
+from jaxreg.pair import Pair
 
 SHAPE = (11, 9, 13)
 
@@ -134,14 +141,14 @@ def test_locations_of_one_cell_are_not_negatives_of_each_other():
 
 def test_regularisers_by_hand_and_a_constant_velocity_costs_at_the_border():
     velocity = jnp.zeros((2, 3, 4, 3)).at[..., 0].set(2.0)
-    assert float(smoothness.l2(velocity)) == pytest.approx(4.0)
+    assert float(regularizers.l2(velocity)) == pytest.approx(4.0)
     faces = 2 * (3 * 4 + 2 * 4 + 2 * 3)
-    assert float(smoothness.diffusion(velocity)) == pytest.approx(faces * 4 / 24)
+    assert float(regularizers.diffusion(velocity)) == pytest.approx(faces * 4 / 24)
 
 
 def test_drawn_voxels_lie_in_the_mask_and_cover_it_evenly():
     mask = np.asarray(_mask())
-    voxels = np.asarray(locations.draw_voxels(jax.random.key(0), jnp.asarray(mask), 50_000))
+    voxels = np.asarray(sampling.draw_voxels(jax.random.key(0), jnp.asarray(mask), 50_000))
     assert mask[tuple(voxels.T)].all()
     counts = np.zeros(SHAPE)
     np.add.at(counts, tuple(voxels.T), 1)
@@ -151,9 +158,9 @@ def test_drawn_voxels_lie_in_the_mask_and_cover_it_evenly():
 
 def test_one_voxel_and_no_voxel_can_be_drawn_from():
     one = jnp.zeros(SHAPE, bool).at[3, 4, 5].set(True)
-    voxels = locations.draw_voxels(jax.random.key(0), one, 7)
+    voxels = sampling.draw_voxels(jax.random.key(0), one, 7)
     assert (np.asarray(voxels) == [3, 4, 5]).all()
-    empty = locations.draw_voxels(jax.random.key(0), jnp.zeros(SHAPE, bool), 7)
+    empty = sampling.draw_voxels(jax.random.key(0), jnp.zeros(SHAPE, bool), 7)
     assert ((np.asarray(empty) >= 0) & (np.asarray(empty) < SHAPE)).all()
 
 
@@ -178,21 +185,21 @@ def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
 def test_every_loss_has_the_scale_that_the_docs_say_and_the_papers_are_1():
     page = (Path(__file__).parent.parent / "docs" / "method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| ([\d.]+) \|$", page, flags=re.MULTILINE)
-    assert {loss: float(scale) for loss, scale in rows} == objectives.SIMILARITY_SCALE
-    assert set(objectives.SIMILARITY_SCALE) == set(LOSSES)
-    assert objectives.SIMILARITY_SCALE["nce_mi"] == objectives.SIMILARITY_SCALE["mi"] == 1
+    assert {loss: float(scale) for loss, scale in rows} == objective.SIMILARITY_SCALE
+    assert set(objective.SIMILARITY_SCALE) == set(LOSSES)
+    assert objective.SIMILARITY_SCALE["nce_mi"] == objective.SIMILARITY_SCALE["mi"] == 1
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_lambda_weighs_smoothness_against_similarity(lam):
     f, m = _images()
-    pair = objectives.Pair(f, m, _mask(), _mask())
+    pair = Pair(f, m, _mask(), _mask())
     config = ObjectiveConfig(loss="lncc")
     similarity = make_similarity(config, ("T1w", "T2w"))
     velocity = 0.1 * jax.random.normal(jax.random.key(1), (6, 5, 7, 3))
-    total, terms = objectives.objective(
+    total, terms = objective.objective(
         jax.random.key(0), pair, velocity, jnp.float32(lam), similarity, config
     )
     wanted = (1 - lam) * 8 * terms["similarity"] + lam * terms["roughness"]
     assert float(total) == pytest.approx(float(wanted), rel=1e-5)
-    assert float(terms["roughness"]) == pytest.approx(float(smoothness.diffusion(velocity)))
+    assert float(terms["roughness"]) == pytest.approx(float(regularizers.diffusion(velocity)))

@@ -7,7 +7,6 @@ import pytest
 
 from jaxreg.data.volume import Volume, normalize, read_image
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import displacement_of
 from jaxreg.registration.network_grid import (
     MARGIN_MM,
     MULTIPLE,
@@ -18,6 +17,7 @@ from jaxreg.registration.network_grid import (
 )
 from jaxreg.registration.subject import read_subject
 from jaxreg.registration.transform import affine_points
+from jaxreg.spatial import displacement_of
 from tests.registration_data import motion, write_person
 
 

@@ -10,8 +10,7 @@ import pytest
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import NetworkConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data.phantom import phantom_subject
-from jaxreg.losses import objective as objectives
-from jaxreg.losses.objective import Pair
+from jaxreg.losses import objective
 from jaxreg.losses.similarity import (
     FeatureExtractor,
     Masks,
@@ -19,6 +18,7 @@ from jaxreg.losses.similarity import (
     make_similarity,
 )
 from jaxreg.model import encoder_of, init_encoders, init_params, velocities
+from jaxreg.pair import Pair
 from jaxreg.registration.optimization import optimize_velocity, zero_velocity
 from jaxreg.training.registration import sample_loss
 from jaxreg.training.step import TrainState, make_optimizer, make_step
@@ -115,7 +115,7 @@ def test_the_network_overfits_one_pair_as_direct_optimisation_does(pair):
 
     @jax.jit
     def value(velocity):
-        return objectives.objective(
+        return objective.objective(
             jax.random.key(SEED), pair, velocity, jnp.float32(lam), similarity, config.objective
         )[0]
 
@@ -150,7 +150,7 @@ def test_what_is_ignored_has_no_say(pair, loss, side):
     @jax.jit
     def value(image, ignore):
         changed = pair._replace(**{side: image, f"{side}_ignore": ignore})
-        total, _ = objectives.objective(
+        total, _ = objective.objective(
             jax.random.key(SEED), changed, velocity, jnp.float32(0.5), similarity, config
         )
         return total
@@ -178,7 +178,7 @@ def test_a_loss_within_one_contrast_sees_the_twin_and_not_the_moved_image(pair, 
         config = ObjectiveConfig(loss=loss, symmetric=symmetric)
         similarity = make_similarity(config, DOMAINS)
         return float(
-            objectives.objective(
+            objective.objective(
                 jax.random.key(0), pair, velocity, jnp.float32(0.3), similarity, config
             )[0]
         )
@@ -193,13 +193,13 @@ def test_symmetric_averages_both_ends(pair):
     similarity = make_similarity(config, DOMAINS)
     velocity = 0.5 * jax.random.normal(jax.random.key(2), (12, 14, 10, 3))
     forth, back = (
-        objectives.objective(jax.random.key(SEED), p, v, jnp.float32(0.3), similarity, config)[0]
+        objective.objective(jax.random.key(SEED), p, v, jnp.float32(0.3), similarity, config)[0]
         for p, v in ((pair, velocity), (pair.exchanged(), -velocity))
     )
     assert float(forth) == pytest.approx(float(back), rel=1e-4)  # float32 sums
     one_sided = dataclasses.replace(config, symmetric=False)
     here, there = (
-        objectives.objective(jax.random.key(SEED), p, v, jnp.float32(0.3), similarity, one_sided)[0]
+        objective.objective(jax.random.key(SEED), p, v, jnp.float32(0.3), similarity, one_sided)[0]
         for p, v in ((pair, velocity), (pair.exchanged(), -velocity))
     )
     assert abs(float(here - there)) > 1e-3
@@ -212,11 +212,11 @@ def test_symmetric_averages_the_terms_too(pair):
 
     config = ObjectiveConfig(loss="lncc", symmetric=True)
     velocity = 0.5 * jax.random.normal(jax.random.key(2), (12, 14, 10, 3))
-    _, terms = objectives.objective(
+    _, terms = objective.objective(
         jax.random.key(SEED), pair, velocity, jnp.float32(0.3), similarity, config
     )
     forth, back = (
-        objectives.moved_and_masks(p, v, config)[0].mean()
+        objective.moved_and_masks(p, v, config)[0].mean()
         for p, v in ((pair, velocity), (pair.exchanged(), -velocity))
     )
     wanted = 0.5 * (forth - 2 * pair.fixed.mean() + pair.moving.mean() - 2 * back)
@@ -226,7 +226,7 @@ def test_symmetric_averages_the_terms_too(pair):
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.4, 0.3, 0.5), (1.0, 1, 1)])
 def test_lambda_lies_on_the_ends_in_the_share_asked_for(fraction, low, high):
     keys = jax.random.split(jax.random.key(0), 500)
-    lams = np.asarray(jax.vmap(lambda k: objectives.draw_lam(k, fraction))(keys))
+    lams = np.asarray(jax.vmap(lambda k: objective.draw_lam(k, fraction))(keys))
     assert lams.min() >= 0 and lams.max() <= 1
     assert low <= np.isin(lams, [0, 1]).mean() <= high  # ± 4.5 standard deviations
     if fraction < 1:

@@ -8,7 +8,7 @@ from scipy.ndimage import affine_transform
 
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import Pair
+from jaxreg.pair import Pair
 from jaxreg.training.pose import (
     APART,
     LOG_SCALE,

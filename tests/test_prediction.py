@@ -11,11 +11,12 @@ from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.losses.intensity import lncc
-from jaxreg.losses.objective import Pair, displacement_of, moved_and_masks
-from jaxreg.losses.smoothness import diffusion
+from jaxreg.losses.objective import moved_and_masks
+from jaxreg.losses.regularizers import diffusion
 from jaxreg.model import Model, init_params, network_of, velocities
+from jaxreg.pair import Pair
 from jaxreg.registration.prediction import predicted
-from jaxreg.spatial import warp
+from jaxreg.spatial import displacement_of, warp
 from jaxreg.training.registration import sample_loss
 
 SHAPE = (24, 20, 16)

@@ -16,10 +16,11 @@ from jaxreg.configuration.objective import (
 )
 from jaxreg.data.phantom import phantom_subject
 from jaxreg.data.simulate import exponentiate, random_displacement, warp
-from jaxreg.losses.objective import Pair, displacement_of
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
 from jaxreg.model import encoder_of
+from jaxreg.pair import Pair
 from jaxreg.registration.optimization import optimize_jointly, zero_velocity
+from jaxreg.spatial import displacement_of
 from jaxreg.training.autoencoder import autoencoder_of, reconstruction_loss
 
 SHAPE = (32, 36, 28)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from jaxreg.errors import InputError, require_choice
-from jaxreg.losses.smoothness import diffusion, l2
+from jaxreg.losses.regularizers import diffusion, l2
 
 LOSSES = ("mi", "lmi", "ngf", "mind", "nce", "nce_mi", "lncc", "mse", "intra_lncc")
 CONTRASTIVE_LOSSES = ("nce", "nce_mi")

@@ -11,9 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxreg.data.cohort import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.evaluation.statistics import mean_known
-from jaxreg.losses.objective import displacement_of
 from jaxreg.model import Model, velocities
-from jaxreg.spatial import resize_displacement, warp
+from jaxreg.spatial import displacement_of, resize_displacement, warp
 
 
 class Quality(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxreg.losses.locations import draw_voxels, take
+from jaxreg.losses.sampling import draw_voxels, take
 
 _CHUNK = 16384
 """Voxels whose Parzen weights exist at one time: with 32 bins 2 MB of them an image, in cache."""

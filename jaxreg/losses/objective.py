@@ -8,16 +8,15 @@ The velocity lives at half resolution, in its own voxels; moved(x) = moving(x + 
 displacement of exp(v) at full resolution.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxreg.configuration.objective import ALIGNED_LOSSES, REGULARIZERS, ObjectiveConfig
-from jaxreg.losses.label_overlap import soft_dice
 from jaxreg.losses.similarity import Masks, Similarity
-from jaxreg.spatial import exponentiate, resize_displacement, warp
+from jaxreg.losses.soft_dice import soft_dice
+from jaxreg.pair import Pair
+from jaxreg.spatial import dilate, displacement_of, warp
 
 SIMILARITY_SCALE = {
     "mi": 1.0,
@@ -31,58 +30,6 @@ SIMILARITY_SCALE = {
     "intra_lncc": 8.0,
 }
 """One constant a loss, so that each one's best λ lies inside the sweep; 1 for the paper's."""
-
-
-class Pair(NamedTuple):
-    """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch.
-
-    A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity. The
-    twin is the moving person's own image in the fixed contrast, for losses within one contrast;
-    labels (0: none) are those of both people, for the training of networks that know them.
-    """
-
-    fixed: Float[Array, "x y z 1"]
-    moving: Float[Array, "x y z 1"]
-    fixed_mask: Bool[Array, "x y z"]
-    moving_mask: Bool[Array, "x y z"]
-    fixed_ignore: Bool[Array, "x y z"] | None = None
-    moving_ignore: Bool[Array, "x y z"] | None = None
-    moving_twin: Float[Array, "x y z 1"] | None = None
-    fixed_labels: UInt8[Array, "x y z"] | None = None
-    moving_labels: UInt8[Array, "x y z"] | None = None
-
-    def within_fixed_contrast(self) -> "Pair":
-        """The same two people, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
-        assert self.moving_twin is not None
-        return self._replace(moving=self.moving_twin, moving_twin=None)
-
-    def exchanged(self) -> "Pair":
-        """The same pair seen from the other end."""
-        return Pair(
-            self.moving,
-            self.fixed,
-            self.moving_mask,
-            self.fixed_mask,
-            self.moving_ignore,
-            self.fixed_ignore,
-            fixed_labels=self.moving_labels,
-            moving_labels=self.fixed_labels,
-        )
-
-
-def displacement_of(
-    velocity: Float[Array, "u v w 3"], shape: tuple[int, ...], *, squarings: int
-) -> Float[Array, "x y z 3"]:
-    """Displacement of exp(v) on the full grid, in its voxels; -v gives the inverse."""
-    return resize_displacement(exponentiate(velocity, squarings=squarings), shape, (2.0,) * 3)
-
-
-def moved_image(
-    moving: Float[Array, "x y z 1"], velocity: Float[Array, "u v w 3"], *, squarings: int
-) -> Float[Array, "x y z 1"]:
-    """A moving image as exp(v) moves it."""
-    x, y, z = moving.shape[:3]
-    return warp(moving, displacement_of(velocity, (x, y, z), squarings=squarings))
 
 
 def objective(
@@ -157,14 +104,6 @@ def moved_by(
     both = jnp.concatenate([pair.moving, pair.moving_mask[..., None]], axis=-1, dtype=jnp.float32)
     moved, moved_brain = jnp.split(warp(both, displacement), 2, axis=-1)
     return moved, Masks(brain, around, pair.fixed_mask * moved_brain[..., 0])
-
-
-def dilate(mask: Bool[Array, "x y z"], radius: int) -> Bool[Array, "x y z"]:
-    """Voxels with one of `mask` at most `radius` voxels off in every axis."""
-    for axis in range(3):
-        window = [2 * radius + 1 if a == axis else 1 for a in range(3)]
-        mask = jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, (1,) * 3, "SAME")
-    return mask
 
 
 def draw_lam(key: PRNGKeyArray, endpoint_fraction: float) -> Float[Array, ""]:

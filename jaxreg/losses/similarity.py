@@ -9,11 +9,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.losses.intensity import lncc, mse
-from jaxreg.losses.locations import draw_voxels, take
 from jaxreg.losses.mind import mind
 from jaxreg.losses.mutual_information import global_mi, local_mi
 from jaxreg.losses.ngf import ngf
 from jaxreg.losses.patch_nce import patch_nce
+from jaxreg.losses.sampling import draw_voxels, take
 from jaxreg.networks.autoencoder import Encoder
 from jaxreg.networks.projection import Projection
 

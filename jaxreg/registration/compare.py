@@ -22,7 +22,8 @@ from jaxreg.data.volume import Volume, write
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
-from jaxreg.losses.objective import Pair, moved_by
+from jaxreg.losses.objective import moved_by
+from jaxreg.pair import Pair
 from jaxreg.registration.deformable import deformations
 from jaxreg.registration.engines import ENGINES, missing
 from jaxreg.registration.register import Clock, Registration, register_pair

@@ -14,7 +14,7 @@ from jaxreg.data.common_space import resample_masked
 from jaxreg.data.field import Field
 from jaxreg.data.volume import Grid, Volume, normalize
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import Pair
+from jaxreg.pair import Pair
 from jaxreg.registration.subject import Subject
 from jaxreg.registration.transform import affine_points
 

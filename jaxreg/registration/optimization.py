@@ -10,8 +10,9 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.losses.objective import Pair, objective
+from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import Similarity
+from jaxreg.pair import Pair
 
 _PARAMETER_RATE = 1e-3
 """Adam's learning rate for what is optimised beside the velocity: the networks' own."""

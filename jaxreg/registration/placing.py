@@ -16,7 +16,7 @@ from jaxtyping import Float
 from jaxreg.data.common_space import grid_of
 from jaxreg.data.volume import Grid, Volume, normalize
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import Pair
+from jaxreg.pair import Pair
 from jaxreg.registration.affine import register_affine
 from jaxreg.registration.deformable import Method, no_deformation
 from jaxreg.registration.network_grid import network_grid, one_side

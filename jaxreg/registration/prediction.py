@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxreg.losses.objective import Pair, moved_image
 from jaxreg.model import Model, velocities
+from jaxreg.pair import Pair
+from jaxreg.spatial import moved_image
 
 SHARE = 0.5
 """How much of a later pass is added by a network that was trained without `--again`: a pair as

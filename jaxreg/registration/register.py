@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
-from jaxreg.losses.objective import Pair
+from jaxreg.pair import Pair
 from jaxreg.registration.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.apply import NIFTI
 from jaxreg.registration.deformable import (

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
-from jaxreg.losses.objective import Pair
+from jaxreg.pair import Pair
 from jaxreg.spatial import identity_grid, sample
 
 TURN_DEGREES, SHIFT_MM, LOG_SCALE = 6.0, 6.0, 0.06

@@ -21,11 +21,12 @@ from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
-from jaxreg.losses.objective import Pair, draw_lam, moved_image, objective
+from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.model import TEMPLATE, Model, encoder_of, init_encoders, init_params, network_of
+from jaxreg.pair import Pair
 from jaxreg.release import load_model
-from jaxreg.spatial import warp
+from jaxreg.spatial import moved_image, warp
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.checkpoint import open_run, parameters_sha256
 from jaxreg.training.loop import Task

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
-from jaxreg.losses.objective import dilate
+from jaxreg.spatial import dilate
 
 LOG_GAMMA = 0.4
 """The exponent of the intensities lies in exp(±0.4)."""
