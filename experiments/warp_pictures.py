@@ -23,15 +23,23 @@ from PIL import Image
 from jaxreg import runtime
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data import simulate
-from jaxreg.data.field import Field, write_field
+from jaxreg.data.field import write_field
 from jaxreg.data.template import load_template
-from jaxreg.data.volume import Grid, Volume, read_image, read_labels, write
+from jaxreg.data.volume import read_image, read_labels, write
 from jaxreg.evaluation import figures
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import (
+    affine_points,
+    invert,
+    map_points,
+    resample,
+    resample_by,
+)
 from jaxreg.registration.apply import apply_files
 from jaxreg.registration.convert import convert_file
 from jaxreg.registration.points import PointTable, read_points, write_points
 from jaxreg.registration.run import register_files
-from jaxreg.registration.transform import affine_points, invert, map_points, resample, resample_by
 
 SHIFT_MM = np.array([12.0, 8.0, 6.0])
 """RAS: the moving anatomy lies this far to the right, the front and the top of the fixed one."""

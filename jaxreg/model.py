@@ -15,8 +15,8 @@ from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
 from jaxreg.configuration.serialization import from_json
 from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
 from jaxreg.data import volume
-from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Volume
 from jaxreg.losses.similarity import init_projections
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet

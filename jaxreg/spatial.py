@@ -231,7 +231,7 @@ def resize(
     """`volume` on a grid `factor` times finer along each axis, linear, of `shape` voxels.
 
     Output voxel j lies at (j + 0.5)/factor − 0.5, edge-clamped. A factor below 1 samples linearly
-    and does not smooth: images are coarsened by `jaxreg.data.volume.resample`.
+    and does not smooth: images are coarsened by `jaxreg.geometry.resampling.resample`.
     """
     for axis in range(3):
         if factor[axis] == 1 and shape[axis] == volume.shape[axis]:

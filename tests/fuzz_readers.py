@@ -25,9 +25,16 @@ import SimpleITK as sitk
 from nibabel.freesurfer.mghformat import MGHImage
 
 from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.field import Field, read_field, write_field
-from jaxreg.data.volume import Volume, read_grid, read_image, read_labels, write
+from jaxreg.data.field import read_field, write_field
+from jaxreg.data.volume import (
+    read_grid,
+    read_image,
+    read_labels,
+    write,
+)
 from jaxreg.errors import InputError
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Volume
 from jaxreg.registration.itk import read_transform, write_affine
 from jaxreg.registration.points import read_points
 from jaxreg.training import seal

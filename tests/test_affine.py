@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 
 from jaxreg.data.phantom import phantom_subject
 from jaxreg.data.simulate import centred_affine
-from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import affine_points, map_points, resample
 from jaxreg.registration.affine import check_overlap, register_affine
 from jaxreg.registration.itk import read_transform, write_affine
-from jaxreg.registration.transform import affine_points, map_points, resample
 
 SHAPE, SPACING_MM = (44, 52, 44), 4.0
 LPS = np.array([-1.0, -1.0, 1.0])

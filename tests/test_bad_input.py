@@ -14,7 +14,8 @@ import pytest
 
 from jaxreg.cli import main
 from jaxreg.data.header import forms_apart, read_header
-from jaxreg.data.volume import Volume, read_image, write
+from jaxreg.data.volume import read_image, write
+from jaxreg.geometry.grid import Volume
 from jaxreg.registration.deformable import domains_of
 from jaxreg.registration.modality import T1W_FROM, depth_contrast, domain_warnings
 from jaxreg.registration.subject import looks_like_labels, read_subject

@@ -7,8 +7,9 @@ import pytest
 
 from jaxreg.data import volume
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs, read_cohort
-from jaxreg.data.volume import Volume
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Volume
 
 SHAPE = (6, 8, 5)
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -7], [0, 0, 2, 3], [0, 0, 0, 1]])
@@ -161,7 +162,7 @@ def test_a_mask_file_decides_where_there_is_one(folder):
     image, got, _ = volumes.scan(*wanted[0])
     np.testing.assert_array_equal(got, mask != 0)
     np.testing.assert_allclose(
-        image[..., 0], volume.normalize(brain(0), mask != 0), atol=1e-6
+        image[..., 0], normalize(brain(0), mask != 0), atol=1e-6
     )  # float32 on disk
     np.testing.assert_array_equal(volumes.scan(*wanted[1]).mask, brain(1) != 0)
 

@@ -16,10 +16,10 @@ from scipy.spatial.transform import Rotation
 
 from jaxreg.data import volume
 from jaxreg.data.field import read_field, write_field
-from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import affine_points, compose, map_points
 from jaxreg.registration.convert import convert_file, fsl_vectors
-from jaxreg.registration.transform import affine_points, compose, map_points
 
 TOLERANCE_MM = 0.01
 ORIENTATIONS = ["ras", "las", "oblique", "psl"]

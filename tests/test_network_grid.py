@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreg.data.volume import Volume, normalize, read_image
+from jaxreg.data.intensities import normalize
+from jaxreg.data.volume import read_image
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.transforms import affine_points
 from jaxreg.registration.network_grid import (
     MARGIN_MM,
     MULTIPLE,
@@ -16,7 +19,6 @@ from jaxreg.registration.network_grid import (
     taper,
 )
 from jaxreg.registration.subject import read_subject
-from jaxreg.registration.transform import affine_points
 from jaxreg.spatial import displacement_of
 from tests.registration_data import motion, write_person
 

@@ -10,6 +10,7 @@ import pytest
 from jaxreg import spatial
 from jaxreg.data import phantom, simulate, template, volume
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
 
 SMALL = {"shape": (24, 28, 24), "spacing_mm": 6.0}
 MEDIUM = {"shape": (40, 48, 40), "spacing_mm": 4.0}
@@ -265,7 +266,7 @@ def test_smooth_field_has_its_moments_and_smoothness():
 def test_blocks_agree_with_a_loop():
     rng = np.random.default_rng(0)
     image, labels = rng.random((4, 6, 8)), rng.integers(0, 3, (4, 6, 8))
-    mean, mode = simulate.block_mean(image, 2), simulate.block_mode(labels, 2)
+    mean, mode = resampling.block_mean(image, 2), resampling.block_mode(labels, 2)
     for index in np.ndindex(2, 3, 4):
         block = tuple(slice(2 * i, 2 * i + 2) for i in index)
         np.testing.assert_allclose(mean[index], image[block].mean())

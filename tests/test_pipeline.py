@@ -10,8 +10,8 @@ from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data import pipeline, volume
 from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Volume
 from jaxreg.training import registration
 
 SHAPE = (8, 6, 5)

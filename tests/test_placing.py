@@ -5,13 +5,13 @@ import pytest
 
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import RegistrationConfig
-from jaxreg.data.volume import Volume
+from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.transforms import affine_points
 from jaxreg.model import Model
 from jaxreg.registration.deformable import load_method
 from jaxreg.registration.network_grid import one_side
 from jaxreg.registration.placing import place
 from jaxreg.registration.subject import read_subject
-from jaxreg.registration.transform import affine_points
 from tests.registration_data import motion, person, write_person
 
 

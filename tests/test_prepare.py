@@ -31,8 +31,9 @@ from jaxreg.data.prepare import (
     print_summary,
     structures,
 )
-from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Grid, Volume
 
 RADII_MM = np.array([30.0, 38.0, 33.0])
 CENTRE_MM = np.array([6.0, -11.0, 17.0])
@@ -676,7 +677,7 @@ def test_halving_an_aligned_grid_is_the_mean_of_blocks_inside_the_mask():
     to_fine = np.diag([2.0, 2, 2, 1])
     to_fine[:3, 3] = 0.5
     grid = Grid((6, 5, 4), affine @ to_fine)
-    got, there = common_space.resample_masked(Volume(image, affine), mask, np.eye(4), grid)
+    got, there = resampling.resample_masked(Volume(image, affine), mask, np.eye(4), grid)
 
     def blocks(array):
         return array.reshape(6, 2, 5, 2, 4, 2).sum(axis=(1, 3, 5))
@@ -690,7 +691,7 @@ def test_halving_labels_takes_the_most_frequent_of_each_block():
     labels = np.random.default_rng(0).choice([0, 5, 9], (8, 6, 4), p=[0.2, 0.3, 0.5])
     grid = Grid((4, 3, 2), np.diag([2.0, 2, 2, 1]))
     grid.affine[:3, 3] = 0.5
-    got = common_space.resample_labels(Volume(labels, np.eye(4)), np.eye(4), grid)
+    got = resampling.resample_labels(Volume(labels, np.eye(4)), np.eye(4), grid)
     for index in np.ndindex(4, 3, 2):
         block = labels[tuple(slice(2 * i, 2 * i + 2) for i in index)]
         counts = np.bincount(block.ravel(), minlength=10)
@@ -700,7 +701,7 @@ def test_halving_labels_takes_the_most_frequent_of_each_block():
 def test_nothing_outside_the_field_of_view_is_made_up():
     image = Volume(np.full((4, 4, 4), 7, np.float32), np.eye(4))
     grid = Grid((12, 4, 4), np.eye(4))
-    got, there = common_space.resample_masked(image, np.ones((4, 4, 4), bool), np.eye(4), grid)
+    got, there = resampling.resample_masked(image, np.ones((4, 4, 4), bool), np.eye(4), grid)
     np.testing.assert_array_equal(there.any(axis=(1, 2)), np.arange(12) < 4)
     np.testing.assert_allclose(got[there], 7)
 
@@ -722,7 +723,7 @@ def test_a_head_in_noisy_air_is_found_with_its_dark_inside():
     image = np.where(inside(at) & ~inside(at, 0.3), image, 0)
     image = np.hypot(image + rng.normal(0, 12, shape), rng.normal(0, 12, shape))
     mask = common_space.foreground(Volume(image.astype(np.float32), affine))
-    got = common_space.mask_like(mask, Volume(image, affine), np.eye(4))
+    got = resampling.mask_like(mask, Volume(image, affine), np.eye(4))
     dice = 2 * (got & inside(at)).sum() / (got.sum() + inside(at).sum())
     assert dice > 0.95 and got[inside(at, 0.5)].all()  # a rim of half a voxel costs 0.03
 

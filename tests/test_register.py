@@ -14,14 +14,15 @@ import SimpleITK as sitk
 from jaxreg.cli import main
 from jaxreg.data.field import read_field
 from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.volume import Volume, read_image, read_labels, write
+from jaxreg.data.volume import read_image, read_labels, write
+from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.transforms import invert, map_points
 from jaxreg.model import load_run
 from jaxreg.registration import deformable, many
 from jaxreg.registration import register as register_module
 from jaxreg.registration.affine import ImplausibleScales, register_affine
 from jaxreg.registration.deformable import load_method
 from jaxreg.registration.itk import read_transform
-from jaxreg.registration.transform import invert, map_points
 from jaxreg.release import load_model
 from tests.registration_data import motion, same_but_for_timings, write_person
 

@@ -14,8 +14,9 @@ from orbax.checkpoint import v1 as ocp
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.data.cohort import read_cohort
+from jaxreg.data.intensities import normalize
 from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.volume import normalize, read_image
+from jaxreg.data.volume import read_image
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.model import encoder_of, init_params
 from jaxreg.release import load_model

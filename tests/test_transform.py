@@ -16,12 +16,11 @@ from nibabel.nifti1 import Nifti1Image
 from scipy.spatial.transform import Rotation
 
 from jaxreg.data import volume
-from jaxreg.data.field import Field, read_field, write_field
-from jaxreg.data.volume import Grid, Volume
+from jaxreg.data.field import read_field, write_field
 from jaxreg.errors import InputError
-from jaxreg.registration.apply import apply_files, load_chain
-from jaxreg.registration.itk import write_affine
-from jaxreg.registration.transform import (
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import (
     affine_points,
     compose,
     invert,
@@ -29,6 +28,8 @@ from jaxreg.registration.transform import (
     map_points,
     resample,
 )
+from jaxreg.registration.apply import apply_files, load_chain
+from jaxreg.registration.itk import write_affine
 
 SHAPE = (20, 17, 14)
 SPACING_MM = (2.0, 1.5, 3.0)
@@ -184,7 +185,7 @@ def test_resampling_onto_the_own_grid_changes_nothing():
 def test_values_do_not_depend_on_how_the_grid_is_cut(monkeypatch):
     warp, moving = field("las"), image("oblique")
     whole = resample(moving, functools.partial(map_points, [warp]), warp.grid)
-    monkeypatch.setattr("jaxreg.registration.transform._CHUNK", 500)
+    monkeypatch.setattr("jaxreg.geometry.transforms._CHUNK", 500)
     pieces = resample(moving, functools.partial(map_points, [warp]), warp.grid)
     np.testing.assert_array_equal(whole, pieces)
     assert whole.any()

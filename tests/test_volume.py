@@ -14,8 +14,10 @@ import SimpleITK as sitk
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 
 from jaxreg.data import volume
-from jaxreg.data.volume import Volume
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Volume, coarser_grid
 
 SHAPE = (4, 5, 6)
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), *[(False, True)] * 3))
@@ -126,7 +128,7 @@ def test_simpleitk_sees_the_same_values_at_the_same_points(tmp_path):
 
 def test_resampling_2_to_4_mm_is_the_block_mean():
     value = random_volume((8, 6, 4), (2.0, 2.0, 2.0))
-    got = volume.resample(value, 4.0)
+    got = resampling.resample(value, 4.0)
     blocks = value.array.reshape(4, 2, 3, 2, 2, 2).mean(axis=(1, 3, 5))
     np.testing.assert_allclose(got.array, blocks, rtol=1e-5)
     assert got.array.dtype == np.float32
@@ -136,9 +138,9 @@ def test_resampling_2_to_4_mm_is_the_block_mean():
 @pytest.mark.parametrize("labels", [False, True])
 def test_resampling_keeps_the_grid_corner_and_the_field_of_view(spacing_mm, labels):
     value = random_volume((9, 7, 5))
-    got = volume.resample(value, spacing_mm, labels=labels)
+    got = resampling.resample(value, spacing_mm, labels=labels)
     assert (got.array.shape, got.spacing_mm) == (
-        volume.coarser_grid(value, spacing_mm)[0],
+        coarser_grid(value, spacing_mm)[0],
         pytest.approx((spacing_mm,) * 3),
     )
     np.testing.assert_allclose(grid_corner(got), grid_corner(value), atol=1e-9)
@@ -149,7 +151,7 @@ def test_resampling_keeps_the_grid_corner_and_the_field_of_view(spacing_mm, labe
 
 def test_uneven_sizes_average_what_the_last_voxel_covers():
     value = random_volume((5, 4, 3), (2.0, 2.0, 2.0))
-    got = volume.resample(value, 4.0).array
+    got = resampling.resample(value, 4.0).array
     assert got.shape == (3, 2, 2)
     np.testing.assert_allclose(got[2, 1, 1], value.array[4:, 2:, 2:].mean(), rtol=1e-5)
     np.testing.assert_allclose(got[0, 0, 1], value.array[:2, :2, 2:].mean(), rtol=1e-5)
@@ -157,7 +159,7 @@ def test_uneven_sizes_average_what_the_last_voxel_covers():
 
 def test_resampling_at_the_own_spacing_is_the_identity():
     value = random_volume(spacing_mm=(2.0, 2.0, 2.0))
-    got = volume.resample(value, 2.0)
+    got = resampling.resample(value, 2.0)
     np.testing.assert_allclose(got.array, value.array, rtol=1e-6)
     np.testing.assert_allclose(got.affine, value.affine, atol=1e-12)
 
@@ -166,7 +168,7 @@ def test_resampling_at_the_own_spacing_is_the_identity():
 def test_labels_take_the_nearest_voxel_and_invent_none(spacing_mm):
     array = np.random.default_rng(1).integers(0, 50, (7, 6, 5)).astype(np.int32)
     value = Volume(array, oblique_affine((2.0, 2.0, 2.0)))
-    got = volume.resample(value, spacing_mm, labels=True)
+    got = resampling.resample(value, spacing_mm, labels=True)
     assert got.array.dtype == np.int32
     to_old = np.linalg.inv(value.affine) @ got.affine
     for index in np.ndindex(got.array.shape):
@@ -180,7 +182,7 @@ def test_up_sampling_is_linear_between_the_centres():
     value = Volume(np.zeros((5, 6, 4), np.float32), oblique_affine((4.0, 4.0, 4.0)))
     ramp = np.indices(value.array.shape).astype(np.float32)
     value = value._replace(array=2 * ramp[0] - ramp[1] + 0.5 * ramp[2])
-    got = volume.resample(value, 2.0)
+    got = resampling.resample(value, 2.0)
     at = (np.indices(got.array.shape) + 0.5) / 2 - 0.5
     at = np.stack([np.clip(a, 0, n - 1) for a, n in zip(at, value.array.shape, strict=True)])
     np.testing.assert_allclose(got.array, 2 * at[0] - at[1] + 0.5 * at[2], atol=1e-5)
@@ -191,7 +193,7 @@ def test_normalized_intensities_lie_in_0_1_with_background_0(shift):
     rng = np.random.default_rng(2)
     image = (rng.gamma(3, 100, (12, 12, 12)) + shift).astype(np.float32)
     mask = rng.random(image.shape) < 0.6
-    got = volume.normalize(image, mask)
+    got = normalize(image, mask)
     assert got.dtype == np.float32 and got.min() == 0 and got.max() == 1
     assert not got[~mask].any()
     low, high = np.percentile(image[mask], (0.1, 99.5))
@@ -204,21 +206,21 @@ def test_normalize_ignores_what_lies_outside_the_mask():
     mask = np.zeros(image.shape, bool)
     mask[2:6, 2:6, 2:6] = True
     outlier = np.where(mask, image, 1e6).astype(np.float32)
-    np.testing.assert_array_equal(volume.normalize(outlier, mask), volume.normalize(image, mask))
+    np.testing.assert_array_equal(normalize(outlier, mask), normalize(image, mask))
 
 
 def test_normalize_is_invariant_to_gain_and_robust_to_one_bright_voxel():
     image = np.random.default_rng(4).random((10, 10, 10)).astype(np.float32)
     mask = np.ones(image.shape, bool)
-    wanted = volume.normalize(image, mask)
-    np.testing.assert_allclose(volume.normalize(image * 700, mask), wanted, atol=1e-6)
+    wanted = normalize(image, mask)
+    np.testing.assert_allclose(normalize(image * 700, mask), wanted, atol=1e-6)
     image[5, 5, 5] = 1e4
-    assert np.abs(volume.normalize(image, mask) - wanted)[image < 1].max() < 0.01
+    assert np.abs(normalize(image, mask) - wanted)[image < 1].max() < 0.01
 
 
 def test_an_empty_mask_gives_zeros():
     image = np.ones((3, 3, 3), np.float32)
-    assert not volume.normalize(image, np.zeros(image.shape, bool)).any()
+    assert not normalize(image, np.zeros(image.shape, bool)).any()
 
 
 @pytest.mark.parametrize(("largest", "dtype"), [(255, np.uint8), (256, np.uint16)])

@@ -20,7 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxreg import distributed
 from jaxreg.data import volume
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Grid, Volume, coarser_grid
 
 SPLITS = ("train", "val", "test")
 
@@ -166,15 +169,15 @@ class Volumes:
         for key in dict.fromkeys([*keys[:1], *distributed.share(keys)]) if shared else keys:
             self._keep(key, self._read(*key))
         shape, affine = self._first_grid()
-        grid = volume.Volume(np.empty(shape, np.uint8), affine)
+        grid = Volume(np.empty(shape, np.uint8), affine)
         self.native_shape = _triple(shape)
         self.native_affine = affine
         self.native_spacing_mm = grid.spacing_mm
         if spacing_mm is None:
-            self.grid, self.spacing_mm = volume.Grid(self.native_shape, affine), grid.spacing_mm
+            self.grid, self.spacing_mm = Grid(self.native_shape, affine), grid.spacing_mm
         else:
-            coarser, affine = volume.coarser_grid(grid, spacing_mm)
-            self.grid = volume.Grid(_triple(coarser), affine)
+            coarser, affine = coarser_grid(grid, spacing_mm)
+            self.grid = Grid(_triple(coarser), affine)
             self.spacing_mm = (spacing_mm, spacing_mm, spacing_mm)
         self.shape = self.grid.shape
 
@@ -219,32 +222,32 @@ class Volumes:
         self._check_grid(path, image)
         mask = self._read_mask(participant, "mask")
         if mask is None:
-            mask = volume.Volume(image.array != 0, image.affine)
+            mask = Volume(image.array != 0, image.affine)
         elif not mask.array.any():
             mask_path = self.cohort.file(participant, "mask")
             raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
         ignore = self._read_mask(participant, "ignore")
-        image = volume.Volume(volume.normalize(image.array, mask.array), image.affine)
+        image = Volume(normalize(image.array, mask.array), image.affine)
         return Scan(
             self._fit(path, image).array[..., None],
             self._fit(path, mask, labels=True).array,
             None if ignore is None else self._fit(path, ignore, labels=True).array,
         )
 
-    def _read_mask(self, participant: str, kind: str) -> volume.Volume | None:
+    def _read_mask(self, participant: str, kind: str) -> Volume | None:
         """A participant's mask of a kind on the cohort's own grid, None without such a file."""
         path = self.cohort.file(participant, kind)
         if not path.is_file():
             return None
         labels = volume.read_labels(path)
         self._check_grid(path, labels)
-        return volume.Volume(labels.array != 0, labels.affine)
+        return Volume(labels.array != 0, labels.affine)
 
     def _fit(self, path, value, *, labels=False):
         self._check_grid(path, value)
         if self.target_mm is None:
             return value
-        return volume.resample(value, self.target_mm, labels=labels)
+        return resampling.resample(value, self.target_mm, labels=labels)
 
     def _check_grid(self, path, value):
         shape, affine = value.array.shape, value.affine

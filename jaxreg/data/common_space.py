@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float
 from scipy import linalg, ndimage
 
-from jaxreg.data import volume
-from jaxreg.data.simulate import block_mean, block_mode
-from jaxreg.data.volume import Grid, Volume
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.resampling import resample_masked
 
 Aligner = Callable[..., Float[np.ndarray, "4 4"]]
 
@@ -33,12 +34,6 @@ class Head(NamedTuple):
 
     image: Volume
     mask: Bool[np.ndarray, "x y z"]
-
-
-def grid_of(image: Volume) -> Grid:
-    """The grid a volume lies on."""
-    x, y, z = image.array.shape
-    return Grid((x, y, z), image.affine)
 
 
 def foreground(image: Volume) -> Volume:
@@ -74,12 +69,12 @@ def _otsu(image: np.ndarray) -> float:
 
 def coarse(image: Volume, *, labels: bool = False) -> Volume:
     """A volume averaged to `ALIGN_MM`, or left at its finest spacing where that is coarser."""
-    return volume.resample(image, max(ALIGN_MM, min(image.spacing_mm)), labels=labels)
+    return resampling.resample(image, max(ALIGN_MM, min(image.spacing_mm)), labels=labels)
 
 
 def head(image: Volume, mask: Bool[np.ndarray, "x y z"]) -> Head:
     """An image and its mask (on its grid) at `ALIGN_MM`."""
-    normal = Volume(volume.normalize(image.array, mask), image.affine)
+    normal = Volume(normalize(image.array, mask), image.affine)
     small = coarse(normal)
     inside = coarse(Volume(mask, image.affine), labels=True).array
     return Head(Volume(np.where(inside, small.array, 0), small.affine), inside)
@@ -160,76 +155,3 @@ def average(
         inside += mask
     mask = inside >= len(heads) / 2
     return Head(Volume(np.where(mask, total / np.maximum(inside, 1), 0), grid.affine), mask)
-
-
-def resample_masked(
-    image: Volume,
-    mask: Bool[np.ndarray, "x y z"],
-    to_image: Float[np.ndarray, "4 4"],
-    grid: Grid,
-) -> tuple[Float32[np.ndarray, "i j k"], Bool[np.ndarray, "i j k"]]:
-    """An image's values on a grid, and where more than half of a voxel lies in its mask.
-
-    Linear at the points of a grid as fine as the image, then the mean over each voxel: of the
-    points inside the mask alone, so that nothing outside shines into the rim.
-    """
-    fine = _fineness(image, to_image, grid)
-    weight = _sample(mask.astype(np.float32), image.affine, to_image, grid, fine, order=1)
-    inside = np.where(mask, image.array, 0).astype(np.float32)
-    values = _sample(inside, image.affine, to_image, grid, fine, order=1)
-    weight, values = block_mean(weight, fine), block_mean(values, fine)
-    return values / np.maximum(weight, 1e-6), weight > 0.5
-
-
-def resample_labels(
-    labels: Volume, to_image: Float[np.ndarray, "4 4"], grid: Grid
-) -> Int[np.ndarray, "i j k"]:
-    """Labels on a grid: nearest at the points of a grid as fine, then the most frequent one."""
-    fine = _fineness(labels, to_image, grid)
-    return block_mode(_sample(labels.array, labels.affine, to_image, grid, fine, order=0), fine)
-
-
-def mask_like(
-    mask: Volume, image: Volume, to_mask: Float[np.ndarray, "4 4"]
-) -> Bool[np.ndarray, "x y z"]:
-    """A mask on an image's grid, nearest neighbour; `to_mask` takes image mm to mask mm."""
-    grid = grid_of(image)
-    to_voxels = np.linalg.inv(mask.affine) @ to_mask @ image.affine
-    if mask.array.shape == grid.shape and np.allclose(to_voxels, np.eye(4), atol=1e-3):
-        return mask.array != 0  # as sampling would give, in no time
-    inside = (mask.array != 0).astype(np.uint8)
-    return _sample(inside, mask.affine, to_mask, grid, 1, order=0) != 0
-
-
-def _fineness(image: Volume, to_image: np.ndarray, grid: Grid) -> int:
-    """How many points a voxel of the grid needs along each axis to see every voxel of the image."""
-    to_voxels = (np.linalg.inv(image.affine) @ to_image @ grid.affine)[:3, :3]
-    longest = float(np.linalg.norm(to_voxels, axis=0).max())
-    return max(1, int(np.ceil(longest - 0.25)))
-
-
-def _sample(
-    array: Shaped[np.ndarray, "x y z"],
-    affine: np.ndarray,
-    to_image: np.ndarray,
-    grid: Grid,
-    fine: int,
-    *,
-    order: int,
-) -> Shaped[np.ndarray, "i j k"]:
-    """Values at the points of a grid `fine` times finer, 0 outside the field of view."""
-    to_grid = np.diag([1 / fine, 1 / fine, 1 / fine, 1.0])
-    to_grid[:3, 3] = 0.5 / fine - 0.5
-    to_voxels: Any = np.linalg.inv(affine) @ to_image @ grid.affine @ to_grid
-    shape = tuple(n * fine for n in grid.shape)
-    out = np.empty(shape, array.dtype)
-    ndimage.affine_transform(
-        array,
-        to_voxels[:3, :3],
-        to_voxels[:3, 3],
-        output_shape=shape,
-        output=out,
-        order=order,
-        mode="grid-constant",
-    )
-    return out

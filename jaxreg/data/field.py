@@ -7,32 +7,23 @@ an image as that image is stored, whatever its orientation.
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Image
 
 from jaxreg.data.promise import check_gzip
-from jaxreg.data.volume import UNREADABLE, Grid, check_affine, first_line, open_image, save
+from jaxreg.data.volume import (
+    UNREADABLE,
+    check_affine,
+    first_line,
+    open_image,
+    save,
+)
 from jaxreg.errors import InputError
+from jaxreg.geometry.field import SHEAR, Field, shear
 
 _LPS = np.array([-1, -1, 1], np.float32)
-SHEAR = 1e-3
-"""A cosine between axes that headers' rounding explains; beyond it a grid is sheared."""
-
-
-class Field(NamedTuple):
-    """Displacements in RAS millimetres on a grid; `affine` maps its indices to RAS millimetres."""
-
-    vectors: Float[np.ndarray, "x y z 3"]
-    affine: Float[np.ndarray, "4 4"]
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that the vectors lie on."""
-        x, y, z = self.vectors.shape[:3]
-        return Grid((x, y, z), self.affine)
 
 
 def read_field(path: Path | str) -> Field:
@@ -79,12 +70,6 @@ def write_fsl_vectors(
 ) -> None:
     """Write vectors (FSL millimetres) as FSL reads a relative warp: 4-D NIfTI, intent 2006."""
     _write(path, vectors, affine, "fnirt disp field")
-
-
-def shear(affine: Float[np.ndarray, "4 4"]) -> float:
-    """The largest cosine between two of a grid's axes: 0 where they are orthogonal."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
 
 def _write(path: Path | str, data: np.ndarray, affine: np.ndarray, intent: str) -> None:

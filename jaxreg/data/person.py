@@ -17,9 +17,11 @@ from jaxreg.data import common_space, volume
 from jaxreg.data.common_space import Aligner, Head
 from jaxreg.data.files import completed
 from jaxreg.data.freesurfer import merge_parcels
+from jaxreg.data.intensities import normalize
 from jaxreg.data.layouts import Files
-from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Grid, Volume, grid_of
 
 IDENTITY = np.eye(4)
 
@@ -44,7 +46,7 @@ def prepare_person(
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     partial.mkdir()
     try:
-        record = _write(partial, files, scans, common_space.grid_of(template.image), freesurfer)
+        record = _write(partial, files, scans, grid_of(template.image), freesurfer)
         path = partial / record_file(out, files.participant).name
         path.write_text(json.dumps(record, indent=1) + "\n")
         os.rename(partial, out / files.participant)
@@ -71,10 +73,10 @@ def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> di
         image = volume.read_image(files.images[domain])
         to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
         if files.mask is None:
-            mask = common_space.mask_like(common_space.foreground(image), image, IDENTITY)
+            mask = resampling.mask_like(common_space.foreground(image), image, IDENTITY)
         else:
             to_brain = np.linalg.inv(to_image)
-            mask = common_space.mask_like(Volume(brain, reference.affine), image, to_brain)
+            mask = resampling.mask_like(Volume(brain, reference.affine), image, to_brain)
         scans[domain] = _Scan(image, mask, to_image @ to_reference)
     return scans
 
@@ -85,7 +87,7 @@ def _write(
     """Write images and labels on the grid; returns the record."""
     images = {}
     for domain, scan in scans.items():
-        values, there = common_space.resample_masked(*scan, grid)
+        values, there = resampling.resample_masked(*scan, grid)
         if not there.any():
             raise InputError(f"{files.images[domain]}: nothing of it lies on the cohort's grid.")
         write_image(folder / f"{files.participant}_{domain}.nii.gz", values, there, grid)
@@ -109,7 +111,7 @@ def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]
         shown = common_space.foreground(reference)
     else:
         shown = volume.read_labels(files.mask)
-    mask = common_space.mask_like(shown, reference, IDENTITY)
+    mask = resampling.mask_like(shown, reference, IDENTITY)
     if not mask.any():
         path = files.mask or next(iter(files.images.values()))
         raise InputError(f"{path}: expected a brain in the image's field of view, got none.")
@@ -166,7 +168,7 @@ def _labels(path: Path, to_labels: np.ndarray, grid: Grid, *, freesurfer: bool) 
         raise InputError(f"{path}: expected labels from 0 to 65535, got {low} to {high}.")
     if freesurfer:
         labels = Volume(merge_parcels(labels.array), labels.affine)
-    array = common_space.resample_labels(labels, to_labels, grid)
+    array = resampling.resample_labels(labels, to_labels, grid)
     if not array.any():
         raise InputError(f"{path}: expected labels on the image, got none on the cohort's grid.")
     return Volume(volume.label_volume(array), grid.affine)
@@ -179,7 +181,7 @@ def write_image(
     grid: Grid,
 ) -> None:
     """Write an image as uint8: robust maximum 200, at least 1 inside the mask, 0 outside."""
-    normal = volume.normalize(values, mask)
+    normal = normalize(values, mask)
     stored = np.where(mask, np.clip(np.rint(200 * normal), 1, 255), 0)
     with completed(path) as partial:
         volume.write(partial, Volume(stored, grid.affine), dtype=np.uint8)

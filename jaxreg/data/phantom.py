@@ -18,6 +18,7 @@ from jaxtyping import Float32
 
 from jaxreg.data import simulate
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
 
 _CSF = 24
 
@@ -217,8 +218,8 @@ def _shares(rng, shape, spacing_mm, fine, deformation_mm) -> Float32[np.ndarray,
     for level in _level_sets(points, step, _draw_anatomy(rng)).values():
         share = np.clip(0.5 - level / step, 0, 1) * rest
         rest -= share
-        shares += [simulate.block_mean(share * (1 - right), fine)]
-        shares += [simulate.block_mean(share * right, fine)]
+        shares += [resampling.block_mean(share * (1 - right), fine)]
+        shares += [resampling.block_mean(share * right, fine)]
     return np.stack(shares)
 
 

@@ -24,6 +24,7 @@ from jaxreg.data.cohort import SPLITS, read_structures
 from jaxreg.data.common_space import Aligner, Head
 from jaxreg.data.files import completed
 from jaxreg.data.freesurfer import STRUCTURES
+from jaxreg.data.intensities import normalize
 from jaxreg.data.layouts import Files
 from jaxreg.data.person import (
     IDENTITY,
@@ -33,8 +34,9 @@ from jaxreg.data.person import (
     reference_mask,
     write_image,
 )
-from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError, require_choice
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Volume, grid_of
 
 MEAN_ROUNDS = 2
 """How often these are aligned to their mean, after the first of them."""
@@ -248,16 +250,16 @@ def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Hea
     if not path.is_file():
         if config.template is None:
             head = _mean(people, config, align)
-            grid = common_space.grid_of(head.image)
+            grid = grid_of(head.image)
         else:
             image = volume.read_image(config.template)
-            mask = common_space.mask_like(common_space.foreground(image), image, IDENTITY)
+            mask = resampling.mask_like(common_space.foreground(image), image, IDENTITY)
             head = Head(image, mask)
             grid = common_space.grid_over([head], [IDENTITY], config.spacing)
-        write_image(path, *common_space.resample_masked(*head, IDENTITY, grid), grid)
+        write_image(path, *resampling.resample_masked(*head, IDENTITY, grid), grid)
     stored = volume.read_image(path)
     mask = stored.array != 0  # as `write_image` stores it
-    return Head(Volume(volume.normalize(stored.array, mask), stored.affine), mask)
+    return Head(Volume(normalize(stored.array, mask), stored.affine), mask)
 
 
 def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:

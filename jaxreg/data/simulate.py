@@ -22,6 +22,8 @@ from scipy import ndimage
 
 from jaxreg.data import volume
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Volume
 
 SUBJECTS: Mapping[str, int] = MappingProxyType({"train": 12, "val": 2, "test": 4})
 """Subjects per split of a simulated cohort, unless the caller says otherwise."""
@@ -58,9 +60,9 @@ def _refine(field, shape, spacing_mm, step_mm):
     """A field on the grid of `_coarse_shape`, brought back to `shape` linearly."""
     if step_mm == spacing_mm:
         return field
-    coarse = volume.Volume(field, np.diag([step_mm, step_mm, step_mm, 1.0]))
+    coarse = Volume(field, np.diag([step_mm, step_mm, step_mm, 1.0]))
     x, y, z = shape
-    return volume.resample(coarse, spacing_mm).array[:x, :y, :z]
+    return resampling.resample(coarse, spacing_mm).array[:x, :y, :z]
 
 
 def random_displacement(
@@ -148,25 +150,6 @@ def acquire(
     return np.where(mask, np.clip(magnitude, 1 / 100, 1), 0).astype(np.float32)
 
 
-def block_mean(array: Float[np.ndarray, "x y z"], factor: int) -> Float[np.ndarray, "i j k"]:
-    """Mean over blocks of factor³ voxels; the shape must be a multiple of `factor`."""
-    for axis in range(3):
-        before = (slice(None),) * axis
-        parts = [array[(*before, slice(n, None, factor))] for n in range(factor)]
-        array = functools.reduce(np.add, parts)
-    return array / factor**3
-
-
-def block_mode(labels: Int[np.ndarray, "x y z"], factor: int) -> Int[np.ndarray, "i j k"]:
-    """The most frequent label of each block of factor³ voxels."""
-    i, j, k = (n // factor for n in labels.shape)
-    blocks = labels.reshape(i, factor, j, factor, k, factor).transpose(0, 2, 4, 1, 3, 5)
-    blocks = blocks.reshape(i, j, k, factor**3)
-    counts = [np.sum(blocks == blocks[..., n : n + 1], axis=-1) for n in range(factor**3)]
-    winner = np.argmax(np.stack(counts, axis=-1), axis=-1)
-    return np.take_along_axis(blocks, winner[..., None], axis=-1)[..., 0]
-
-
 def centred_affine(shape: tuple[int, ...], spacing_mm: float) -> Float[np.ndarray, "4 4"]:
     """RAS affine of a grid whose middle is the origin."""
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
@@ -233,6 +216,6 @@ def _write_subject(folder, subject, affine):
         scale = 200 / np.percentile(image[brain], 99.5)
         stored = np.where(brain, np.clip(np.rint(image * scale), 1, 255), 0)
         path = folder / f"{folder.name}_{domain}.nii.gz"
-        volume.write(path, volume.Volume(stored, affine), dtype=np.uint8)
+        volume.write(path, Volume(stored, affine), dtype=np.uint8)
     labels = volume.label_volume(subject.labels)
-    volume.write(folder / f"{folder.name}_dseg.nii.gz", volume.Volume(labels, affine))
+    volume.write(folder / f"{folder.name}_dseg.nii.gz", Volume(labels, affine))

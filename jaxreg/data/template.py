@@ -19,7 +19,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from jaxreg.data import simulate, volume
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Volume
 
 MIN_VOXELS = 100
 """A structure is scored if the template has this many voxels of it at the cohort's spacing."""
@@ -76,7 +79,9 @@ def write_template_cohort(
     template = load_template(spacing_mm=spacing_mm)
     to_cohort = np.diag([template.fine] * 3 + [1.0])
     to_cohort[:3, 3] = (template.fine - 1) / 2
-    counts = np.bincount(simulate.block_mode(template.labels, template.fine).ravel(), minlength=256)
+    counts = np.bincount(
+        resampling.block_mode(template.labels, template.fine).ravel(), minlength=256
+    )
     return simulate.write_cohort(
         folder,
         functools.partial(_subject, template, seed=seed, deformation_mm=deformation_mm),
@@ -103,11 +108,11 @@ def load_template(*, spacing_mm: float) -> Template:
     mask = volume.read(icbm / _MASK)
     brain = mask.array > 0.5
     box = functools.partial(_crop, box=_bounding_box(brain, spacing_mm), affine=mask.affine)
-    resample = functools.partial(volume.resample, spacing_mm=spacing_mm / fine)
+    resample = functools.partial(resampling.resample, spacing_mm=spacing_mm / fine)
     images = {}
     for domain, name in _IMAGES.items():
         head = volume.read_image(icbm / name)
-        images[domain] = resample(box(volume.normalize(head.array, brain))).array
+        images[domain] = resample(box(normalize(head.array, brain))).array
     labels = box(volume.read_labels(cerebra / _LABELS).array)
     coarse = resample(labels, labels=True)
     return Template(
@@ -130,7 +135,7 @@ def _bounding_box(brain, spacing_mm):
     return np.round((low + high - size) / 2).astype(int), size
 
 
-def _crop(array, *, box, affine) -> volume.Volume:
+def _crop(array, *, box, affine) -> Volume:
     """The part of a volume inside a box, which may reach beyond it (zeros)."""
     first, size = box
     out = np.zeros(size, array.dtype)
@@ -140,7 +145,7 @@ def _crop(array, *, box, affine) -> volume.Volume:
     out[target] = array[source]
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ first
-    return volume.Volume(out, moved)
+    return Volume(out, moved)
 
 
 def _names(path) -> dict[int, str]:
@@ -165,7 +170,7 @@ def _subject(template, index, *, seed, deformation_mm) -> simulate.Subject:
         scale_mm=50.0,
         affine=True,
     )
-    mean = functools.partial(simulate.block_mean, factor=template.fine)
+    mean = functools.partial(resampling.block_mean, factor=template.fine)
     channels = np.stack([template.mask, *template.images.values()], axis=-1).astype(np.float32)
     moved = simulate.warp(channels, u)
     labels = simulate.warp(template.labels[..., None], u, order=0)
@@ -174,7 +179,7 @@ def _subject(template, index, *, seed, deformation_mm) -> simulate.Subject:
         domain: _acquire(rng, mean(moved[..., n]), mask, template.spacing_mm * template.fine)
         for n, domain in enumerate(template.images, start=1)
     }
-    labels = np.where(mask, simulate.block_mode(labels[..., 0], template.fine), 0)
+    labels = np.where(mask, resampling.block_mode(labels[..., 0], template.fine), 0)
     return simulate.Subject(images, labels.astype(np.int32))
 
 

@@ -11,11 +11,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from nibabel.funcs import as_closest_canonical
@@ -27,35 +27,7 @@ from nibabel.spatialimages import HeaderDataError
 from jaxreg.data.files import is_file
 from jaxreg.data.promise import check_gzip, check_size, check_start
 from jaxreg.errors import InputError
-
-
-class Volume(NamedTuple):
-    """A 3-D array in RAS+ order and the affine of its voxel indices to RAS millimetres."""
-
-    array: Shaped[np.ndarray, "x y z"]
-    affine: Float[np.ndarray, "4 4"]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along each array axis, in millimetres."""
-        return _spacing_mm(self.affine)
-
-
-class Grid(NamedTuple):
-    """A voxel grid, axes in any order: its shape, and its indices' affine to RAS millimetres."""
-
-    shape: tuple[int, int, int]
-    affine: Float[np.ndarray, "4 4"]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along each axis, in millimetres."""
-        return _spacing_mm(self.affine)
-
-
-def _spacing_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
-    return float(x), float(y), float(z)
+from jaxreg.geometry.grid import Grid, Volume
 
 
 def read(path: Path | str) -> Volume:
@@ -185,66 +157,6 @@ def save(path: Path | str, image: Nifti1Image) -> None:
     data = image.to_bytes()
     path = Path(path)
     path.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
-
-
-def normalize(
-    image: Float[np.ndarray, "x y z"],
-    mask: Bool[np.ndarray, "x y z"],
-    *,
-    percentiles: tuple[float, float] = (0.1, 99.5),
-) -> Float[np.ndarray, "x y z"]:
-    """Intensities in [0, 1], 0 outside the mask.
-
-    The upper percentile inside the mask becomes 1. What becomes 0 is 0 itself, or the lower
-    percentile where that is negative: magnitude images keep their zero.
-    """
-    low, high = np.percentile(image[mask], percentiles) if mask.any() else (0.0, 1.0)
-    low = min(float(low), 0.0)
-    scaled = np.clip((image - low) / max(float(high) - low, 1e-12), 0, 1)
-    return np.where(mask, scaled, 0).astype(np.float32)
-
-
-def coarser_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of a grid of isotropic `spacing_mm` over the same field of view.
-
-    The lower corners (voxel edges, not centres) coincide; the last voxel may reach beyond.
-    """
-    factor = np.asarray(volume.spacing_mm) / spacing_mm
-    shape = tuple(int(n) for n in np.ceil(np.asarray(volume.array.shape) * factor - 1e-6))
-    to_old = np.diag([*(1 / factor), 1.0])
-    to_old[:3, 3] = 0.5 / factor - 0.5
-    return shape, volume.affine @ to_old
-
-
-def resample(volume: Volume, spacing_mm: float, *, labels: bool = False) -> Volume:
-    """A volume on the grid of `coarser_grid`: area mean (labels and masks: nearest neighbour).
-
-    Where the new grid is finer, interpolation is linear.
-    """
-    shape, affine = coarser_grid(volume, spacing_mm)
-    factor = np.asarray(volume.spacing_mm) / spacing_mm
-    array = volume.array
-    for axis in range(3):
-        n, n_out, f = array.shape[axis], shape[axis], factor[axis]
-        if labels:
-            nearest = np.floor((np.arange(n_out) + 0.5) / f).astype(int)
-            array = np.take(array, np.clip(nearest, 0, n - 1), axis=axis)
-        else:
-            weights = _resampling_weights(n, n_out, f)
-            array = np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
-    return Volume(np.ascontiguousarray(array, volume.array.dtype), affine)
-
-
-def _resampling_weights(n: int, n_out: int, factor: float) -> np.ndarray:
-    """Matrix [n_out, n], rows sum to 1: overlap of intervals (coarser) or linear (finer)."""
-    if factor >= 1:
-        at = np.clip((np.arange(n_out) + 0.5) / factor - 0.5, 0, n - 1)
-        return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n)))
-    start = np.arange(n_out)[:, None] / factor
-    voxel = np.arange(n)[None, :]
-    overlap = np.minimum(start + 1 / factor, voxel + 1) - np.maximum(start, voxel)
-    overlap = np.maximum(overlap, 0)
-    return overlap / overlap.sum(axis=1, keepdims=True)
 
 
 def label_volume(array: Int[np.ndarray, "x y z"]) -> np.ndarray:

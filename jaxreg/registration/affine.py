@@ -12,11 +12,11 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data.volume import Volume
-from jaxreg.data.volume import resample as coarser
 from jaxreg.errors import InputError, require_choice
+from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.resampling import resample as coarser
+from jaxreg.geometry.transforms import affine_points
 from jaxreg.registration.itk import LPS, itk_affine, ras_matrix
-from jaxreg.registration.transform import affine_points
 
 MODES = ("none", "com", "rigid", "affine")
 _Mask = Bool[np.ndarray, "_ _ _"]

@@ -11,12 +11,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
-from jaxreg.data.field import Field, write_field
+from jaxreg.data.field import write_field
 from jaxreg.data.files import completed
 from jaxreg.data.header import read_header
 from jaxreg.data.volume import (
-    Grid,
-    Volume,
     image_like,
     image_of,
     read_image,
@@ -25,12 +23,14 @@ from jaxreg.data.volume import (
     write_image,
 )
 from jaxreg.errors import InputError
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import compose, map_points, resample
 from jaxreg.registration.apply import NIFTI, smallest
 from jaxreg.registration.itk import write_affine
 from jaxreg.registration.outputs import make_outputs
 from jaxreg.registration.register import Clock, register_pair
 from jaxreg.registration.summary import metrics_of
-from jaxreg.registration.transform import compose, map_points, resample
 
 Image = Any
 """A path (str or Path), a nibabel image, or (array [x, y, z], affine to RAS mm [4, 4])."""

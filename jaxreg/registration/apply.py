@@ -6,14 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxreg.data.field import Field, read_field
+from jaxreg.data.field import read_field
 from jaxreg.data.files import completed
 from jaxreg.data.header import read_header
 from jaxreg.data.volume import read_image, read_labels, write_like
 from jaxreg.errors import InputError
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.transforms import (
+    Chain,
+    invert,
+    map_points,
+    resample,
+)
 from jaxreg.registration.itk import read_transform
 from jaxreg.registration.points import read_points, write_points
-from jaxreg.registration.transform import Chain, invert, map_points, resample
 
 NIFTI = (".nii", ".nii.gz")
 _ITK = (".mat", ".tfm", ".txt", ".xfm", ".h5", ".hdf5")

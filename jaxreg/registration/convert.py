@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.data.field import SHEAR, Field, read_field, shear, write_field, write_fsl_vectors
+from jaxreg.data.field import read_field, write_field, write_fsl_vectors
 from jaxreg.data.files import completed
-from jaxreg.data.volume import Grid, read_grid
+from jaxreg.data.volume import read_grid
 from jaxreg.errors import InputError, require_choice
-from jaxreg.registration.transform import affine_points
+from jaxreg.geometry.field import SHEAR, Field, shear
+from jaxreg.geometry.grid import Grid
+from jaxreg.geometry.transforms import affine_points
 
 FORMATS = {"itk": (".nii", ".nii.gz"), "fsl": (".nii", ".nii.gz"), "freesurfer": (".mgz", ".mgh")}
 

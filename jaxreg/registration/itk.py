@@ -15,9 +15,9 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
-from jaxreg.data.field import Field
 from jaxreg.errors import InputError
-from jaxreg.registration.transform import affine_points
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.transforms import affine_points
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PROBE = """

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxreg.data.common_space import resample_masked
-from jaxreg.data.field import Field
-from jaxreg.data.volume import Grid, Volume, normalize
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.resampling import resample_masked
+from jaxreg.geometry.transforms import affine_points
 from jaxreg.pair import Pair
 from jaxreg.registration.subject import Subject
-from jaxreg.registration.transform import affine_points
 
 MARGIN_MM = 1.0
 """Between the brain and the border, at least. Cohorts lie closely around their brains, and networks

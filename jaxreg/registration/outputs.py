@@ -7,19 +7,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxreg.data.field import Field, write_field
+from jaxreg.data.field import write_field
 from jaxreg.data.volume import write_like
 from jaxreg.errors import InputError
-from jaxreg.registration.apply import smallest
-from jaxreg.registration.itk import write_affine
-from jaxreg.registration.register import Registration
-from jaxreg.registration.threads import in_threads
-from jaxreg.registration.transform import (
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.transforms import (
     compose,
     jacobian_determinant,
     map_points,
     resample_by,
 )
+from jaxreg.registration.apply import smallest
+from jaxreg.registration.itk import write_affine
+from jaxreg.registration.register import Registration
+from jaxreg.registration.threads import in_threads
 
 NAMES = (
     "moved.nii.gz",

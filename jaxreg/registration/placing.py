@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.data.common_space import grid_of
-from jaxreg.data.volume import Grid, Volume, normalize
+from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume, grid_of
+from jaxreg.geometry.transforms import affine_points
 from jaxreg.pair import Pair
 from jaxreg.registration.affine import register_affine
 from jaxreg.registration.deformable import Method, no_deformation
 from jaxreg.registration.network_grid import network_grid, one_side
 from jaxreg.registration.subject import Subject
-from jaxreg.registration.transform import affine_points
 
 COVERED = 0.99
 """Share of the fixed brain that has to lie on the training grid."""

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxreg.configuration.registration import AUTO, RegisterConfig
-from jaxreg.data.volume import Grid, Volume
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.pair import Pair
 from jaxreg.registration.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.apply import NIFTI

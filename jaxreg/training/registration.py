@@ -16,11 +16,11 @@ from jaxreg.data.common_space import Head, average, evenly
 from jaxreg.data.freesurfer import HINDBRAIN, STRUCTURES
 from jaxreg.data.person import write_image
 from jaxreg.data.pipeline import pair_batches
-from jaxreg.data.volume import Volume
 from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
+from jaxreg.geometry.grid import Volume
 from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.model import TEMPLATE, Model, encoder_of, init_encoders, init_params, network_of

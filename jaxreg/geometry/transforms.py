@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.ndimage import map_coordinates
 
-from jaxreg.data.field import Field
-from jaxreg.data.volume import Grid, Volume
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
 
 Affine = Float[np.ndarray, "4 4"]
 Chain = Sequence[np.ndarray | Field]

@@ -1,0 +1,1 @@
+"""Grids, fields, transforms and resampling in memory; no files."""
