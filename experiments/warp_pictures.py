@@ -23,9 +23,7 @@ from PIL import Image
 from jaxreg import runtime
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data import simulate
-from jaxreg.data.field import write_field
 from jaxreg.data.template import load_template
-from jaxreg.data.volume import read_image, read_labels, write
 from jaxreg.evaluation import figures
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
@@ -36,9 +34,11 @@ from jaxreg.geometry.transforms import (
     resample,
     resample_by,
 )
+from jaxreg.io.displacement_fields import write_field
+from jaxreg.io.images import read_image, read_labels, write
+from jaxreg.io.points import PointTable, read_points, write_points
 from jaxreg.registration.apply import apply_files
 from jaxreg.registration.convert import convert_file
-from jaxreg.registration.points import PointTable, read_points, write_points
 from jaxreg.registration.run import register_files
 
 SHIFT_MM = np.array([12.0, 8.0, 6.0])

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
 from jaxreg.configuration.serialization import from_json
 from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
-from jaxreg.data import volume
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
+from jaxreg.io import images
 from jaxreg.losses.similarity import init_projections
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet
@@ -133,7 +133,7 @@ def read_template(folder: Path) -> Volume | None:
     path = folder / TEMPLATE
     if not path.is_file():
         return None
-    template = volume.read(path)
+    template = images.read(path)
     if template.array.dtype != np.uint8 or not template.array.any():
         raise InputError(f"{path}: expected a template as training writes it, of bytes above 0.")
     return template

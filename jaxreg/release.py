@@ -19,9 +19,9 @@ import numpy as np
 from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
 from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.configuration.training import RegistrationConfig
-from jaxreg.data import volume
-from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
+from jaxreg.io import images
+from jaxreg.io.atomic import completed_folder
 from jaxreg.model import (
     TEMPLATE,
     Defaults,
@@ -81,7 +81,7 @@ def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str)
         text = json.dumps(described, indent=1, ensure_ascii=False)
         (partial / _MODEL).write_text(text + "\n", encoding="utf-8")
         if model.template is not None:
-            volume.write(partial / TEMPLATE, model.template, dtype=np.uint8)
+            images.write(partial / TEMPLATE, model.template, dtype=np.uint8)
 
 
 def read_release(folder: Path) -> Model:

@@ -25,19 +25,19 @@ import SimpleITK as sitk
 from nibabel.freesurfer.mghformat import MGHImage
 
 from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.field import read_field, write_field
-from jaxreg.data.volume import (
+from jaxreg.errors import InputError
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Volume
+from jaxreg.io import checksums
+from jaxreg.io.displacement_fields import read_field, write_field
+from jaxreg.io.images import (
     read_grid,
     read_image,
     read_labels,
     write,
 )
-from jaxreg.errors import InputError
-from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Volume
-from jaxreg.registration.itk import read_transform, write_affine
-from jaxreg.registration.points import read_points
-from jaxreg.training import seal
+from jaxreg.io.itk_transforms import read_transform, write_affine
+from jaxreg.io.points import read_points
 from jaxreg.training.checkpoint import Checkpoints, Meta, open_run
 
 SECONDS = 5.0
@@ -224,7 +224,7 @@ def _damaged_run(sample: Path, path: Path, rng: random.Random) -> None:
     victim = rng.choice(sorted(p for p in newest.rglob("*") if p.is_file()))
     victim.write_bytes(mutate(victim.read_bytes(), rng))
     if rng.random() < 0.5:
-        seal.seal(newest)
+        checksums.seal(newest)
 
 
 def _peak_bytes() -> int:

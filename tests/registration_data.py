@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from jaxreg.data.phantom import phantom_subject
 from jaxreg.data.simulate import centred_affine
-from jaxreg.data.volume import write
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import affine_points, resample
+from jaxreg.io.images import write
 
 SHAPE, SPACING_MM = (24, 28, 24), 8.0
 AXES = {

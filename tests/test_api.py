@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import jaxreg
-from jaxreg.data.field import read_field
 from jaxreg.errors import InputError
 from jaxreg.geometry.transforms import map_points
+from jaxreg.io.displacement_fields import read_field
 from tests.registration_data import motion, write_person
 
 SETTINGS = {"optimize_only": True, "spacing": 8.0, "steps": 3, "init": "none", "lam": 0.5}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jaxreg.cli import main
-from jaxreg.data.header import forms_apart, read_header
-from jaxreg.data.volume import read_image, write
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.headers import forms_apart, read_header
+from jaxreg.io.images import read_image, write
 from jaxreg.registration.deformable import domains_of
 from jaxreg.registration.modality import T1W_FROM, depth_contrast, domain_warnings
 from jaxreg.registration.subject import looks_like_labels, read_subject

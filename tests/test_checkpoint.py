@@ -15,7 +15,7 @@ import pytest
 
 import jaxreg
 from jaxreg.errors import InputError
-from jaxreg.training import seal
+from jaxreg.io import checksums
 from jaxreg.training.checkpoint import Checkpoints, Meta, ocp, open_run, parameters_sha256
 
 PARAMS = {"w": jnp.arange(6.0).reshape(2, 3), "b": {"c": -jnp.zeros(4)}}
@@ -89,7 +89,7 @@ def test_damaged_ones_are_set_aside_and_their_step_can_be_saved_again(run, capsy
 def test_any_missing_part_counts_as_damage(run, damage):
     newest = run.folder / "10"
     if damage == "sums":
-        (newest / seal.NAME).unlink()
+        (newest / checksums.NAME).unlink()
     elif damage == "folder":
         shutil.rmtree(newest / "params")
     elif damage == "meta":
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line_and_the_older_ones_stay(run, part, monkeypatch)
     if part == "save":
         monkeypatch.setattr(ocp, "save_checkpointables", fails)
     elif part == "seal":
-        monkeypatch.setattr(seal, "seal", fails)
+        monkeypatch.setattr(checksums, "seal", fails)
     else:
         monkeypatch.setattr(Path, "rename", fails)
     before = sorted(run.folder.rglob("*"))

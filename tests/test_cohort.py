@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxreg.data import volume
 from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs, read_cohort
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
+from jaxreg.io import images
 
 SHAPE = (6, 8, 5)
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -7], [0, 0, 2, 3], [0, 0, 0, 1]])
@@ -19,7 +19,7 @@ STRUCTURES = {2: "white", 3: "grey matter"}
 
 def put(folder, person, kind, array, affine=AFFINE):
     (folder / person).mkdir(exist_ok=True)
-    volume.write(folder / person / f"{person}_{kind}.nii.gz", Volume(array, affine))
+    images.write(folder / person / f"{person}_{kind}.nii.gz", Volume(array, affine))
 
 
 def brain(seed, shape=SHAPE):

@@ -25,12 +25,12 @@ OTHER_NAMES = {
 }
 """Names of the field that would be second ones here."""
 HOMES = {
-    "nibabel": {"jaxreg.data.volume", "jaxreg.data.header", "jaxreg.data.field"},
+    "nibabel": {"jaxreg.io.images", "jaxreg.io.headers", "jaxreg.io.displacement_fields"},
     "matplotlib": {"jaxreg.evaluation.figures", "jaxreg.evaluation.comparison_figures"},
     "orbax": {"jaxreg.training.checkpoint"},
     "grain": {"jaxreg.data.pipeline"},
     "tyro": {m for m in MODULES if m.startswith("jaxreg.commands.")},
-    "SimpleITK": {"jaxreg.registration.affine", "jaxreg.registration.itk"},
+    "SimpleITK": {"jaxreg.registration.affine", "jaxreg.io.itk_transforms"},
 }
 LAYERS = ("spatial", "networks", "losses", "training")
 """Each may import those before it, never those behind it."""

@@ -14,11 +14,11 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data import volume
-from jaxreg.data.field import read_field, write_field
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import affine_points, compose, map_points
+from jaxreg.io import images
+from jaxreg.io.displacement_fields import read_field, write_field
 from jaxreg.registration.convert import convert_file, fsl_vectors
 
 TOLERANCE_MM = 0.01
@@ -63,7 +63,7 @@ def pair(folder, fixed_orientation, moving_orientation, kind):
     moving = grid(moving_orientation, (10, 12, 6), (1.2, 2.5, 1.0), np.array([-31.0, 12.0, 40.0]))
     for grid_, name in ((fixed, "fixed"), (moving, "moving")):
         array = np.random.default_rng(0).random(grid_.shape).astype(np.float32)
-        volume.write(folder / f"{name}.nii.gz", Volume(array, grid_.affine))
+        images.write(folder / f"{name}.nii.gz", Volume(array, grid_.affine))
     write_field(folder / "warp.nii.gz", compose(functools.partial(displaced, kind=kind), fixed))
     centres = affine_points(fixed.affine, np.indices(fixed.shape).reshape(3, -1).T.astype(float))
     return fixed, moving, centres, displaced(centres, kind)
@@ -181,7 +181,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
     warp, moving = tmp_path / "warp.nii.gz", tmp_path / "moving.nii.gz"
     sheared = np.diag([1.0, 2.0, 3.0, 1.0])
     sheared[0, 1] = 0.5
-    volume.write(tmp_path / "sheared.nii", Volume(np.zeros((3, 4, 5)), sheared))
+    images.write(tmp_path / "sheared.nii", Volume(np.zeros((3, 4, 5)), sheared))
     calls = [
         ((warp, "spm", tmp_path / "o.nii", moving), "--to: expected one of itk, fsl, freesurfer"),
         ((warp, "fsl", tmp_path / "o.mgz", moving), "o.mgz: expected a name that ends in .nii"),

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxreg.cli import main
-from jaxreg.data.field import write_field
-from jaxreg.data.volume import write
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.displacement_fields import write_field
+from jaxreg.io.images import write
 from jaxreg.registration import register as registration
 
 SHAPE, AFFINE = (10, 11, 12), np.diag([-9.0, 8.0, 8.5, 1.0])

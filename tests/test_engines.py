@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxreg.cli import main
-from jaxreg.data.volume import read_labels, write
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.images import read_labels, write
 from jaxreg.registration import compare, engines
 from jaxreg.registration.compare import Row, table
 from tests.registration_data import motion, write_person

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import completed_folder
 
 
 @pytest.mark.parametrize("error", [OSError(5, "gone"), KeyboardInterrupt()])

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.field import read_field, write_field
 from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.volume import read, read_image, write
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.displacement_fields import read_field, write_field
+from jaxreg.io.images import read, read_image, write
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxreg.cli import main
-from jaxreg.data.volume import read_image
+from jaxreg.io.images import read_image
 from jaxreg.registration.deformable import Deformation
 from jaxreg.registration.lam_auto import LAMS, choose
 from tests.registration_data import write_person

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from jaxreg.cli import main
-from jaxreg.data.cohort import read_table
-from jaxreg.data.files import remove_leftovers
-from jaxreg.data.volume import read_labels
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import remove_leftovers
+from jaxreg.io.images import read_labels
+from jaxreg.io.tables import read_table
 from jaxreg.registration import many
 from jaxreg.registration.pairs import read_pairs
 from jaxreg.registration.pairs_results import COLUMNS, NUMBERS

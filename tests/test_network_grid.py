@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxreg.data.intensities import normalize
-from jaxreg.data.volume import read_image
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
+from jaxreg.io.images import read_image
 from jaxreg.registration.network_grid import (
     MARGIN_MM,
     MULTIPLE,

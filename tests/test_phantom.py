@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxreg import spatial
-from jaxreg.data import phantom, simulate, template, volume
+from jaxreg.data import phantom, simulate, template
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
+from jaxreg.io import images
 
 SMALL = {"shape": (24, 28, 24), "spacing_mm": 6.0}
 MEDIUM = {"shape": (40, 48, 40), "spacing_mm": 4.0}
@@ -54,10 +55,10 @@ def test_cohort_reads_back(cohort):
     assert names == phantom.LABELS
     for row in table(cohort / "participants.tsv"):
         stem = cohort / row["participant_id"] / row["participant_id"]
-        labels = volume.read_labels(f"{stem}_dseg.nii.gz")
+        labels = images.read_labels(f"{stem}_dseg.nii.gz")
         np.testing.assert_allclose(labels.spacing_mm, 6.0, rtol=1e-6)
         for domain in ("T1w", "T2w"):
-            image = volume.read_image(f"{stem}_{domain}.nii.gz")
+            image = images.read_image(f"{stem}_{domain}.nii.gz")
             assert image.array.shape == labels.array.shape == SMALL["shape"]
             np.testing.assert_array_equal(image.affine, labels.affine)
             np.testing.assert_array_equal(image.array > 0, labels.array > 0)
@@ -65,7 +66,7 @@ def test_cohort_reads_back(cohort):
 
 
 def test_affine_is_ras_and_centred(cohort):
-    labels = volume.read_labels(cohort / "sub-01" / "sub-01_dseg.nii.gz")
+    labels = images.read_labels(cohort / "sub-01" / "sub-01_dseg.nii.gz")
     middle = (np.asarray(labels.array.shape) - 1) / 2
     np.testing.assert_allclose(labels.affine @ [*middle, 1], [0, 0, 0, 1], atol=1e-5)
     assert np.all(np.diag(labels.affine)[:3] > 0)
@@ -291,7 +292,7 @@ def test_template_cohort(tmp_path):
     names = {int(row["index"]): row["name"] for row in table(folder / "labels.tsv")}
     label = {name: number for number, name in names.items()}
     read = {
-        (n, kind): volume.read(folder / f"sub-0{n}" / f"sub-0{n}_{kind}.nii.gz")
+        (n, kind): images.read(folder / f"sub-0{n}" / f"sub-0{n}_{kind}.nii.gz")
         for n in (1, 2)
         for kind in ("T1w", "T2w", "dseg")
     }

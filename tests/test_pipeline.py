@@ -8,10 +8,11 @@ import pytest
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, OptimizerConfig, RegistrationConfig
-from jaxreg.data import pipeline, volume
+from jaxreg.data import pipeline
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
+from jaxreg.io import images
 from jaxreg.training import registration
 
 SHAPE = (8, 6, 5)
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
         (folder / person).mkdir(parents=True, exist_ok=True)
         image = rng.uniform(0.2, 1, SHAPE).astype(np.float32) * (rng.random(SHAPE) < 0.7)
         path = folder / person / f"{person}_{domain}.nii.gz"
-        volume.write(path, Volume(image.astype(np.float32), np.diag([2.0, 2, 2, 1])))
+        images.write(path, Volume(image.astype(np.float32), np.diag([2.0, 2, 2, 1])))
     rows = "".join(f"{p}\t{s}\n" for p, s in splits.items())
     (folder / "participants.tsv").write_text("participant_id\tsplit\n" + rows)
     return folder
@@ -228,7 +229,7 @@ def test_ignore_masks_come_along_flipped_where_anybody_has_one(folder, tmp_path)
     own = shutil.copytree(folder, tmp_path / "cohort")
     lesion = np.zeros(SHAPE, np.uint8)
     lesion[1, 2:4, 3] = 1
-    volume.write(own / "sub-02" / "sub-02_ignore.nii.gz", Volume(lesion, np.diag([2.0, 2, 2, 1])))
+    images.write(own / "sub-02" / "sub-02_ignore.nii.gz", Volume(lesion, np.diag([2.0, 2, 2, 1])))
     batches = pairs(Volumes(read_cohort(own), itertools.product(TRAIN, DOMAINS)), flip=True)
     seen = set()
     for batch in itertools.islice(batches, 30):

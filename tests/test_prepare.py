@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data import common_space, layouts, volume
+from jaxreg.data import common_space, layouts
 from jaxreg.data.cohort import Volumes, read_cohort
 from jaxreg.data.common_space import Head
 from jaxreg.data.freesurfer import STRUCTURES, merge_parcels
@@ -34,6 +34,7 @@ from jaxreg.data.prepare import (
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.io import images
 
 RADII_MM = np.array([30.0, 38.0, 33.0])
 CENTRE_MM = np.array([6.0, -11.0, 17.0])
@@ -222,7 +223,7 @@ def test_every_image_lies_where_its_record_says(made):
     layout, config, _ = made
     for name in read_cohort(config.out).participants:
         for domain, image in record_of(config.out, name)["images"].items():
-            stored = volume.read(config.out / name / f"{name}_{domain}.nii.gz")
+            stored = images.read(config.out / name / f"{name}_{domain}.nii.gz")
             assert stored.array.dtype == np.uint8
             at = move(
                 np.array(image["cohort_to_file_ras_mm"]),
@@ -244,7 +245,7 @@ def test_every_image_lies_where_its_record_says(made):
 
 def test_the_matrices_are_what_the_aligner_said(made):
     layout, config, _ = made
-    template = volume.read(config.out / "template.nii.gz")
+    template = images.read(config.out / "template.nii.gz")
     middle = move(template.affine, np.argwhere(template.array).mean(axis=0))
     for name in read_cohort(config.out).participants:
         images = record_of(config.out, name)["images"]
@@ -262,7 +263,7 @@ def test_labels_lie_on_their_mark_and_none_is_invented(made):
     if layout == "ixi":
         return
     for name in read_cohort(config.out).participants:
-        labels = volume.read_labels(config.out / name / f"{name}_dseg.nii.gz")
+        labels = images.read_labels(config.out / name / f"{name}_dseg.nii.gz")
         to_file = np.array(record_of(config.out, name)["images"]["T1w"]["cohort_to_file_ras_mm"])
         at = move(to_file, millimetres(labels.array.shape, labels.affine))
         cortex = (1003, 2030) if layout == "table" else (3, 42)
@@ -292,8 +293,8 @@ def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
     source = phantom / "sub-01"
     moved = matrix((8, -10, 12), (70, -40, 25))  # as from another scanner
     for kind in ("T1w", "dseg"):
-        image = volume.read(source / f"sub-01_{kind}.nii.gz")
-        volume.write(tmp_path / f"{kind}.nii.gz", Volume(image.array, moved @ image.affine))
+        image = images.read(source / f"sub-01_{kind}.nii.gz")
+        images.write(tmp_path / f"{kind}.nii.gz", Volume(image.array, moved @ image.affine))
     (tmp_path / "people.tsv").write_text(
         "participant_id\tT1w\tdseg\none\tT1w.nii.gz\tdseg.nii.gz\n"
     )
@@ -303,7 +304,7 @@ def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
     )
     prepare(config, affine.register_affine)
     got = np.array(record_of(config.out, "one")["images"]["T1w"]["cohort_to_file_ras_mm"])
-    labels = volume.read(source / "sub-01_dseg.nii.gz")
+    labels = images.read(source / "sub-01_dseg.nii.gz")
     points = move(labels.affine, np.argwhere(labels.array))
     error = np.linalg.norm(move(got, points) - move(moved, points), axis=-1)
     assert error.mean() < 1.5  # a third of a voxel: the template is a resampled copy
@@ -657,7 +658,7 @@ def test_a_table_of_names_decides_what_is_scored(tmp_path):
     config = config_of(tmp_path, labels=str(tmp_path / "names.tsv"))
     prepare(config, align)
     assert read_cohort(config.out).structures == {1003: "front"}
-    labels = volume.read(config.out / "p0" / "p0_dseg.nii.gz")
+    labels = images.read(config.out / "p0" / "p0_dseg.nii.gz")
     assert labels.array.dtype == np.uint16 and set(np.unique(labels.array)) == {
         0,
         2,
@@ -833,7 +834,7 @@ def test_a_template_file_gives_space_and_extent(tmp_path):
     scan(tmp_path / "template.nii.gz")
     config = config_of(tmp_path, template=tmp_path / "template.nii.gz")
     prepare(config, align)
-    stored = volume.read(config.out / "template.nii.gz")
+    stored = images.read(config.out / "template.nii.gz")
     at = move(stored.affine, np.argwhere(stored.array))
     np.testing.assert_allclose(at.mean(axis=0), CENTRE_MM, atol=1)
     corner = move(stored.affine, np.array([[-0.5] * 3, np.array(stored.array.shape) - 0.5]))

@@ -12,17 +12,17 @@ import pytest
 import SimpleITK as sitk
 
 from jaxreg.cli import main
-from jaxreg.data.field import read_field
 from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.volume import read_image, read_labels, write
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import invert, map_points
+from jaxreg.io.displacement_fields import read_field
+from jaxreg.io.images import read_image, read_labels, write
+from jaxreg.io.itk_transforms import read_transform
 from jaxreg.model import load_run
 from jaxreg.registration import deformable, many
 from jaxreg.registration import register as register_module
 from jaxreg.registration.affine import ImplausibleScales, register_affine
 from jaxreg.registration.deformable import load_method
-from jaxreg.registration.itk import read_transform
 from jaxreg.release import load_model
 from tests.registration_data import motion, same_but_for_timings, write_person
 

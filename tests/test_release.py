@@ -11,9 +11,9 @@ import pytest
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import RegistrationConfig
-from jaxreg.data.volume import write
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.images import write
 from jaxreg.model import Defaults, Model, encoder_of, init_encoders, init_params
 from jaxreg.release import SHIPPED, load_model, read_release, write_release
 

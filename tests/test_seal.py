@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from jaxreg.training import seal
+from jaxreg.io import checksums
 
 
 @pytest.fixture
@@ -13,20 +13,20 @@ def folder(tmp_path):
     (tmp_path / "a b").mkdir()
     (tmp_path / "a b" / "zwölf").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "empty").write_bytes(b"")
-    seal.seal(tmp_path)
+    checksums.seal(tmp_path)
     return tmp_path
 
 
 def test_a_sealed_folder_has_no_flaw_here_nor_for_coreutils(folder):
-    assert seal.flaw(folder) is None
+    assert checksums.flaw(folder) is None
     if shutil.which("sha256sum"):
-        subprocess.run(["sha256sum", "-c", "--strict", seal.NAME], cwd=folder, check=True)
+        subprocess.run(["sha256sum", "-c", "--strict", checksums.NAME], cwd=folder, check=True)
 
 
 def test_sealing_twice_gives_the_same_sums(folder):
-    first = (folder / seal.NAME).read_bytes()
-    seal.seal(folder)
-    assert (folder / seal.NAME).read_bytes() == first
+    first = (folder / checksums.NAME).read_bytes()
+    checksums.seal(folder)
+    assert (folder / checksums.NAME).read_bytes() == first
 
 
 @pytest.mark.parametrize("at", [0, 5000, 10239])
@@ -35,15 +35,15 @@ def test_every_flipped_bit_is_seen(folder, at):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
-    assert seal.flaw(folder) == "a b/zwölf is changed"
+    assert checksums.flaw(folder) == "a b/zwölf is changed"
 
 
 def test_missing_and_truncated_files_are_named(folder):
     path = folder / "a b" / "zwölf"
     path.write_bytes(path.read_bytes()[:-1])
-    assert seal.flaw(folder) == "a b/zwölf is changed"
+    assert checksums.flaw(folder) == "a b/zwölf is changed"
     path.unlink()
-    assert seal.flaw(folder) == "a b/zwölf is missing"
+    assert checksums.flaw(folder) == "a b/zwölf is missing"
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_missing_and_truncated_files_are_named(folder):
     ],
 )
 def test_sums_that_are_none_or_lead_out_of_the_folder_are_refused(folder, text, flaw):
-    (folder / seal.NAME).write_text(text)
-    assert flaw in (seal.flaw(folder) or "")
+    (folder / checksums.NAME).write_text(text)
+    assert flaw in (checksums.flaw(folder) or "")
 
 
 def test_without_its_sums_a_folder_is_not_whole(folder):
-    (folder / seal.NAME).unlink()
-    assert seal.flaw(folder) == "SHA256SUMS is missing"
+    (folder / checksums.NAME).unlink()
+    assert checksums.flaw(folder) == "SHA256SUMS is missing"

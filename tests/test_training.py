@@ -16,8 +16,8 @@ from jaxreg.commands import train
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
 from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.volume import read_image
 from jaxreg.evaluation.evaluate import parse_lambdas
+from jaxreg.io.images import read_image
 from jaxreg.model import encoder_of, init_params
 from jaxreg.release import load_model
 from jaxreg.training.autoencoder import autoencoder_of

@@ -15,8 +15,6 @@ import SimpleITK as sitk
 from nibabel.nifti1 import Nifti1Image
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data import volume
-from jaxreg.data.field import read_field, write_field
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
@@ -28,8 +26,10 @@ from jaxreg.geometry.transforms import (
     map_points,
     resample,
 )
+from jaxreg.io import images
+from jaxreg.io.displacement_fields import read_field, write_field
+from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.apply import apply_files, load_chain
-from jaxreg.registration.itk import write_affine
 
 SHAPE = (20, 17, 14)
 SPACING_MM = (2.0, 1.5, 3.0)
@@ -150,14 +150,14 @@ def test_a_chain_is_one_resampling_and_equals_simpleitk_s(tmp_path, orientation)
     reference = grid("oblique", shape=(15, 16, 12), spacing_mm=(2.1, 1.8, 2.9))
     write_field(tmp_path / "warp.nii", warp)
     write_affine(tmp_path / "affine.mat", matrix)
-    volume.write(tmp_path / "moving.nii", moving)
-    volume.write(tmp_path / "reference.nii", Volume(np.zeros(reference.shape), reference.affine))
+    images.write(tmp_path / "moving.nii", moving)
+    images.write(tmp_path / "reference.nii", Volume(np.zeros(reference.shape), reference.affine))
     pull_back = functools.partial(map_points, [warp, matrix])
     labels = np.random.default_rng(1).integers(0, 9, moving.array.shape).astype(np.int16)
 
     for order, array in ((1, moving.array), (0, labels)):
         got = resample(Volume(array, moving.affine), pull_back, reference, order=order)
-        volume.write(tmp_path / "moving.nii", Volume(array, moving.affine))
+        images.write(tmp_path / "moving.nii", Volume(array, moving.affine))
         # antsApplyTransforms -t warp -t affine: fixed points meet the warp first, then the affine
         both = sitk.CompositeTransform(3)
         both.AddTransform(sitk.ReadTransform(str(tmp_path / "affine.mat")))
@@ -294,11 +294,11 @@ def apply_setup(folder):
     """An image on an LAS grid, a reference stored PSL, and a warp and an affine on files."""
     moving = image("las", shape=(22, 18, 19))
     reference = grid("psl", shape=(12, 14, 10))
-    volume.write(folder / "moving.nii.gz", moving)
-    volume.write(
+    images.write(folder / "moving.nii.gz", moving)
+    images.write(
         folder / "labels.nii.gz", Volume((moving.array * 300).astype(np.int16), moving.affine)
     )
-    volume.write(folder / "reference.nii.gz", Volume(np.zeros(reference.shape), reference.affine))
+    images.write(folder / "reference.nii.gz", Volume(np.zeros(reference.shape), reference.affine))
     warp, matrix = field("oblique"), turned()
     return moving, reference, warp, matrix, written(folder, warp=warp, affine=matrix)
 
@@ -330,7 +330,7 @@ def test_points_go_where_the_image_goes(tmp_path):
     moving = Volume(np.zeros((20, 10, 10), np.float32), np.diag([2.0, 2, 2, 1]))
     moving.array[12, 5, 5] = 1
     moving.array[0, 0, 0] = 1e-3
-    volume.write(tmp_path / "moving.nii", moving)
+    images.write(tmp_path / "moving.nii", moving)
     write_affine(tmp_path / "a.tfm", shift)
     (tmp_path / "p.csv").write_text("x,y,z,name\n24,10,10,marked\n")
     apply_files(
@@ -339,7 +339,7 @@ def test_points_go_where_the_image_goes(tmp_path):
         reference=tmp_path / "moving.nii",
         out=tmp_path / "moved.nii",
     )
-    moved = volume.read(tmp_path / "moved.nii")
+    moved = images.read(tmp_path / "moved.nii")
     assert np.argmax(moved.array) == np.ravel_multi_index((9, 5, 5), moved.array.shape)
     apply_files([tmp_path / "a.tfm"], points=tmp_path / "p.csv", out=tmp_path / "q.csv")
     assert (tmp_path / "q.csv").read_text().splitlines()[0] == "x,y,z,name"
@@ -372,7 +372,7 @@ def test_inverse_of_an_image_is_the_image_on_the_other_grid(tmp_path):
     smooth = Volume(
         np.sin(np.indices(moving.array.shape).sum(axis=0) / 3).astype(np.float32), moving.affine
     )
-    volume.write(tmp_path / "smooth.nii", smooth)
+    images.write(tmp_path / "smooth.nii", smooth)
     files = {"reference": tmp_path / "smooth.nii"}
     apply_files([path], image=tmp_path / "smooth.nii", out=tmp_path / "there.nii", **files)
     lines = apply_files(
@@ -380,9 +380,9 @@ def test_inverse_of_an_image_is_the_image_on_the_other_grid(tmp_path):
     )
     assert lines[0].startswith("inverse of the field: residual at most 0.00")
     inner = (slice(3, -3),) * 3
-    back = volume.read(tmp_path / "back.nii").array[inner]
-    wanted = volume.read(tmp_path / "smooth.nii").array[inner]
-    there = volume.read(tmp_path / "there.nii").array[inner]
+    back = images.read(tmp_path / "back.nii").array[inner]
+    wanted = images.read(tmp_path / "smooth.nii").array[inner]
+    there = images.read(tmp_path / "there.nii").array[inner]
     # twice linear interpolation of sin(i/3 + j/3 + k/3): three axes' (1/3)²/8 each time
     assert np.abs(back - wanted).max() < 0.085
     assert np.abs(there - wanted).max() > 0.2
@@ -447,8 +447,8 @@ def test_the_header_of_the_reference_is_kept(tmp_path):
     like = Nifti1Image(np.zeros(where.shape, np.float32), where.affine)
     like.set_sform(where.affine, code=4)
     like.set_qform(where.affine, code=1)
-    volume.save(tmp_path / "like.nii", like)
-    volume.write_like(tmp_path / "out.nii", np.ones(where.shape, np.uint8), tmp_path / "like.nii")
+    images.save(tmp_path / "like.nii", like)
+    images.write_like(tmp_path / "out.nii", np.ones(where.shape, np.uint8), tmp_path / "like.nii")
     header = load(tmp_path / "out.nii").header
     assert (header["sform_code"], header["qform_code"]) == (4, 1)
     np.testing.assert_array_equal(header.get_sform(), like.header.get_sform())

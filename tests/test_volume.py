@@ -13,11 +13,11 @@ import pytest
 import SimpleITK as sitk
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 
-from jaxreg.data import volume
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, coarser_grid
+from jaxreg.io import images
 
 SHAPE = (4, 5, 6)
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), *[(False, True)] * 3))
@@ -68,7 +68,7 @@ def test_any_orientation_reads_to_ras_with_a_marked_voxel_in_place(tmp_path, axe
     stored = stored[tuple(slice(None, None, -1 if f else 1) for f in flips)]
     affine = wanted.affine @ stored_to_ras
 
-    got = volume.read(saved(tmp_path / "v.nii.gz", stored, affine))
+    got = images.read(saved(tmp_path / "v.nii.gz", stored, affine))
 
     np.testing.assert_array_equal(got.array, wanted.array)
     np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-5)  # float32 in the header
@@ -81,8 +81,8 @@ def test_any_orientation_reads_to_ras_with_a_marked_voxel_in_place(tmp_path, axe
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
 def test_write_then_read_is_the_identity(tmp_path, name, dtype):
     array = np.arange(120).reshape(SHAPE).astype(dtype)
-    volume.write(tmp_path / name, Volume(array, oblique_affine()))
-    got = volume.read(tmp_path / name)
+    images.write(tmp_path / name, Volume(array, oblique_affine()))
+    got = images.read(tmp_path / name)
     np.testing.assert_array_equal(got.array, array)
     assert got.array.dtype == dtype
     np.testing.assert_allclose(got.affine, oblique_affine(), atol=1e-5)  # float32 in the header
@@ -91,7 +91,7 @@ def test_write_then_read_is_the_identity(tmp_path, name, dtype):
 
 def test_the_same_volume_is_written_as_the_same_bytes(tmp_path):
     for name in ("one.nii.gz", "other.nii.gz"):
-        volume.write(tmp_path / name, random_volume())
+        images.write(tmp_path / name, random_volume())
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "other.nii.gz").read_bytes()
 
 
@@ -101,7 +101,7 @@ def test_header_scaling_is_applied(tmp_path):
     data = bytearray(image.to_bytes())
     data[112:120] = np.array([0.5, 3], "<f4").tobytes()  # scl_slope, scl_inter
     (tmp_path / "v.nii").write_bytes(data)
-    got = volume.read_image(tmp_path / "v.nii").array
+    got = images.read_image(tmp_path / "v.nii").array
     np.testing.assert_allclose(got, np.arange(120).reshape(SHAPE) * 0.5 + 3)
 
 
@@ -109,14 +109,14 @@ def test_mgz_reads_like_nifti(tmp_path):
     wanted = random_volume()
     image = mgh(wanted)
     nib.save(image, tmp_path / "v.mgz")  # pyright: ignore[reportPrivateImportUsage]
-    got = volume.read(tmp_path / "v.mgz")
+    got = images.read(tmp_path / "v.mgz")
     np.testing.assert_array_equal(got.array, wanted.array)
     np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-4)
 
 
 def test_simpleitk_sees_the_same_values_at_the_same_points(tmp_path):
     value = random_volume()
-    volume.write(tmp_path / "v.nii.gz", value)
+    images.write(tmp_path / "v.nii.gz", value)
     image = sitk.ReadImage(str(tmp_path / "v.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), value.array)
     np.testing.assert_allclose(image.GetSpacing(), value.spacing_mm, rtol=1e-6)
@@ -225,11 +225,11 @@ def test_an_empty_mask_gives_zeros():
 
 @pytest.mark.parametrize(("largest", "dtype"), [(255, np.uint8), (256, np.uint16)])
 def test_labels_are_written_in_the_smallest_type(largest, dtype):
-    got = volume.label_volume(np.full((2, 2, 2), largest, np.int32))
+    got = images.label_volume(np.full((2, 2, 2), largest, np.int32))
     assert got.dtype == dtype and (got == largest).all()
 
 
-def refuses(path, *, read=volume.read_image, match="v|absent"):
+def refuses(path, *, read=images.read_image, match="v|absent"):
     with pytest.raises(InputError, match=match) as caught:
         read(path)
     assert str(path) in str(caught.value)
@@ -261,7 +261,7 @@ def test_a_truncated_file_is_refused(tmp_path, kept, suffix):
         image = mgh(value)
         nib.save(image, path)  # pyright: ignore[reportPrivateImportUsage]
     else:
-        volume.write(path, value)
+        images.write(path, value)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if 0 < kept < 1 else int(kept)])
     refuses(path)
@@ -285,7 +285,7 @@ def test_a_damaged_header_is_refused_or_read_but_never_a_traceback(tmp_path, see
         (tmp_path / "v.nii").write_bytes(data)
         with np.errstate(all="ignore"):
             try:
-                volume.read_image(tmp_path / "v.nii")
+                images.read_image(tmp_path / "v.nii")
             except InputError as error:
                 assert str(tmp_path / "v.nii") in str(error)
     capfd.readouterr()
@@ -303,7 +303,7 @@ def test_an_extension_of_an_odd_size_is_no_remark(tmp_path):
     path.write_bytes(data)
     with pytest.warns(UserWarning, match="not a multiple of 16"):
         nib.load(path)
-    np.testing.assert_array_equal(volume.read(path).array, image.get_fdata())
+    np.testing.assert_array_equal(images.read(path).array, image.get_fdata())
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 1), (4, 5), (4, 5, 6, 1, 3)])
@@ -329,13 +329,13 @@ def test_colours_and_complex_numbers_are_refused(tmp_path, dtype):
     array = np.zeros(SHAPE, dtype)
     path = saved(tmp_path / "v.nii.gz", array)
     refuses(path)
-    refuses(path, read=volume.read_labels)
+    refuses(path, read=images.read_labels)
 
 
 def test_whole_labels_in_any_type_are_read_as_int32(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2000, SHAPE)
     for dtype in (np.float32, np.float64, np.int16, np.uint16):
-        got = volume.read_labels(saved(tmp_path / "v.nii.gz", labels.astype(dtype))).array
+        got = images.read_labels(saved(tmp_path / "v.nii.gz", labels.astype(dtype))).array
         np.testing.assert_array_equal(got, labels)
         assert got.dtype == np.int32
 
@@ -344,13 +344,13 @@ def test_labels_that_are_not_whole_are_refused(tmp_path):
     array = np.zeros(SHAPE, np.float32)
     array[2, 2, 2] = 1.5
     path = saved(tmp_path / "v.nii.gz", array)
-    refuses(path, read=volume.read_labels, match=r"1\.5")
+    refuses(path, read=images.read_labels, match=r"1\.5")
 
 
 @pytest.mark.parametrize("value", [np.float64(1e12), np.uint32(2**31 + 5)])
 def test_labels_beyond_int32_are_refused(tmp_path, value):
     array = np.full(SHAPE, value)
-    refuses(saved(tmp_path / "v.nii.gz", array), read=volume.read_labels)
+    refuses(saved(tmp_path / "v.nii.gz", array), read=images.read_labels)
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])

@@ -7,7 +7,6 @@
 All volumes of a cohort share one grid.
 """
 
-import csv
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -19,11 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxreg import distributed
-from jaxreg.data import volume
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, coarser_grid
+from jaxreg.io import images
+from jaxreg.io.atomic import is_plain
+from jaxreg.io.tables import read_table
 
 SPLITS = ("train", "val", "test")
 
@@ -114,29 +115,6 @@ def read_structures(table: Path) -> dict[int, str]:
     return structures
 
 
-def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a TSV by column name.
-
-    Raises:
-        InputError: no such file, not text, or without one of `columns`.
-    """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"{table}: no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table}: not readable as UTF-8 text ({error}).") from error
-    try:
-        rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
-    except csv.Error as error:
-        raise InputError(f"{table}: not readable as a table ({error}).") from error
-    for row in rows:
-        lacking = [c for c in columns if row.get(c) is None]
-        if lacking:
-            raise InputError(f"{table}: expected the column {lacking[0]}, got {row}.")
-    return rows
-
-
 class Volumes:
     """The checked volumes of some participants, on the cohort's grid or at another spacing.
 
@@ -217,8 +195,8 @@ class Volumes:
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
         if kind == "dseg":
-            return self._fit(path, volume.read_labels(path), labels=True).array
-        image = volume.read_image(path)
+            return self._fit(path, images.read_labels(path), labels=True).array
+        image = images.read_image(path)
         self._check_grid(path, image)
         mask = self._read_mask(participant, "mask")
         if mask is None:
@@ -239,7 +217,7 @@ class Volumes:
         path = self.cohort.file(participant, kind)
         if not path.is_file():
             return None
-        labels = volume.read_labels(path)
+        labels = images.read_labels(path)
         self._check_grid(path, labels)
         return Volume(labels.array != 0, labels.affine)
 
@@ -285,12 +263,6 @@ def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
                 digest.update(path.name.encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def is_plain(name: str) -> bool:
-    """Whether a name is one folder's, inside the folder it is put in, on any system."""
-    separate = any(c in "/\\" or not c.isprintable() for c in name)
-    return bool(name) and not separate and name not in (".", "..") and len(name.encode()) <= 200
 
 
 def _free_memory() -> int:

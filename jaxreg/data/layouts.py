@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxreg.data.cohort import SPLITS, read_table
+from jaxreg.data.cohort import SPLITS
 from jaxreg.errors import InputError, require_choice
+from jaxreg.io.tables import read_table
 
 LAYOUTS = ("bids", "hcp", "ixi", "table")
 DOMAINS = ("T1w", "T2w", "FLAIR")

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from jaxreg.data import common_space, volume
+from jaxreg.data import common_space
 from jaxreg.data.common_space import Aligner, Head
-from jaxreg.data.files import completed
 from jaxreg.data.freesurfer import merge_parcels
 from jaxreg.data.intensities import normalize
 from jaxreg.data.layouts import Files
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
+from jaxreg.io import images
+from jaxreg.io.atomic import completed
 
 IDENTITY = np.eye(4)
 
@@ -65,12 +66,12 @@ class _Scan(NamedTuple):
 def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> dict[str, _Scan]:
     """A person's images by domain, the first one first."""
     first, *others = files.images
-    reference = volume.read_image(files.images[first])
+    reference = images.read_image(files.images[first])
     brain = reference_mask(files, reference)
     to_reference = align_head(template, common_space.head(reference, brain), align)
     scans = {first: _Scan(reference, brain, to_reference)}
     for domain in others:
-        image = volume.read_image(files.images[domain])
+        image = images.read_image(files.images[domain])
         to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
         if files.mask is None:
             mask = resampling.mask_like(common_space.foreground(image), image, IDENTITY)
@@ -100,7 +101,7 @@ def _write(
     if files.labels is not None:
         to_labels = next(iter(scans.values())).to_image
         labels = _labels(files.labels, to_labels, grid, freesurfer=freesurfer)
-        volume.write(folder / f"{files.participant}_dseg.nii.gz", labels)
+        images.write(folder / f"{files.participant}_dseg.nii.gz", labels)
         numbers = np.unique(labels.array[labels.array != 0]).tolist()
     return {"images": images, "mask": files.mask and str(files.mask), "labels": numbers}
 
@@ -110,7 +111,7 @@ def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]
     if files.mask is None:
         shown = common_space.foreground(reference)
     else:
-        shown = volume.read_labels(files.mask)
+        shown = images.read_labels(files.mask)
     mask = resampling.mask_like(shown, reference, IDENTITY)
     if not mask.any():
         path = files.mask or next(iter(files.images.values()))
@@ -162,7 +163,7 @@ def _share_on_grid(scan: _Scan, there: np.ndarray, grid: Grid) -> float:
 
 
 def _labels(path: Path, to_labels: np.ndarray, grid: Grid, *, freesurfer: bool) -> Volume:
-    labels = volume.read_labels(path)
+    labels = images.read_labels(path)
     low, high = int(labels.array.min()), int(labels.array.max())
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise InputError(f"{path}: expected labels from 0 to 65535, got {low} to {high}.")
@@ -171,7 +172,7 @@ def _labels(path: Path, to_labels: np.ndarray, grid: Grid, *, freesurfer: bool) 
     array = resampling.resample_labels(labels, to_labels, grid)
     if not array.any():
         raise InputError(f"{path}: expected labels on the image, got none on the cohort's grid.")
-    return Volume(volume.label_volume(array), grid.affine)
+    return Volume(images.label_volume(array), grid.affine)
 
 
 def write_image(
@@ -184,4 +185,4 @@ def write_image(
     normal = normalize(values, mask)
     stored = np.where(mask, np.clip(np.rint(200 * normal), 1, 255), 0)
     with completed(path) as partial:
-        volume.write(partial, Volume(stored, grid.affine), dtype=np.uint8)
+        images.write(partial, Volume(stored, grid.affine), dtype=np.uint8)

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from jaxreg.data import common_space, layouts, volume
+from jaxreg.data import common_space, layouts
 from jaxreg.data.cohort import SPLITS, read_structures
 from jaxreg.data.common_space import Aligner, Head
-from jaxreg.data.files import completed
 from jaxreg.data.freesurfer import STRUCTURES
 from jaxreg.data.intensities import normalize
 from jaxreg.data.layouts import Files
@@ -37,6 +36,8 @@ from jaxreg.data.person import (
 from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, grid_of
+from jaxreg.io import images
+from jaxreg.io.atomic import completed
 
 MEAN_ROUNDS = 2
 """How often these are aligned to their mean, after the first of them."""
@@ -252,12 +253,12 @@ def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Hea
             head = _mean(people, config, align)
             grid = grid_of(head.image)
         else:
-            image = volume.read_image(config.template)
+            image = images.read_image(config.template)
             mask = resampling.mask_like(common_space.foreground(image), image, IDENTITY)
             head = Head(image, mask)
             grid = common_space.grid_over([head], [IDENTITY], config.spacing)
         write_image(path, *resampling.resample_masked(*head, IDENTITY, grid), grid)
-    stored = volume.read_image(path)
+    stored = images.read_image(path)
     mask = stored.array != 0  # as `write_image` stores it
     return Head(Volume(normalize(stored.array, mask), stored.affine), mask)
 
@@ -272,7 +273,7 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
     with bar, ThreadPoolExecutor(_jobs(config)) as pool:
 
         def read(files: Files) -> Head:
-            image = volume.read_image(files.images[domain])
+            image = images.read_image(files.images[domain])
             return common_space.head(image, reference_mask(files, image))
 
         tried = list(pool.map(lambda files: _attempt(read, files), people))
@@ -305,7 +306,7 @@ def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return None, volume.first_line(error)
+        return None, images.first_line(error)
 
 
 def _each(work: Callable, people: list[Files], config: PrepareConfig) -> dict[str, str]:

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy import ndimage
 
-from jaxreg.data import volume
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume
+from jaxreg.io import images
 
 SUBJECTS: Mapping[str, int] = MappingProxyType({"train": 12, "val": 2, "test": 4})
 """Subjects per split of a simulated cohort, unless the caller says otherwise."""
@@ -216,6 +216,6 @@ def _write_subject(folder, subject, affine):
         scale = 200 / np.percentile(image[brain], 99.5)
         stored = np.where(brain, np.clip(np.rint(image * scale), 1, 255), 0)
         path = folder / f"{folder.name}_{domain}.nii.gz"
-        volume.write(path, Volume(stored, affine), dtype=np.uint8)
-    labels = volume.label_volume(subject.labels)
-    volume.write(folder / f"{folder.name}_dseg.nii.gz", Volume(labels, affine))
+        images.write(path, Volume(stored, affine), dtype=np.uint8)
+    labels = images.label_volume(subject.labels)
+    images.write(folder / f"{folder.name}_dseg.nii.gz", Volume(labels, affine))

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from jaxreg.data import simulate, volume
+from jaxreg.data import simulate
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume
+from jaxreg.io import images
 
 MIN_VOXELS = 100
 """A structure is scored if the template has this many voxels of it at the cohort's spacing."""
@@ -105,15 +106,15 @@ def load_template(*, spacing_mm: float) -> Template:
         raise InputError(f"spacing_mm: expected 1 to 12, got {spacing_mm}.")
     fine = max(1, round(spacing_mm / 2))
     icbm, cerebra = folder / "icbm152", folder / "cerebra"
-    mask = volume.read(icbm / _MASK)
+    mask = images.read(icbm / _MASK)
     brain = mask.array > 0.5
     box = functools.partial(_crop, box=_bounding_box(brain, spacing_mm), affine=mask.affine)
     resample = functools.partial(resampling.resample, spacing_mm=spacing_mm / fine)
     images = {}
     for domain, name in _IMAGES.items():
-        head = volume.read_image(icbm / name)
+        head = images.read_image(icbm / name)
         images[domain] = resample(box(normalize(head.array, brain))).array
-    labels = box(volume.read_labels(cerebra / _LABELS).array)
+    labels = box(images.read_labels(cerebra / _LABELS).array)
     coarse = resample(labels, labels=True)
     return Template(
         images,

@@ -16,7 +16,7 @@ from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import resample as coarser
 from jaxreg.geometry.transforms import affine_points
-from jaxreg.registration.itk import LPS, itk_affine, ras_matrix
+from jaxreg.io.itk_transforms import LPS, itk_affine, ras_matrix
 
 MODES = ("none", "com", "rigid", "affine")
 _Mask = Bool[np.ndarray, "_ _ _"]

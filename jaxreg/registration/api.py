@@ -11,10 +11,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
-from jaxreg.data.field import write_field
-from jaxreg.data.files import completed
-from jaxreg.data.header import read_header
-from jaxreg.data.volume import (
+from jaxreg.errors import InputError
+from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import compose, map_points, resample
+from jaxreg.io.atomic import completed
+from jaxreg.io.displacement_fields import write_field
+from jaxreg.io.headers import read_header
+from jaxreg.io.images import (
     image_like,
     image_of,
     read_image,
@@ -22,12 +26,8 @@ from jaxreg.data.volume import (
     write,
     write_image,
 )
-from jaxreg.errors import InputError
-from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.geometry.transforms import compose, map_points, resample
+from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.apply import NIFTI, smallest
-from jaxreg.registration.itk import write_affine
 from jaxreg.registration.outputs import make_outputs
 from jaxreg.registration.register import Clock, register_pair
 from jaxreg.registration.summary import metrics_of

@@ -6,10 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxreg.data.field import read_field
-from jaxreg.data.files import completed
-from jaxreg.data.header import read_header
-from jaxreg.data.volume import read_image, read_labels, write_like
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import (
@@ -18,8 +14,12 @@ from jaxreg.geometry.transforms import (
     map_points,
     resample,
 )
-from jaxreg.registration.itk import read_transform
-from jaxreg.registration.points import read_points, write_points
+from jaxreg.io.atomic import completed
+from jaxreg.io.displacement_fields import read_field
+from jaxreg.io.headers import read_header
+from jaxreg.io.images import read_image, read_labels, write_like
+from jaxreg.io.itk_transforms import read_transform
+from jaxreg.io.points import read_points, write_points
 
 NIFTI = (".nii", ".nii.gz")
 _ITK = (".mat", ".tfm", ".txt", ".xfm", ".h5", ".hdf5")

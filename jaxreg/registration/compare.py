@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.volume import write
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import resample_labels
+from jaxreg.io.images import write
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.data.field import read_field, write_field, write_fsl_vectors
-from jaxreg.data.files import completed
-from jaxreg.data.volume import read_grid
 from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.field import SHEAR, Field, shear
 from jaxreg.geometry.grid import Grid
 from jaxreg.geometry.transforms import affine_points
+from jaxreg.io.atomic import completed
+from jaxreg.io.displacement_fields import read_field, write_field
+from jaxreg.io.fsl import write_fsl_vectors
+from jaxreg.io.images import read_grid
 
 FORMATS = {"itk": (".nii", ".nii.gz"), "fsl": (".nii", ".nii.gz"), "freesurfer": (".mgz", ".mgh")}
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.data.field import read_field
-from jaxreg.data.volume import read_image
+from jaxreg.io.displacement_fields import read_field
+from jaxreg.io.images import read_image
 
 DISTRIBUTIONS = {
     "ants": "antspyx",

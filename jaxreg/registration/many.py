@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json
-from jaxreg.data.files import remove_leftovers
 from jaxreg.errors import InputError, reason_of
+from jaxreg.io.atomic import remove_leftovers
 from jaxreg.registration.cluster import run_jobs
 from jaxreg.registration.deformable import Method, load_method
 from jaxreg.registration.pairs import RESULTS, FilePair, read_pairs

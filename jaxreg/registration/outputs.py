@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxreg.data.field import write_field
-from jaxreg.data.volume import write_like
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import (
@@ -17,8 +15,10 @@ from jaxreg.geometry.transforms import (
     map_points,
     resample_by,
 )
+from jaxreg.io.displacement_fields import write_field
+from jaxreg.io.images import write_like
+from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.apply import smallest
-from jaxreg.registration.itk import write_affine
 from jaxreg.registration.register import Registration
 from jaxreg.registration.threads import in_threads
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.configuration.registration import OPTIONAL_FILES
-from jaxreg.data.cohort import is_plain, read_table
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import is_plain
+from jaxreg.io.tables import read_table
 
 RESULTS = "results.tsv"
 _COLUMNS = ("name", "fixed", "moving", *OPTIONAL_FILES)

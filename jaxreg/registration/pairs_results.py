@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxreg.data.files import completed
+from jaxreg.io.atomic import completed
 from jaxreg.registration.pairs import FilePair
 
 NUMBERS = (

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.io.itk_transforms import read_transform
 from jaxreg.pair import Pair
 from jaxreg.registration.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.apply import NIFTI
@@ -24,7 +25,6 @@ from jaxreg.registration.deformable import (
     no_deformation,
     routed,
 )
-from jaxreg.registration.itk import read_transform
 from jaxreg.registration.lam_auto import LAMS, choose
 from jaxreg.registration.modality import depth_contrast, domain_warnings
 from jaxreg.registration.network_grid import in_millimetres, on_grid

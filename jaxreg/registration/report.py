@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from jaxreg import spatial
-from jaxreg.data.files import completed
+from jaxreg.io.atomic import completed
 from jaxreg.registration import packing
 
 Status = Literal["pass", "warn", "info"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.files import completed_folder
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import completed_folder
 from jaxreg.registration.deformable import Method
 from jaxreg.registration.outputs import (
     check_folder,

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxreg.data.common_space import foreground
-from jaxreg.data.header import Header, read_header
-from jaxreg.data.volume import read_image, read_labels
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import mask_like
+from jaxreg.io.headers import Header, read_header
+from jaxreg.io.images import read_image, read_labels
 
 BRAIN_LITRES = 2.5
 """A foreground cut out of zeros and no larger than this is a brain; a head has three or more."""

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxreg.data.volume import reordered
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume, coarser_grid
 from jaxreg.geometry.resampling import resample
+from jaxreg.io.images import reordered
 from jaxreg.registration import report
 from jaxreg.registration.lam_auto import RULE
 from jaxreg.registration.network_grid import in_millimetres

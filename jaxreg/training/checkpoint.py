@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxreg import distributed
 from jaxreg.errors import InputError
-from jaxreg.training import seal
+from jaxreg.io import checksums
 
 KEPT = 3
 _PARTIAL = "partial"
@@ -98,7 +98,7 @@ class Checkpoints:
             values = {"params": params, "optimizer": optimizer, "meta": sealed}
             ocp.save_checkpointables(str(partial), values)
             if first:
-                seal.seal(partial)
+                checksums.seal(partial)
                 partial.rename(final)
                 self._drop_oldest()
         except _FAILURES as error:
@@ -149,8 +149,8 @@ class Checkpoints:
     def _whole(self, step: int) -> Meta | str:
         """What a checkpoint says of itself, or what is wrong with it, in words."""
         folder = self.folder / str(step)
-        flaw = seal.flaw(folder)
-        if flaw is not None and (folder / seal.NAME).exists():
+        flaw = checksums.flaw(folder)
+        if flaw is not None and (folder / checksums.NAME).exists():
             return flaw
         try:
             meta = Meta(**self._load(step, {"meta": None})["meta"])

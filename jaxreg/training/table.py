@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from jaxreg.data.files import completed
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import completed
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

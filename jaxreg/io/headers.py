@@ -10,9 +10,9 @@ from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from jaxreg.data.volume import quiet, read_grid, usable_qform
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
+from jaxreg.io.images import quiet, read_grid, usable_qform
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 """How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""

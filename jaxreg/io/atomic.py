@@ -78,3 +78,9 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is one folder's, inside the folder it is put in, on any system."""
+    separate = any(c in "/\\" or not c.isprintable() for c in name)
+    return bool(name) and not separate and name not in (".", "..") and len(name.encode()) <= 200

@@ -9,19 +9,18 @@ import math
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Image
 
-from jaxreg.data.promise import check_gzip
-from jaxreg.data.volume import (
+from jaxreg.errors import InputError
+from jaxreg.geometry.field import SHEAR, Field, shear
+from jaxreg.io.header_checks import check_gzip
+from jaxreg.io.images import (
     UNREADABLE,
     check_affine,
     first_line,
     open_image,
     save,
 )
-from jaxreg.errors import InputError
-from jaxreg.geometry.field import SHEAR, Field, shear
 
 _LPS = np.array([-1, -1, 1], np.float32)
 
@@ -63,13 +62,6 @@ def write_field(path: Path | str, field: Field) -> None:
             f"{sheared:.3g} between two axes; resample the image first."
         )
     _write(path, (field.vectors * _LPS)[:, :, :, None], field.affine, "vector")
-
-
-def write_fsl_vectors(
-    path: Path | str, vectors: Float[np.ndarray, "x y z 3"], affine: Float[np.ndarray, "4 4"]
-) -> None:
-    """Write vectors (FSL millimetres) as FSL reads a relative warp: 4-D NIfTI, intent 2006."""
-    _write(path, vectors, affine, "fnirt disp field")
 
 
 def _write(path: Path | str, data: np.ndarray, affine: np.ndarray, intent: str) -> None:

@@ -24,10 +24,10 @@ from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
-from jaxreg.data.files import is_file
-from jaxreg.data.promise import check_gzip, check_size, check_start
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.io.atomic import is_file
+from jaxreg.io.header_checks import check_gzip, check_size, check_start
 
 
 def read(path: Path | str) -> Volume:

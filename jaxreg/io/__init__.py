@@ -1,0 +1,1 @@
+"""Files: images, transforms, points and tables; nothing else reads or writes them."""
