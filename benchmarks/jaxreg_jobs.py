@@ -14,9 +14,10 @@ from jax.sharding import PartitionSpec as P
 
 from jaxreg.configuration.objective import CONTRASTIVE_LOSSES, ObjectiveConfig
 from jaxreg.configuration.training import NetworkConfig, OptimizerConfig, RegistrationConfig
-from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.cohort import read_cohort
 from jaxreg.data.pipeline import pair_batches
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.sweep import displacements
 from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, make_similarity
 from jaxreg.model import encoder_of, init_encoders, init_params, network_of

@@ -23,7 +23,8 @@ import tyro  # noqa: E402
 
 from jaxreg.configuration.objective import ObjectiveConfig  # noqa: E402
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig  # noqa: E402
-from jaxreg.data.cohort import Volumes, neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402

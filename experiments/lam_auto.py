@@ -16,7 +16,8 @@ import tyro
 
 from jaxreg import runtime
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.cohort import Volumes, neighbour_pairs, read_cohort
+from jaxreg.data.cohort import neighbour_pairs, read_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.pair import Pair
 from jaxreg.registration import lam_auto

@@ -22,7 +22,8 @@ from scipy import ndimage, stats
 from tqdm import tqdm
 
 from jaxreg import runtime
-from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.evaluate import require_spacing, split_pairs
 from jaxreg.evaluation.sweep import displacements
 from jaxreg.losses.intensity import squared_correlation

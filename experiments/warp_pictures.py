@@ -22,8 +22,8 @@ from PIL import Image
 
 from jaxreg import runtime
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data import simulate
-from jaxreg.data.template import load_template
+from jaxreg.data.synthetic import simulate
+from jaxreg.data.synthetic.icbm import load_template
 from jaxreg.evaluation import figures
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume

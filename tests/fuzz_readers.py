@@ -24,7 +24,8 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.freesurfer.mghformat import MGHImage
 
-from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Volume

@@ -21,8 +21,9 @@ from jaxreg import (
 from jaxreg.commands import train  # noqa: E402
 from jaxreg.configuration.serialization import as_json, identity  # noqa: E402
 from jaxreg.configuration.training import AutoencoderConfig
-from jaxreg.data.cohort import Volumes, fingerprint  # noqa: E402
+from jaxreg.data.cohort import fingerprint  # noqa: E402
 from jaxreg.data.pipeline import image_batches  # noqa: E402
+from jaxreg.data.volumes import Volumes
 from jaxreg.training.loop import Task  # noqa: E402
 
 PAUSE = "--pause"

@@ -27,7 +27,7 @@ from tensorboardX.proto import event_pb2
 
 from jaxreg import cli
 from jaxreg.commands import train
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.training.checkpoint import parameters_sha256
 
 ROOT = Path(__file__).parent.parent

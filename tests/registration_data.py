@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data.phantom import phantom_subject
-from jaxreg.data.simulate import centred_affine
+from jaxreg.data.synthetic.phantom import phantom_subject
+from jaxreg.data.synthetic.simulate import centred_affine
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import affine_points, resample
 from jaxreg.io.images import write

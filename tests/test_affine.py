@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data.phantom import phantom_subject
-from jaxreg.data.simulate import centred_affine
+from jaxreg.data.synthetic.phantom import phantom_subject
+from jaxreg.data.synthetic.simulate import centred_affine
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import affine_points, map_points, resample

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxreg import cli
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 
 REG = ("train", "--stage=reg", "--loss=mi", "--data=cohort", "--workdir=run")
 

@@ -5,8 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs, read_cohort
+from jaxreg.data.cohort import (
+    Cohort,
+    fingerprint,
+    neighbour_pairs,
+    read_cohort,
+)
 from jaxreg.data.intensities import normalize
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images

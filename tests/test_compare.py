@@ -21,8 +21,9 @@ from jaxreg.configuration.training import (
     OptimizerConfig,
     RegistrationConfig,
 )
-from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import compare, comparison_figures, figures, metrics
 from jaxreg.evaluation import quality as quality_module

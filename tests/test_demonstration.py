@@ -2,20 +2,21 @@
 
 import pytest
 
-from jaxreg.data import demonstration
-from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.phantom import LABELS
-from jaxreg.data.template import template_folder
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.synthetic import demo
+from jaxreg.data.synthetic.icbm import template_folder
+from jaxreg.data.synthetic.phantom import LABELS
+from jaxreg.data.volumes import Volumes
 
 
 def cohort_of(tmp_path, **subjects):
     folder = tmp_path / "cohort"
-    demonstration.write_demonstration_cohort(folder, spacing_mm=8.0, subjects=subjects)
+    demo.write_demonstration_cohort(folder, spacing_mm=8.0, subjects=subjects)
     return read_cohort(folder)
 
 
 def test_without_the_template_the_people_are_phantoms(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demonstration, "template_folder", lambda: None)
+    monkeypatch.setattr(demo, "template_folder", lambda: None)
     cohort = cohort_of(tmp_path, train=1, test=1)
     assert "phantoms instead" in capsys.readouterr().out
     assert cohort.structures == LABELS

@@ -12,8 +12,9 @@ import killing
 import numpy as np
 import pytest
 
-from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Volume

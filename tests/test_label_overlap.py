@@ -9,9 +9,10 @@ import pytest
 from scipy import ndimage
 
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.cohort import read_cohort
 from jaxreg.data.pipeline import pair_batches
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import make_similarity

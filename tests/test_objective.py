@@ -9,7 +9,7 @@ import pytest
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import NetworkConfig, OptimizerConfig, RegistrationConfig
-from jaxreg.data.phantom import phantom_subject
+from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.losses import objective
 from jaxreg.losses.similarity import (
     FeatureExtractor,

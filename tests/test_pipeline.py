@@ -9,7 +9,8 @@ import pytest
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data import pipeline
-from jaxreg.data.cohort import Volumes, read_cohort
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images

@@ -17,13 +17,11 @@ from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data import common_space, layouts
-from jaxreg.data.cohort import Volumes, read_cohort
-from jaxreg.data.common_space import Head
-from jaxreg.data.freesurfer import STRUCTURES, merge_parcels
-from jaxreg.data.layouts import Files
-from jaxreg.data.person import align_head
-from jaxreg.data.prepare import (
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.prepare import foreground, layouts, template
+from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels
+from jaxreg.data.prepare.layouts import Files
+from jaxreg.data.prepare.prepare import (
     PrepareConfig,
     assign_splits,
     parse_split,
@@ -31,6 +29,9 @@ from jaxreg.data.prepare import (
     print_summary,
     structures,
 )
+from jaxreg.data.prepare.subject import align_head
+from jaxreg.data.prepare.template import Head
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume
@@ -285,7 +286,7 @@ def test_whole_heads_and_missing_masks_are_said(made, capsys):
 @pytest.mark.slow
 def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
     affine = pytest.importorskip("jaxreg.registration.affine")
-    from jaxreg.data.phantom import write_phantom_cohort
+    from jaxreg.data.synthetic.phantom import write_phantom_cohort
 
     phantom = write_phantom_cohort(
         tmp_path / "phantom", shape=(32, 40, 32), spacing_mm=5.0, subjects={"train": 1}
@@ -710,7 +711,7 @@ def test_nothing_outside_the_field_of_view_is_made_up():
 def test_what_was_cut_out_is_the_foreground():
     at = millimetres(SHAPE, scanner())
     image = np.where(inside(at), gradient(at), -3)
-    got = common_space.foreground(Volume(image, scanner()))
+    got = foreground.foreground(Volume(image, scanner()))
     np.testing.assert_array_equal(got.array, inside(at))
 
 
@@ -723,7 +724,7 @@ def test_a_head_in_noisy_air_is_found_with_its_dark_inside():
     image = np.where(at[..., 0] < CENTRE_MM[0], 300.0, 120.0)  # the dark half counts too
     image = np.where(inside(at) & ~inside(at, 0.3), image, 0)
     image = np.hypot(image + rng.normal(0, 12, shape), rng.normal(0, 12, shape))
-    mask = common_space.foreground(Volume(image.astype(np.float32), affine))
+    mask = foreground.foreground(Volume(image.astype(np.float32), affine))
     got = resampling.mask_like(mask, Volume(image, affine), np.eye(4))
     dice = 2 * (got & inside(at)).sum() / (got.sum() + inside(at).sum())
     assert dice > 0.95 and got[inside(at, 0.5)].all()  # a rim of half a voxel costs 0.03
@@ -760,14 +761,14 @@ def test_the_mean_has_the_mean_size_whoever_comes_first():
     wanted = np.exp(np.log(radii).mean(axis=0))
     for order in ([0, 1, 2], [2, 1, 0]):
         people = [heads[n] for n in order]
-        mean = common_space.mean_head(people, by_moments, spacing_mm=2.0, rounds=1)
+        mean = template.mean_head(people, by_moments, spacing_mm=2.0, rounds=1)
         at = move(mean.image.affine, np.argwhere(mean.mask))
         # an ellipsoid's spread is its radius / √5; voxels of 2 mm
         np.testing.assert_allclose(at.std(axis=0) * np.sqrt(5), wanted, rtol=0.03)
         margins = np.r_[
             np.argwhere(mean.mask).min(0), mean.mask.shape - np.argwhere(mean.mask).max(0) - 1
         ]
-        assert (2 * margins >= common_space.MARGIN_MM).all()
+        assert (2 * margins >= template.MARGIN_MM).all()
 
 
 def test_people_are_aligned_to_the_mean_of_the_round_before():
@@ -778,7 +779,7 @@ def test_people_are_aligned_to_the_mean_of_the_round_before():
         fixed.append(head)
         return by_moments(head, heads)
 
-    mean = common_space.mean_head(heads, watched, spacing_mm=2.0, rounds=2)
+    mean = template.mean_head(heads, watched, spacing_mm=2.0, rounds=2)
     assert len(fixed) == 3 and fixed[0] is heads[0]
     # radii of √(20·30), 30 and √(25·30) mm from the second round on
     for head in (fixed[1], fixed[2], mean):
@@ -803,13 +804,13 @@ def test_the_grid_holds_people_but_not_one_who_went_astray():
     sizes = np.linspace(20, 30, 11)
     heads = [ellipsoid((r, r, r)) for r in sizes]
     to_heads = [np.eye(4)] * 11
-    plain = common_space.grid_over(heads, to_heads, 2.0)
+    plain = template.grid_over(heads, to_heads, 2.0)
     low = plain.affine[:3, 3] - 1
     high = low + 2 * np.array(plain.shape)
     assert (low <= -29 - 8 + 1).all() and (high >= 29 + 8 - 1).all()  # all but the widest tenth
     assert (np.array(plain.shape) <= 2 * (30 + 8) / 2 + 8).all()
     to_heads = [*to_heads[:5], matrix((0, 0, 0), (200, 200, -200)), *to_heads[6:]]
-    astray = common_space.grid_over(heads, to_heads, 2.0)
+    astray = template.grid_over(heads, to_heads, 2.0)
     assert (np.abs(np.subtract(astray.shape, plain.shape)) <= 8).all()
 
 
@@ -819,11 +820,11 @@ def test_whoever_cannot_be_aligned_is_not_in_the_mean():
     def only_first(fixed, heads):
         return [by_moments(fixed, heads)[0], *[None] * (len(heads) - 1)]
 
-    mean = common_space.mean_head(heads, only_first, spacing_mm=2.0, rounds=1)
+    mean = template.mean_head(heads, only_first, spacing_mm=2.0, rounds=1)
     volume_mm3 = 8 * mean.mask.sum()
     np.testing.assert_allclose(volume_mm3, 4 / 3 * np.pi * 20 * 30 * 25, rtol=0.03)
     refuses(
-        lambda: common_space.mean_head(
+        lambda: template.mean_head(
             heads, lambda fixed, heads: [None] * len(heads), spacing_mm=2.0, rounds=1
         ),
         "--template",

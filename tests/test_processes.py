@@ -21,7 +21,7 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SessionConfig,
 )
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
 from jaxreg.model import init_params
 from jaxreg.training.checkpoint import Checkpoints, Meta

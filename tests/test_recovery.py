@@ -14,8 +14,8 @@ from jaxreg.configuration.objective import (
     LOSSES,
     ObjectiveConfig,
 )
-from jaxreg.data.phantom import phantom_subject
-from jaxreg.data.simulate import exponentiate, random_displacement, warp
+from jaxreg.data.synthetic.phantom import phantom_subject
+from jaxreg.data.synthetic.simulate import exponentiate, random_displacement, warp
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
 from jaxreg.model import encoder_of
 from jaxreg.pair import Pair

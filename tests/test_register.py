@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from jaxreg.cli import main
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import invert, map_points
 from jaxreg.io.displacement_fields import read_field

@@ -16,8 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from jaxreg import spatial
-from jaxreg.data import simulate
-from jaxreg.data.phantom import phantom_subject
+from jaxreg.data.synthetic import simulate
+from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.errors import InputError
 from jaxreg.registration.report import Frame, Number, Report, write_failure_report, write_report
 

@@ -15,7 +15,7 @@ from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.io.images import read_image
 from jaxreg.model import encoder_of, init_params

@@ -11,8 +11,8 @@ from scipy.ndimage import convolve1d
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig, SessionConfig
 from jaxreg.data.cohort import read_cohort
-from jaxreg.data.freesurfer import HINDBRAIN
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
 from jaxreg.training.registration import hindbrain_of, registration_task
 from jaxreg.training.variation import as_shown, blurred, synthesize, vary_intensities

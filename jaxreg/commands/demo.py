@@ -18,7 +18,7 @@ from jaxreg.configuration.training import (
     SessionConfig,
 )
 from jaxreg.data.cohort import neighbour_pairs, read_cohort
-from jaxreg.data.demonstration import write_demonstration_cohort
+from jaxreg.data.synthetic.demo import write_demonstration_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.registration.run import register_files
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from jaxreg.data import prepare
+from jaxreg.data.prepare import prepare
 from jaxreg.registration.affine import register_affine
 
 

@@ -20,7 +20,7 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
 )
 from jaxreg.data.cohort import read_cohort
-from jaxreg.data.phantom import write_phantom_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError, require_choice
 from jaxreg.training.autoencoder import autoencoder_task
 from jaxreg.training.loop import run

@@ -1,1 +1,1 @@
-"""Volumes, cohorts, pairs and phantoms."""
+"""Cohorts on disk and in memory, and the batches made of them."""

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from jaxreg import distributed
-from jaxreg.data.cohort import Volumes
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxreg.configuration.training import EMBEDDED
-from jaxreg.data.cohort import Cohort, Volumes, read_cohort
+from jaxreg.data.cohort import Cohort, read_cohort
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import comparison_figures, figures
 from jaxreg.evaluation.comparison_table import (

@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxreg import distributed
-from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
+from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import parts, report
 from jaxreg.evaluation.sweep import score_pair

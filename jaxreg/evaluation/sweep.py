@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxreg.data.cohort import Volumes
+from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.model import Model, over_lams, velocities

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxreg.data.common_space import foreground
+from jaxreg.data.prepare.foreground import foreground
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume

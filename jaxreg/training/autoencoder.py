@@ -9,8 +9,9 @@ import numpy as np
 from jaxreg import distributed
 from jaxreg.configuration.serialization import as_json, identity
 from jaxreg.configuration.training import AutoencoderConfig
-from jaxreg.data.cohort import Cohort, Volumes, fingerprint
+from jaxreg.data.cohort import Cohort, fingerprint
 from jaxreg.data.pipeline import image_batches
+from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import figures
 from jaxreg.losses.intensity import l1, lncc
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Autoencoder

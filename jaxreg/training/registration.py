@@ -11,11 +11,12 @@ from jaxreg import distributed
 from jaxreg.configuration.objective import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
 from jaxreg.configuration.serialization import as_json, from_json, identity
 from jaxreg.configuration.training import AutoencoderConfig, RegistrationConfig
-from jaxreg.data.cohort import Cohort, Volumes, fingerprint, neighbour_pairs
-from jaxreg.data.common_space import Head, average, evenly
-from jaxreg.data.freesurfer import HINDBRAIN, STRUCTURES
-from jaxreg.data.person import write_image
+from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
 from jaxreg.data.pipeline import pair_batches
+from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN, STRUCTURES
+from jaxreg.data.prepare.subject import write_image
+from jaxreg.data.prepare.template import Head, average, evenly
+from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import figures
 from jaxreg.evaluation.statistics import mean_known

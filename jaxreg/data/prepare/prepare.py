@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from jaxreg.data import common_space, layouts
 from jaxreg.data.cohort import SPLITS, read_structures
-from jaxreg.data.common_space import Aligner, Head
-from jaxreg.data.freesurfer import STRUCTURES
 from jaxreg.data.intensities import normalize
-from jaxreg.data.layouts import Files
-from jaxreg.data.person import (
+from jaxreg.data.prepare import foreground, layouts, template
+from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
+from jaxreg.data.prepare.layouts import Files
+from jaxreg.data.prepare.subject import (
     IDENTITY,
     align_head,
     prepare_person,
@@ -33,6 +32,7 @@ from jaxreg.data.person import (
     reference_mask,
     write_image,
 )
+from jaxreg.data.prepare.template import Aligner, Head
 from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, grid_of
@@ -254,9 +254,9 @@ def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Hea
             grid = grid_of(head.image)
         else:
             image = images.read_image(config.template)
-            mask = resampling.mask_like(common_space.foreground(image), image, IDENTITY)
+            mask = resampling.mask_like(foreground.foreground(image), image, IDENTITY)
             head = Head(image, mask)
-            grid = common_space.grid_over([head], [IDENTITY], config.spacing)
+            grid = template.grid_over([head], [IDENTITY], config.spacing)
         write_image(path, *resampling.resample_masked(*head, IDENTITY, grid), grid)
     stored = images.read_image(path)
     mask = stored.array != 0  # as `write_image` stores it
@@ -267,14 +267,14 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
     """The mean of some of those who have the most frequent first image."""
     count = Counter(next(iter(files.images)) for files in people)
     domain = max(layouts.DOMAINS, key=lambda d: count[d])
-    people = common_space.evenly([f for f in people if next(iter(f.images)) == domain])
+    people = template.evenly([f for f in people if next(iter(f.images)) == domain])
     total = len(people) * (MEAN_ROUNDS + 1)
     bar = tqdm(total=total, desc="template", unit="alignment", dynamic_ncols=True)
     with bar, ThreadPoolExecutor(_jobs(config)) as pool:
 
         def read(files: Files) -> Head:
             image = images.read_image(files.images[domain])
-            return common_space.head(image, reference_mask(files, image))
+            return template.head(image, reference_mask(files, image))
 
         tried = list(pool.map(lambda files: _attempt(read, files), people))
         heads = [head for head, _ in tried if head is not None]
@@ -292,7 +292,7 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
             return [matrix for matrix, _ in aligned]
 
         spacing_mm = config.spacing
-        return common_space.mean_head(heads, align_all, spacing_mm=spacing_mm, rounds=MEAN_ROUNDS)
+        return template.mean_head(heads, align_all, spacing_mm=spacing_mm, rounds=MEAN_ROUNDS)
 
 
 def _jobs(config: PrepareConfig) -> int:

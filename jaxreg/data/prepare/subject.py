@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from jaxreg.data import common_space
-from jaxreg.data.common_space import Aligner, Head
-from jaxreg.data.freesurfer import merge_parcels
 from jaxreg.data.intensities import normalize
-from jaxreg.data.layouts import Files
+from jaxreg.data.prepare import foreground, template
+from jaxreg.data.prepare.freesurfer_labels import merge_parcels
+from jaxreg.data.prepare.layouts import Files
+from jaxreg.data.prepare.template import Aligner, Head
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
@@ -68,13 +68,13 @@ def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> di
     first, *others = files.images
     reference = images.read_image(files.images[first])
     brain = reference_mask(files, reference)
-    to_reference = align_head(template, common_space.head(reference, brain), align)
+    to_reference = align_head(template, template.head(reference, brain), align)
     scans = {first: _Scan(reference, brain, to_reference)}
     for domain in others:
         image = images.read_image(files.images[domain])
         to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
         if files.mask is None:
-            mask = resampling.mask_like(common_space.foreground(image), image, IDENTITY)
+            mask = resampling.mask_like(foreground.foreground(image), image, IDENTITY)
         else:
             to_brain = np.linalg.inv(to_image)
             mask = resampling.mask_like(Volume(brain, reference.affine), image, to_brain)
@@ -109,7 +109,7 @@ def _write(
 def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]:
     """The mask of a person's first image on its grid: the file's, or what the image shows."""
     if files.mask is None:
-        shown = common_space.foreground(reference)
+        shown = foreground.foreground(reference)
     else:
         shown = images.read_labels(files.mask)
     mask = resampling.mask_like(shown, reference, IDENTITY)
@@ -141,10 +141,10 @@ def _centre_mm(head: Head) -> np.ndarray:
 
 def _align_rigidly(reference, image, files, brain, align) -> np.ndarray:
     """Pull-back from a person's first image to another one; a mask from a file serves both."""
-    fixed, moving = common_space.coarse(reference), common_space.coarse(image)
+    fixed, moving = template.coarse(reference), template.coarse(image)
     mask = None
     if files.mask is not None:
-        mask = common_space.coarse(Volume(brain, reference.affine), labels=True).array
+        mask = template.coarse(Volume(brain, reference.affine), labels=True).array
     return _checked(align(fixed, moving, mode="rigid", fixed_mask=mask))
 
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from jaxreg.data import simulate
 from jaxreg.data.intensities import normalize
+from jaxreg.data.synthetic import simulate
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from jaxreg.data import simulate
+from jaxreg.data.synthetic import simulate
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 

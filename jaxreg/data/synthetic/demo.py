@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxreg.data import simulate
-from jaxreg.data.phantom import write_phantom_cohort
-from jaxreg.data.template import template_folder, write_template_cohort
+from jaxreg.data.synthetic import simulate
+from jaxreg.data.synthetic.icbm import template_folder, write_template_cohort
+from jaxreg.data.synthetic.phantom import write_phantom_cohort
 
 _EXTENT_MM = 192.0
 """Side of the phantoms' field of view."""

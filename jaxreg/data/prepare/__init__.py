@@ -1,0 +1,1 @@
+"""Scans as they come to a prepared cohort on one grid."""

@@ -1,0 +1,1 @@
+"""Cohorts made by formulas or from a template: phantoms and simulated subjects."""

@@ -1,0 +1,160 @@
+"""The checked volumes of a cohort in memory."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxreg import distributed
+from jaxreg.data.cohort import Cohort
+from jaxreg.data.intensities import normalize
+from jaxreg.errors import InputError
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Grid, Volume, coarser_grid
+from jaxreg.io import images
+
+
+class Scan(NamedTuple):
+    """One image, intensities in [0, 1], background 0, the mask of its brain, what to ignore."""
+
+    image: Float[np.ndarray, "x y z 1"]
+    mask: Bool[np.ndarray, "x y z"]
+    ignore: Bool[np.ndarray, "x y z"] | None = None
+
+
+class Volumes:
+    """The checked volumes of some participants, on the cohort's grid or at another spacing.
+
+    Every file is read once when this is made; what fits into half of the free memory stays there,
+    the rest is read again when it is asked for. Of several processes each reads and checks its
+    share at first, where they are told to share the work, and others' when it is asked for them.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        needed: Iterable[tuple[str, str]],
+        *,
+        spacing_mm: float | None = None,
+        memory_bytes: int | None = None,
+        shared: bool = False,
+    ):
+        """Read and check `needed`: (participant, domain) or (participant, "dseg").
+
+        Raises:
+            InputError: a volume cannot be read, is constant, lies on another grid, or a mask is
+                empty.
+        """
+        self.cohort = cohort
+        self.target_mm = spacing_mm
+        self._grid: tuple[Path, tuple[int, ...], np.ndarray] | None = None
+        self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
+        self._budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
+        keys = list(dict.fromkeys(needed))
+        for key in dict.fromkeys([*keys[:1], *distributed.share(keys)]) if shared else keys:
+            self._keep(key, self._read(*key))
+        shape, affine = self._first_grid()
+        grid = Volume(np.empty(shape, np.uint8), affine)
+        self.native_shape = _triple(shape)
+        self.native_affine = affine
+        self.native_spacing_mm = grid.spacing_mm
+        if spacing_mm is None:
+            self.grid, self.spacing_mm = Grid(self.native_shape, affine), grid.spacing_mm
+        else:
+            coarser, affine = coarser_grid(grid, spacing_mm)
+            self.grid = Grid(_triple(coarser), affine)
+            self.spacing_mm = (spacing_mm, spacing_mm, spacing_mm)
+        self.shape = self.grid.shape
+
+    def scan(self, participant: str, domain: str) -> Scan:
+        """A participant's image of a domain and its mask."""
+        value = self._get(participant, domain)
+        assert isinstance(value, Scan)
+        return value
+
+    def labels(self, participant: str) -> Int[np.ndarray, "x y z"]:
+        """A participant's label map."""
+        value = self._get(participant, "dseg")
+        assert isinstance(value, np.ndarray)
+        return value
+
+    def _first_grid(self) -> tuple[tuple[int, ...], np.ndarray]:
+        if self._grid is None:
+            raise InputError(f"{self.cohort.folder}: expected volumes to read, got none.")
+        return self._grid[1:]
+
+    def _get(self, participant, kind):
+        kept = self._kept.get((participant, kind))
+        return (
+            kept
+            if kept is not None
+            else self._keep((participant, kind), self._read(participant, kind))
+        )
+
+    def _keep(self, key, value: "Scan | np.ndarray") -> "Scan | np.ndarray":
+        parts = value if isinstance(value, tuple) else (value,)
+        size = sum(array.nbytes for array in parts if array is not None)
+        if size < self._budget:
+            self._budget -= size
+            self._kept[key] = value
+        return value
+
+    def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
+        path = self.cohort.file(participant, kind)
+        if kind == "dseg":
+            return self._fit(path, images.read_labels(path), labels=True).array
+        image = images.read_image(path)
+        self._check_grid(path, image)
+        mask = self._read_mask(participant, "mask")
+        if mask is None:
+            mask = Volume(image.array != 0, image.affine)
+        elif not mask.array.any():
+            mask_path = self.cohort.file(participant, "mask")
+            raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
+        ignore = self._read_mask(participant, "ignore")
+        image = Volume(normalize(image.array, mask.array), image.affine)
+        return Scan(
+            self._fit(path, image).array[..., None],
+            self._fit(path, mask, labels=True).array,
+            None if ignore is None else self._fit(path, ignore, labels=True).array,
+        )
+
+    def _read_mask(self, participant: str, kind: str) -> Volume | None:
+        """A participant's mask of a kind on the cohort's own grid, None without such a file."""
+        path = self.cohort.file(participant, kind)
+        if not path.is_file():
+            return None
+        labels = images.read_labels(path)
+        self._check_grid(path, labels)
+        return Volume(labels.array != 0, labels.affine)
+
+    def _fit(self, path, value, *, labels=False):
+        self._check_grid(path, value)
+        if self.target_mm is None:
+            return value
+        return resampling.resample(value, self.target_mm, labels=labels)
+
+    def _check_grid(self, path, value):
+        shape, affine = value.array.shape, value.affine
+        if self._grid is None:
+            self._grid = (path, shape, affine)
+        first, wanted_shape, wanted_affine = self._grid
+        if shape != wanted_shape or not np.allclose(affine, wanted_affine, atol=1e-3):
+            raise InputError(
+                f"{path}: expected the cohort's grid, {wanted_shape} with origin "
+                f"{np.round(wanted_affine[:3, 3], 2).tolist()} (as {first.name}), got {shape} with "
+                f"origin {np.round(affine[:3, 3], 2).tolist()}, or other axes."
+            )
+
+
+def _free_memory() -> int:
+    free = "SC_AVPHYS_PAGES" in os.sysconf_names  # Linux; elsewhere all of it stands for it
+    return os.sysconf("SC_AVPHYS_PAGES" if free else "SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = shape
+    return int(x), int(y), int(z)
