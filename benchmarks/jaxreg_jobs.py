@@ -20,7 +20,12 @@ from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.sweep import displacements
 from jaxreg.losses.similarity import FeatureExtractor, Masks, init_projections, make_similarity
-from jaxreg.model import encoder_of, init_encoders, init_params, network_of
+from jaxreg.models.model import (
+    encoder_of,
+    init_encoders,
+    init_params,
+    network_of,
+)
 from jaxreg.pair import Pair
 from jaxreg.registration.optimization import zero_velocity
 from jaxreg.spatial import exponentiate, warp

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import tyro
 
-from jaxreg.model import Defaults, load_run
-from jaxreg.release import load_model, write_release
+from jaxreg.models.model import Defaults, load_run
+from jaxreg.models.release import load_model, write_release
 
 
 @dataclass(frozen=True)

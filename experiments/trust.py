@@ -27,8 +27,8 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.evaluate import require_spacing, split_pairs
 from jaxreg.evaluation.sweep import displacements
 from jaxreg.losses.intensity import squared_correlation
-from jaxreg.model import Model
-from jaxreg.release import load_model
+from jaxreg.models.model import Model
+from jaxreg.models.release import load_model
 from jaxreg.spatial import jacobian_determinant, resize_displacement, warp
 
 BASELINE = "‖u‖"

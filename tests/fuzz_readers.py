@@ -39,7 +39,7 @@ from jaxreg.io.images import (
 )
 from jaxreg.io.itk_transforms import read_transform, write_affine
 from jaxreg.io.points import read_points
-from jaxreg.training.checkpoint import Checkpoints, Meta, open_run
+from jaxreg.models.checkpoint import Checkpoints, Meta, open_run
 
 SECONDS = 5.0
 MEMORY_BYTES = 2 << 30

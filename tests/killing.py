@@ -28,7 +28,7 @@ from tensorboardX.proto import event_pb2
 from jaxreg import cli
 from jaxreg.commands import train
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
-from jaxreg.training.checkpoint import parameters_sha256
+from jaxreg.models.checkpoint import parameters_sha256
 
 ROOT = Path(__file__).parent.parent
 STEPS_PER_KILL = 12

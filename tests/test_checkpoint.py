@@ -16,7 +16,13 @@ import pytest
 import jaxreg
 from jaxreg.errors import InputError
 from jaxreg.io import checksums
-from jaxreg.training.checkpoint import Checkpoints, Meta, ocp, open_run, parameters_sha256
+from jaxreg.models.checkpoint import (
+    Checkpoints,
+    Meta,
+    ocp,
+    open_run,
+    parameters_sha256,
+)
 
 PARAMS = {"w": jnp.arange(6.0).reshape(2, 3), "b": {"c": -jnp.zeros(4)}}
 OPTIMIZER = {"count": jnp.int32(3)}

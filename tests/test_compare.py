@@ -31,8 +31,13 @@ from jaxreg.evaluation.comparison_table import COLUMNS, Scored, table
 from jaxreg.evaluation.quality import Quality, quality
 from jaxreg.evaluation.report import COLUMNS as RESULT_COLUMNS
 from jaxreg.evaluation.results import Sweep, read_sweep, reusable
-from jaxreg.model import Model, encoder_of, init_encoders, init_params
-from jaxreg.training.checkpoint import Checkpoints, Meta
+from jaxreg.models.checkpoint import Checkpoints, Meta
+from jaxreg.models.model import (
+    Model,
+    encoder_of,
+    init_encoders,
+    init_params,
+)
 
 LAMS = [0.0, 0.5, 1.0]
 SPACING_MM = 8.0

@@ -27,7 +27,7 @@ OTHER_NAMES = {
 HOMES = {
     "nibabel": {"jaxreg.io.images", "jaxreg.io.headers", "jaxreg.io.displacement_fields"},
     "matplotlib": {"jaxreg.evaluation.figures", "jaxreg.evaluation.comparison_figures"},
-    "orbax": {"jaxreg.training.checkpoint"},
+    "orbax": {"jaxreg.models.checkpoint"},
     "grain": {"jaxreg.data.pipeline"},
     "tyro": {m for m in MODULES if m.startswith("jaxreg.commands.")},
     "SimpleITK": {"jaxreg.registration.affine", "jaxreg.io.itk_transforms"},

@@ -12,11 +12,17 @@ from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
-from jaxreg.model import Model, encoder_of, init_encoders, init_params, newest_run
+from jaxreg.models.checkpoint import Checkpoints, Meta
+from jaxreg.models.model import (
+    Model,
+    encoder_of,
+    init_encoders,
+    init_params,
+    newest_run,
+)
 from jaxreg.registration import deformable
 from jaxreg.registration.standing import _settings
 from jaxreg.training import loop
-from jaxreg.training.checkpoint import Checkpoints, Meta
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ from jaxreg.losses.similarity import (
     init_projections,
     make_similarity,
 )
-from jaxreg.model import encoder_of, init_encoders, init_params, velocities
+from jaxreg.models.model import (
+    encoder_of,
+    init_encoders,
+    init_params,
+    velocities,
+)
 from jaxreg.pair import Pair
 from jaxreg.registration.optimization import optimize_velocity, zero_velocity
 from jaxreg.training.registration import sample_loss

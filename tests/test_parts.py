@@ -14,7 +14,7 @@ from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.evaluation import evaluate as evaluation
 from jaxreg.evaluation import parts
 from jaxreg.evaluation.sweep import Score
-from jaxreg.model import Model, init_params
+from jaxreg.models.model import Model, init_params
 
 LAMS = [0.2, 0.8]
 

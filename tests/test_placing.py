@@ -7,7 +7,7 @@ from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
-from jaxreg.model import Model
+from jaxreg.models.model import Model
 from jaxreg.registration.deformable import load_method
 from jaxreg.registration.network_grid import one_side
 from jaxreg.registration.placing import place

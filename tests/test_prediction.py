@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreg import model as model_module
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig
@@ -13,7 +12,12 @@ from jaxreg.errors import InputError
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks
 from jaxreg.losses.regularizers import diffusion
-from jaxreg.model import Model, init_params, network_of, velocities
+from jaxreg.models.model import (
+    Model,
+    init_params,
+    network_of,
+    velocities,
+)
 from jaxreg.pair import Pair
 from jaxreg.registration.prediction import predicted
 from jaxreg.spatial import displacement_of, warp
@@ -60,11 +64,9 @@ def test_chunks_of_lam_are_the_whole_and_the_pair_is_encoded_once(pair, monkeypa
     lams = [0.1, 0.4, 0.9]
     params, config = model.params["network"], model.config.network
     [(_, whole)] = velocities(params, pair.fixed, pair.moving, lams, config=config)
-    encode, encoded = model_module._encoded, []
-    monkeypatch.setattr(model_module, "chunk_size", lambda shape: 2)
-    monkeypatch.setattr(
-        model_module, "_encoded", lambda *a, **b: encoded.append(1) or encode(*a, **b)
-    )
+    encode, encoded = model._encoded, []
+    monkeypatch.setattr(model, "chunk_size", lambda shape: 2)
+    monkeypatch.setattr(model, "_encoded", lambda *a, **b: encoded.append(1) or encode(*a, **b))
     chunks = list(velocities(params, pair.fixed, pair.moving, lams, config=config))
     assert [chunk for chunk, _ in chunks] == [[0.1, 0.4], [0.9]]
     assert [len(found) for _, found in chunks] == [2, 2]  # the last is filled up

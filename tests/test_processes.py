@@ -23,8 +23,8 @@ from jaxreg.configuration.training import (
 )
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
-from jaxreg.model import init_params
-from jaxreg.training.checkpoint import Checkpoints, Meta
+from jaxreg.models.checkpoint import Checkpoints, Meta
+from jaxreg.models.model import init_params
 
 TIMEOUT = 20
 FLAGS = ["--batch-size=4", "--warmup-steps=2", "--learning-rate=0.01", "--log-every=1"]

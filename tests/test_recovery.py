@@ -17,7 +17,7 @@ from jaxreg.configuration.objective import (
 from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.data.synthetic.simulate import exponentiate, random_displacement, warp
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
-from jaxreg.model import encoder_of
+from jaxreg.models.model import encoder_of
 from jaxreg.pair import Pair
 from jaxreg.registration.optimization import optimize_jointly, zero_velocity
 from jaxreg.spatial import displacement_of

@@ -18,12 +18,12 @@ from jaxreg.geometry.transforms import invert, map_points
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.images import read_image, read_labels, write
 from jaxreg.io.itk_transforms import read_transform
-from jaxreg.model import load_run
+from jaxreg.models.model import load_run
+from jaxreg.models.release import load_model
 from jaxreg.registration import deformable, many
 from jaxreg.registration import register as register_module
 from jaxreg.registration.affine import ImplausibleScales, register_affine
 from jaxreg.registration.deformable import load_method
-from jaxreg.release import load_model
 from tests.registration_data import motion, same_but_for_timings, write_person
 
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20")

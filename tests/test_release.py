@@ -14,8 +14,19 @@ from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
-from jaxreg.model import Defaults, Model, encoder_of, init_encoders, init_params
-from jaxreg.release import SHIPPED, load_model, read_release, write_release
+from jaxreg.models.model import (
+    Defaults,
+    Model,
+    encoder_of,
+    init_encoders,
+    init_params,
+)
+from jaxreg.models.release import (
+    SHIPPED,
+    load_model,
+    read_release,
+    write_release,
+)
 
 DOMAINS = ("T1w", "T2w")
 

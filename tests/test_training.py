@@ -18,10 +18,10 @@ from jaxreg.data.intensities import normalize
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.io.images import read_image
-from jaxreg.model import encoder_of, init_params
-from jaxreg.release import load_model
+from jaxreg.models.checkpoint import Checkpoints, parameters_sha256
+from jaxreg.models.model import encoder_of, init_params
+from jaxreg.models.release import load_model
 from jaxreg.training.autoencoder import autoencoder_of
-from jaxreg.training.checkpoint import Checkpoints, parameters_sha256
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
 REG = ["train", "--stage=reg", "--validate-every=0", "--nce-locations=32", "--mi-samples=512"]

@@ -14,8 +14,8 @@ from jaxreg.data.cohort import SPLITS, read_cohort
 from jaxreg.errors import InputError, require_choice
 from jaxreg.evaluation.compare import compare_runs
 from jaxreg.evaluation.evaluate import evaluate, parse_lambdas, print_summary
-from jaxreg.model import newest_run
-from jaxreg.release import load_model
+from jaxreg.models.model import newest_run
+from jaxreg.models.release import load_model
 
 
 @dataclass(frozen=True)

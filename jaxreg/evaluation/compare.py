@@ -30,10 +30,10 @@ from jaxreg.evaluation.quality import Quality, quality, quality_of_no_registrati
 from jaxreg.evaluation.results import Sweep, read_sweep, reusable
 from jaxreg.evaluation.statistics import best_index, over_subjects
 from jaxreg.evaluation.sweep import displacements
-from jaxreg.model import Model
-from jaxreg.release import load_model
+from jaxreg.models.checkpoint import parameters_sha256
+from jaxreg.models.model import Model
+from jaxreg.models.release import load_model
 from jaxreg.spatial import resize_displacement, warp
-from jaxreg.training.checkpoint import parameters_sha256
 
 METHOD = "nce_mi"
 """The loss that the others are compared to: the paper's method."""

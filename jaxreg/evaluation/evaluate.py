@@ -18,8 +18,8 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import parts, report
 from jaxreg.evaluation.sweep import score_pair
-from jaxreg.model import Model
-from jaxreg.training.checkpoint import parameters_sha256
+from jaxreg.models.checkpoint import parameters_sha256
+from jaxreg.models.model import Model
 
 
 def parse_lambdas(text: str) -> list[float]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.evaluation.statistics import mean_known
-from jaxreg.model import Model, velocities
+from jaxreg.models.model import Model, velocities
 from jaxreg.spatial import displacement_of, resize_displacement, warp
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.evaluation.statistics import mean_known
-from jaxreg.model import Model, over_lams, velocities
+from jaxreg.models.model import Model, over_lams, velocities
 from jaxreg.spatial import displacement_of, resize_displacement, warp
 
 

@@ -19,12 +19,12 @@ from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
-from jaxreg.model import Model, encoder_of
+from jaxreg.models.model import Model, encoder_of
+from jaxreg.models.release import SHIPPED, load_model
 from jaxreg.pair import Pair
 from jaxreg.registration.network_grid import taper
 from jaxreg.registration.optimization import optimize_velocity, zero_velocity
 from jaxreg.registration.prediction import predicted
-from jaxreg.release import SHIPPED, load_model
 from jaxreg.spatial import displacement_of
 
 DIRECT_RATE, REFINE_RATE = 0.05, 0.01

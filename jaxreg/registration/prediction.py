@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxreg.model import Model, velocities
+from jaxreg.models.model import Model, velocities
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image
 

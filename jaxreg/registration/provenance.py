@@ -12,9 +12,9 @@ import jax
 from jaxreg._version import __version__
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
+from jaxreg.models.release import name_of
 from jaxreg.registration.register import Registration
 from jaxreg.registration.subject import Subject
-from jaxreg.release import name_of
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
 

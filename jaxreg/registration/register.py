@@ -14,6 +14,7 @@ from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.itk_transforms import read_transform
+from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
 from jaxreg.registration.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.apply import NIFTI
@@ -31,7 +32,6 @@ from jaxreg.registration.network_grid import in_millimetres, on_grid
 from jaxreg.registration.placing import place
 from jaxreg.registration.subject import Subject, read_subject
 from jaxreg.registration.threads import in_threads
-from jaxreg.release import name_of
 
 
 class Clock:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from jaxreg import distributed
 from jaxreg.configuration.training import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
-from jaxreg.training.checkpoint import Checkpoints, Meta
+from jaxreg.models.checkpoint import Checkpoints, Meta
 from jaxreg.training.eventlog import EventLog
 from jaxreg.training.step import TrainState, data_mesh, make_optimizer, make_step
 from jaxreg.training.table import append_row, forget_rows_after, read_rows

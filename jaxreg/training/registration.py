@@ -24,12 +24,19 @@ from jaxreg.evaluation.sweep import score_pair
 from jaxreg.geometry.grid import Volume
 from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
-from jaxreg.model import TEMPLATE, Model, encoder_of, init_encoders, init_params, network_of
+from jaxreg.models.checkpoint import open_run, parameters_sha256
+from jaxreg.models.model import (
+    TEMPLATE,
+    Model,
+    encoder_of,
+    init_encoders,
+    init_params,
+    network_of,
+)
+from jaxreg.models.release import load_model
 from jaxreg.pair import Pair
-from jaxreg.release import load_model
 from jaxreg.spatial import moved_image, warp
 from jaxreg.training.autoencoder import autoencoder_of
-from jaxreg.training.checkpoint import open_run, parameters_sha256
 from jaxreg.training.loop import Task
 from jaxreg.training.pose import posed
 from jaxreg.training.variation import as_shown

@@ -18,9 +18,9 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
 from jaxreg.losses.similarity import init_projections
+from jaxreg.models.checkpoint import Checkpoints, open_run, parameters_sha256
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.velocity_unet import VelocityUNet
-from jaxreg.training.checkpoint import Checkpoints, open_run, parameters_sha256
 
 CHUNK_BYTES = 1_500_000_000
 """Memory that one chunk of λ may take in the network, roughly."""

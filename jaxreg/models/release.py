@@ -22,7 +22,7 @@ from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.io import images
 from jaxreg.io.atomic import completed_folder
-from jaxreg.model import (
+from jaxreg.models.model import (
     TEMPLATE,
     Defaults,
     Model,
