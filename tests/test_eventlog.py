@@ -3,16 +3,16 @@
 import killing
 import pytest
 
-from jaxreg.training import eventlog
-from jaxreg.training.eventlog import EventLog
+from jaxreg.training import tensorboard
+from jaxreg.training.tensorboard import EventLog
 
 
 @pytest.fixture
 def one_second(monkeypatch):
     """Clocks of which the whole seconds stand still."""
     ticks = iter(range(10**6))
-    monkeypatch.setattr(eventlog.time, "time", lambda: 1.7e9 + next(ticks) * 1e-6)
-    monkeypatch.setattr(eventlog.time, "time_ns", lambda: 1_700_000_000 * 10**9 + next(ticks))
+    monkeypatch.setattr(tensorboard.time, "time", lambda: 1.7e9 + next(ticks) * 1e-6)
+    monkeypatch.setattr(tensorboard.time, "time_ns", lambda: 1_700_000_000 * 10**9 + next(ticks))
 
 
 def test_runs_started_within_one_second_keep_each_others_events(tmp_path, one_second):

@@ -9,7 +9,7 @@ from scipy.ndimage import affine_transform
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.pair import Pair
-from jaxreg.training.pose import (
+from jaxreg.training.augmentation.pose import (
     APART,
     LOG_SCALE,
     SHIFT_MM,

@@ -18,7 +18,7 @@ from jaxreg.training.step import (
     make_optimizer,
     make_step,
 )
-from jaxreg.training.table import append_row
+from jaxreg.training.validation_log import append_row
 
 CONFIG = OptimizerConfig(learning_rate=0.1, warmup_steps=10)
 

@@ -14,8 +14,13 @@ from jaxreg.data.cohort import read_cohort
 from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
+from jaxreg.training.augmentation.intensity import (
+    as_shown,
+    blurred,
+    synthesize,
+    vary_intensities,
+)
 from jaxreg.training.registration import hindbrain_of, registration_task
-from jaxreg.training.variation import as_shown, blurred, synthesize, vary_intensities
 
 
 def test_varied_intensities_stay_in_range_keep_the_background_and_differ_each_time():

@@ -22,9 +22,9 @@ from jaxreg import distributed
 from jaxreg.configuration.training import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
 from jaxreg.models.checkpoint import Checkpoints, Meta
-from jaxreg.training.eventlog import EventLog
 from jaxreg.training.step import TrainState, data_mesh, make_optimizer, make_step
-from jaxreg.training.table import append_row, forget_rows_after, read_rows
+from jaxreg.training.tensorboard import EventLog
+from jaxreg.training.validation_log import append_row, forget_rows_after, read_rows
 
 VALIDATION = "validation.csv"
 _STOP = "stop"

@@ -36,10 +36,10 @@ from jaxreg.models.model import (
 from jaxreg.models.release import load_model
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image, warp
+from jaxreg.training.augmentation.intensity import as_shown
+from jaxreg.training.augmentation.pose import posed
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.loop import Task
-from jaxreg.training.pose import posed
-from jaxreg.training.variation import as_shown
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 

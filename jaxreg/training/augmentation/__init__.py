@@ -1,0 +1,1 @@
+"""What training changes at random in the images that a network sees."""
