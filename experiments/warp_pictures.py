@@ -24,7 +24,7 @@ from jaxreg import runtime
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.synthetic import simulate
 from jaxreg.data.synthetic.icbm import load_template
-from jaxreg.evaluation import figures
+from jaxreg.evaluation.figures import basic
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import (
@@ -88,8 +88,8 @@ def pull_back(t1w: Volume, t2w: Volume) -> Figure:
     volumes = (t1w.array, moving, moved)
     height = round(_voxel(t1w, x)[2])
     for ax, volume, title in zip(figure.subplots(1, 3), volumes, titles, strict=True):
-        figures.show_slice(ax, volume, index=height, spacing_mm=t1w.spacing_mm)
-        figures.letters(ax, "axial")
+        basic.show_slice(ax, volume, index=height, spacing_mm=t1w.spacing_mm)
+        basic.letters(ax, "axial")
         ax.set_title(title, fontsize=10)
         _mark(ax, _voxel(t1w, x), "x", hollow=volume is moving)
         if volume is moving:
@@ -117,8 +117,8 @@ def shift(t1w: Volume, t2w: Volume, folder: Path) -> tuple[Figure, list[str]]:
     figure = Figure(figsize=(6.4, 3.9), dpi=110, layout="constrained")
     ax = figure.subplots()
     coronal: Any = {"plane": "coronal", "index": round(stop[1])}
-    figures.show_slice(ax, moving[::-1], spacing_mm=(2.0, 2.0, 6.0), **coronal)  # right is right
-    figures.letters(ax, "coronal")
+    basic.show_slice(ax, moving[::-1], spacing_mm=(2.0, 2.0, 6.0), **coronal)  # right is right
+    basic.letters(ax, "coronal")
     flip = np.array([grid.shape[0] - 1, 0, 0]), np.array([-1, 1, 1])
     here, there = (flip[0] + flip[1] * p for p in (start, stop))
     _mark(ax, here[[0, 2]], "x", hollow=True)
@@ -218,7 +218,7 @@ def _show(ax: Axes, stem: Path, points, title: str, rings: np.ndarray | None = N
     """An axial slice at z = 2 mm, outlines of its labels, points (+) and their true places (○)."""
     image, labels = read_image(f"{stem}.nii.gz"), read_labels(f"{stem}_labels.nii.gz")
     height = round(_voxel(image, np.array([0.0, 0.0, 2.0]))[2])
-    figures.show_slice(ax, image.array, index=height, spacing_mm=image.spacing_mm)
+    basic.show_slice(ax, image.array, index=height, spacing_mm=image.spacing_mm)
     for structure in np.unique(labels.array[:, :, height])[1:]:
         inside = (labels.array[:, :, height].T == structure).astype(float)
         ax.contour(inside, [0.5], colors="white", linewidths=0.8).set_path_effects(_OUTLINE)
@@ -227,7 +227,7 @@ def _show(ax: Axes, stem: Path, points, title: str, rings: np.ndarray | None = N
         if where is not None:
             x, y = np.array([_voxel(image, p)[:2] for p in where]).T
             ax.plot(x, y, marker=marker, markersize=9, fillstyle="none", **style)
-    figures.letters(ax, "axial")
+    basic.letters(ax, "axial")
     ax.set_title(title, fontsize=10)
 
 
@@ -271,7 +271,7 @@ def _text(values: Sequence[float] | np.ndarray) -> str:
 def _save(figure: Figure, path: Path) -> None:
     """Write the figure in grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(figures.to_rgb(figure)).convert("L").save(path, optimize=True)
+    Image.fromarray(basic.to_rgb(figure)).convert("L").save(path, optimize=True)
 
 
 if __name__ == "__main__":

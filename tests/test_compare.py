@@ -25,9 +25,11 @@ from jaxreg.data.cohort import read_cohort
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
-from jaxreg.evaluation import compare, comparison_figures, figures, metrics
+from jaxreg.evaluation import metrics
 from jaxreg.evaluation import quality as quality_module
-from jaxreg.evaluation.comparison_table import COLUMNS, Scored, table
+from jaxreg.evaluation.compare_runs import compare
+from jaxreg.evaluation.compare_runs.table import COLUMNS, Scored, table
+from jaxreg.evaluation.figures import basic, comparison
 from jaxreg.evaluation.quality import Quality, quality
 from jaxreg.evaluation.report import COLUMNS as RESULT_COLUMNS
 from jaxreg.evaluation.results import Sweep, read_sweep, reusable
@@ -436,7 +438,7 @@ SHAPE = (20, 26, 1)
 
 
 def pictures(lams, name="MI", chosen=0):
-    return comparison_figures.Slices(
+    return comparison.Slices(
         name,
         np.array(lams),
         RNG.random((len(lams), *SHAPE)),
@@ -449,14 +451,14 @@ def pictures(lams, name="MI", chosen=0):
 def lines():
     """Seven runs over four subjects."""
     return [
-        comparison_figures.Line(name, np.array(LAMS), RNG.random((3, 4)), RNG.random((3, 4)), i % 3)
+        comparison.Line(name, np.array(LAMS), RNG.random((3, 4)), RNG.random((3, 4)), i % 3)
         for i, name in enumerate(NAMES)
     ]
 
 
 def test_curves_are_means_over_subjects_with_the_choice_filled():
     drawn = lines()
-    left, right = comparison_figures.dice_and_folds(drawn, baseline=0.3).axes
+    left, right = comparison.dice_and_folds(drawn, baseline=0.3).axes
     for ax, field in ((left, "dice"), (right, "folds_percent")):
         for line, curve, point in zip(drawn, ax.lines[::2], ax.lines[1::2], strict=False):
             mean = getattr(line, field).mean(axis=1)
@@ -473,21 +475,21 @@ def test_curves_are_means_over_subjects_with_the_choice_filled():
 
 
 def test_seven_runs_are_told_apart_without_colour():
-    left, _ = comparison_figures.dice_and_folds(lines(), baseline=0.3).axes
+    left, _ = comparison.dice_and_folds(lines(), baseline=0.3).axes
     looks = {(str(line.get_marker()), str(line._dash_pattern)) for line in left.lines[:14:2]}  # pyright: ignore[reportAttributeAccessIssue]
     assert len(looks) == 7 and len({marker for marker, _ in looks}) == 7
 
 
 def test_one_subject_has_no_band():
-    line = comparison_figures.Line("MI", np.array(LAMS), RNG.random((3, 1)), np.zeros((3, 1)), 0)
-    left, _ = comparison_figures.dice_and_folds([line], baseline=0.3).axes
+    line = comparison.Line("MI", np.array(LAMS), RNG.random((3, 1)), np.zeros((3, 1)), 0)
+    left, _ = comparison.dice_and_folds([line], baseline=0.3).axes
     assert not left.collections
 
 
 def best():
     runs = [pictures(LAMS, name, 1) for name in NAMES]
     pair = RNG.random((2, *SHAPE))
-    figure = comparison_figures.best_registrations(
+    figure = comparison.best_registrations(
         pair[0], pair[1], runs, baseline=0.4, spacing_mm=(2.0, 1.0, 3.0)
     )
     return figure, pair, runs
@@ -508,8 +510,8 @@ def test_each_run_shows_its_choice_under_the_fixed_edges():
 def test_edges_lie_where_the_image_steps():
     step = np.zeros((30, 40, 1))
     step[12:] = 1
-    run = comparison_figures.Slices("MI", np.zeros(1), step[None], np.zeros(0), np.zeros(1), 0)
-    figure = comparison_figures.best_registrations(step, 0 * step, [run], baseline=0.4)
+    run = comparison.Slices("MI", np.zeros(1), step[None], np.zeros(0), np.zeros(1), 0)
+    figure = comparison.best_registrations(step, 0 * step, [run], baseline=0.4)
     (edges,) = figure.axes[4].collections  # on the moving image, second row
     points = np.concatenate([path.vertices for path in edges.get_paths()])
     np.testing.assert_allclose(points[:, 0], 11.5, atol=0.05)  # between voxels 11 and 12
@@ -518,12 +520,12 @@ def test_edges_lie_where_the_image_steps():
 def test_no_text_of_a_figure_is_clipped_or_overlaps():
     for figure in (
         best()[0],
-        comparison_figures.dice_and_folds(lines(), baseline=0.3),
-        comparison_figures.sweeps(
+        comparison.dice_and_folds(lines(), baseline=0.3),
+        comparison.sweeps(
             RNG.random(SHAPE), RNG.random(SHAPE), [pictures(LAMS, n) for n in NAMES[:2]]
         ),
     ):
-        figures.to_rgb(figure)
+        basic.to_rgb(figure)
         drawn = figure.get_tightbbox()  # inches, of what is drawn and lies in its axes' limits
         width, height = figure.get_size_inches()
         assert drawn.x0 >= -0.01 and drawn.y0 >= -0.01
@@ -538,7 +540,7 @@ def test_no_text_of_a_figure_is_clipped_or_overlaps():
 def test_sweeps_have_a_column_for_each_lam_and_frame_the_choice():
     many = np.round(np.linspace(0, 1, 21), 3)
     swept, alone = pictures(many, "MI", 20), pictures([0.33], "NGF")
-    figure = comparison_figures.sweeps(RNG.random(SHAPE), RNG.random(SHAPE), [swept, alone])
+    figure = comparison.sweeps(RNG.random(SHAPE), RNG.random(SHAPE), [swept, alone])
     axes = np.array(figure.axes).reshape(4, 13)
     for column, i in enumerate(range(0, 21, 2)):
         assert axes[0, column + 2].get_title() == f"λ = {many[i]:g}"
@@ -551,7 +553,5 @@ def test_sweeps_have_a_column_for_each_lam_and_frame_the_choice():
 
 def test_the_same_comparison_gives_the_same_pictures():
     line = lines()
-    first, second = (
-        figures.to_rgb(comparison_figures.dice_and_folds(line, baseline=0.3)) for _ in range(2)
-    )
+    first, second = (basic.to_rgb(comparison.dice_and_folds(line, baseline=0.3)) for _ in range(2))
     np.testing.assert_array_equal(first, second)

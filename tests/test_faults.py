@@ -94,7 +94,7 @@ def test_sigterm_during_a_validation_does_not_wait_for_it(cohort, tmp_path):
     argv = killing.command(cohort, tmp_path / "run", 8)
     slow = (
         "import runpy, sys, time\n"
-        "import jaxreg.evaluation.figures as figures\n"
+        "import jaxreg.evaluation.figures.basic as figures\n"
         "drawn = figures.reconstructions\n"
         "def slowly(*a, **k):\n"
         "    print('validating', flush=True)\n"

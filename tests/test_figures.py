@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from jaxreg.evaluation import figures
+from jaxreg.evaluation.figures import basic
 
 SHAPE = (20, 26, 14)
 SPACING_MM = (2.0, 1.0, 3.0)
@@ -23,29 +23,29 @@ def _curves(*, folds=(0.5, 0.001, 0.0)):
     dice = np.array([0.62, 0.66, 0.64])
     sem = np.full(3, 0.01)
     return [
-        figures.Curve(name, LAMS, dice + shift, sem, np.array(folds))
+        basic.Curve(name, LAMS, dice + shift, sem, np.array(folds))
         for name, shift in (("NCE + MI", 0.0), ("MI", 0.02))
     ]
 
 
 def _pair(displacement=DISPLACEMENTS[0]):
-    return figures.pair_progress(
+    return basic.pair_progress(
         FIXED, MOVING, MOVED[0], displacement, title="step 10", spacing_mm=SPACING_MM
     )
 
 
 def _sweep():
-    return figures.lambda_sweep_rows(
+    return basic.lambda_sweep_rows(
         FIXED, MOVING, MOVED, DISPLACEMENTS, LAMS, spacing_mm=SPACING_MM, plane="coronal", index=5
     )
 
 
 DRAW = {
-    "curves": lambda: figures.lambda_curves(_curves(), baseline=0.6),
+    "curves": lambda: basic.lambda_curves(_curves(), baseline=0.6),
     "pair": _pair,
     "sweep": _sweep,
-    "losses": lambda: figures.moved_and_grids(FIXED, MOVING, MOVED, DISPLACEMENTS, ["a", "b", "c"]),
-    "reconstructions": lambda: figures.reconstructions(
+    "losses": lambda: basic.moved_and_grids(FIXED, MOVING, MOVED, DISPLACEMENTS, ["a", "b", "c"]),
+    "reconstructions": lambda: basic.reconstructions(
         [("T1w", FIXED, MOVED[0]), ("T2w", MOVING, MOVED[1])], spacing_mm=SPACING_MM
     ),
 }
@@ -55,7 +55,7 @@ DRAW = {
 def test_pictures_have_their_size_and_contents_and_need_no_pyplot(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it raises
     figure = DRAW[name]()
-    rgb = figures.to_rgb(figure)
+    rgb = basic.to_rgb(figure)
     width, height = (figure.get_size_inches() * figure.dpi).astype(int)
     assert rgb.shape == (height, width, 3) and rgb.dtype == np.uint8
     assert rgb.std() > 10 and (rgb != 255).any(axis=-1).mean() > 0.02
@@ -76,8 +76,8 @@ def test_right_or_front_is_on_the_right_and_front_or_top_is_up(plane, across, up
         half[axis] = slice(-3, None) if end else slice(0, 3)
         volume[tuple(half)] = 1
         figure, ax = _single_axes()
-        figures.show_slice(ax, volume, plane=plane, spacing_mm=SPACING_MM)
-        bright = figures.to_rgb(figure)[::-1, :, 0] > 128  # bottom row first
+        basic.show_slice(ax, volume, plane=plane, spacing_mm=SPACING_MM)
+        bright = basic.to_rgb(figure)[::-1, :, 0] > 128  # bottom row first
         rows, columns = np.nonzero(bright)
         side = (columns if axis == across else rows) >= 60
         assert side.all() if end else not side.any()
@@ -93,7 +93,7 @@ def test_letters_name_the_sides():
 @pytest.mark.parametrize("name", ["pair", "sweep", "reconstructions"])
 def test_pictures_have_the_proportions_of_the_subject(name):
     figure = DRAW[name]()
-    figures.to_rgb(figure)
+    basic.to_rgb(figure)
     x, y, z = np.array(SHAPE) * SPACING_MM
     expected = {"pair": x / y, "sweep": x / z, "reconstructions": x / y}[name]
     box = figure.axes[0].get_window_extent()
@@ -108,7 +108,7 @@ def _lines(ax):
 def test_a_warped_grid_passes_through_x_plus_u_of_its_plane():
     u = np.arange(np.prod(SHAPE) * 3).reshape(*SHAPE, 3) / 1e4
     _, ax = _single_axes()
-    figures.warped_grid(ax, u, plane="coronal", index=5, step=5)
+    basic.warped_grid(ax, u, plane="coronal", index=5, step=5)
     x, z = np.meshgrid(np.arange(20), np.arange(14), indexing="ij")
     points = np.stack([x + u[:, 5, :, 0], z + u[:, 5, :, 2]], axis=-1)
     across, along = points[:, 1::5].swapaxes(0, 1), points[2::5]
@@ -120,13 +120,13 @@ def test_a_shift_across_the_plane_leaves_the_grid_straight():
     u = np.zeros((*SHAPE, 3))
     u[..., 1] = 3
     _, ax = _single_axes()
-    figures.warped_grid(ax, u, plane="coronal")
+    basic.warped_grid(ax, u, plane="coronal")
     assert all((np.ptp(np.asarray(line, float), axis=0) == 0).any() for line in _lines(ax))
 
 
 def test_folds_are_marked_green_on_the_determinant_map():
     def green(displacement):
-        rgb = figures.to_rgb(_pair(displacement)).astype(int)
+        rgb = basic.to_rgb(_pair(displacement)).astype(int)
         return ((rgb[..., 1] > 180) & (rgb[..., [0, 2]].max(axis=-1) < 60)).sum()
 
     folded = np.zeros((*SHAPE, 3), np.float32)
@@ -151,7 +151,7 @@ def test_reconstructions_show_the_absolute_difference():
 
 
 def test_curves_mark_the_best_lam_and_the_baseline():
-    left, right = figures.lambda_curves(_curves(), baseline=0.6).axes
+    left, right = basic.lambda_curves(_curves(), baseline=0.6).axes
     points = [line.get_xydata() for line in left.lines if line.get_markerfacecolor() != "white"]
     np.testing.assert_allclose(np.concatenate(points[:2]), [(0.5, 0.66), (0.5, 0.68)])
     assert left.lines[-1].get_label() == "no registration"
@@ -160,7 +160,7 @@ def test_curves_mark_the_best_lam_and_the_baseline():
 
 
 def test_curves_without_a_single_fold_say_so():
-    _, right = figures.lambda_curves(_curves(folds=(0, 0, 0))).axes
+    _, right = basic.lambda_curves(_curves(folds=(0, 0, 0))).axes
     assert right.get_yscale() == "linear"
     assert [t.get_text() for t in right.texts] == ["no folding voxels"]
 
@@ -169,5 +169,5 @@ def test_curves_without_a_single_fold_say_so():
 def test_the_same_figure_gives_the_same_bytes(suffix, tmp_path):
     first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     for path in (first, second):
-        figures.save(DRAW["curves"](), path)
+        basic.save(DRAW["curves"](), path)
     assert first.read_bytes() == second.read_bytes() and first.stat().st_size > 5000

@@ -12,7 +12,7 @@ from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.evaluation import evaluate as evaluation
-from jaxreg.evaluation import parts
+from jaxreg.evaluation import partial_results
 from jaxreg.evaluation.sweep import Score
 from jaxreg.models.model import Model, init_params
 
@@ -60,7 +60,7 @@ def scored(monkeypatch):
 
     monkeypatch.setattr(evaluation, "score_pair", score_pair)
     monkeypatch.setattr(evaluation.report, "write_figures", lambda *_: None)
-    monkeypatch.setattr(parts, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(partial_results, "SAVE_SECONDS", 0.0)
     return seen
 
 
@@ -126,7 +126,7 @@ def test_scores_are_read_as_they_were_written(tmp_path):
         Score("sub-é", "b", None, np.array([0.5, np.nan]), 0.0, 0.25, 1.5),
         Score("a", "b", 0.1, np.array([0.0, 1.0]), 2.0, 0.125, 0.0),
     ]
-    parts.write(tmp_path / "scores.npz", scores)
-    for got, wanted in zip(parts.read(tmp_path / "scores.npz"), scores, strict=True):
+    partial_results.write(tmp_path / "scores.npz", scores)
+    for got, wanted in zip(partial_results.read(tmp_path / "scores.npz"), scores, strict=True):
         assert got[:3] == wanted[:3] and got[4:] == wanted[4:]
         np.testing.assert_array_equal(got.dice, wanted.dice)

@@ -12,7 +12,7 @@ from jaxreg.commands.train import embedded_cohort
 from jaxreg.configuration.training import EMBEDDED, ProcessConfig
 from jaxreg.data.cohort import SPLITS, read_cohort
 from jaxreg.errors import InputError, require_choice
-from jaxreg.evaluation.compare import compare_runs
+from jaxreg.evaluation.compare_runs.compare import compare_runs
 from jaxreg.evaluation.evaluate import evaluate, parse_lambdas, print_summary
 from jaxreg.models.model import newest_run
 from jaxreg.models.release import load_model

@@ -1,1 +1,1 @@
-"""Metrics, the λ sweep and the figures."""
+"""Metrics, the λ sweep, statistics and figures."""

@@ -16,7 +16,7 @@ from jaxreg import distributed
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
-from jaxreg.evaluation import parts, report
+from jaxreg.evaluation import partial_results, report
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.models.checkpoint import parameters_sha256
 from jaxreg.models.model import Model
@@ -97,7 +97,7 @@ def evaluate(
     files = [*images, *((p, "dseg") for p in people)]
     structures = sorted(cohort.structures.items())
     identity = [model.sha256, model.step, fingerprint(cohort, files), structures, list(lams), own]
-    so_far = parts.SoFar(folder, identity)
+    so_far = partial_results.SoFar(folder, identity)
     example = ([], [])
     for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=distributed.index() > 0):
         if pair in so_far.scores and pair != first:  # the first one's displacements are drawn
@@ -109,7 +109,9 @@ def evaluate(
                 example[0].append(score.lam)
                 example[1].append(displacement)
         so_far.add(pair, scores)
-    scores = parts.together(folder, [score for pair in own for score in so_far.scores[pair]])
+    scores = partial_results.together(
+        folder, [score for pair in own for score in so_far.scores[pair]]
+    )
     if distributed.index() > 0:
         so_far.forget()
         return distributed.from_first(dict)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.errors import InputError
-from jaxreg.evaluation import figures
+from jaxreg.evaluation.figures import basic
 from jaxreg.evaluation.statistics import (
     best_index,
     mean_known,
@@ -82,11 +82,11 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
-def curve(name: str, summary: dict[str, Any]) -> figures.Curve:
+def curve(name: str, summary: dict[str, Any]) -> basic.Curve:
     """A run's line in Fig. 2."""
     rows = summary["lambdas"]
     columns = {k: np.array([row[k] for row in rows], float) for k in rows[0]}
-    return figures.Curve(
+    return basic.Curve(
         name,
         columns["lam"],
         columns["dice_mean"],
@@ -107,14 +107,14 @@ def write_figures(
     `example` is (fixed, moving, λs, displacements) of one pair on the cohort's grid.
     """
     baseline = summary["no_registration"]["dice_mean"]
-    figure = figures.lambda_curves([curve(name, summary)], baseline=baseline)
+    figure = basic.lambda_curves([curve(name, summary)], baseline=baseline)
     for suffix in ("png", "pdf"):
-        figures.save(figure, folder / f"figure2.{suffix}")
+        basic.save(figure, folder / f"figure2.{suffix}")
     fixed, moving, lams, displacements = example
     moved = np.stack(
         [np.asarray(warp(jnp.asarray(moving), jnp.asarray(u)))[..., 0] for u in displacements]
     )
-    figure = figures.lambda_sweep_rows(
+    figure = basic.lambda_sweep_rows(
         np.asarray(fixed)[..., 0],
         np.asarray(moving)[..., 0],
         moved,
@@ -123,4 +123,4 @@ def write_figures(
         spacing_mm=spacing_mm,
     )
     for suffix in ("png", "pdf"):
-        figures.save(figure, folder / f"figure4.{suffix}")
+        basic.save(figure, folder / f"figure4.{suffix}")

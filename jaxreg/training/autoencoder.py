@@ -12,7 +12,7 @@ from jaxreg.configuration.training import AutoencoderConfig
 from jaxreg.data.cohort import Cohort, fingerprint
 from jaxreg.data.pipeline import image_batches
 from jaxreg.data.volumes import Volumes
-from jaxreg.evaluation import figures
+from jaxreg.evaluation.figures import basic
 from jaxreg.losses.intensity import l1, lncc
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Autoencoder
 from jaxreg.training.loop import Task
@@ -116,7 +116,7 @@ def _validation(network, volumes, held_out):
             scalars |= {f"{k}_{domain}": float(v) for k, v in zip(_TERMS, means, strict=True)}
         if not pictures:
             return scalars, None
-        picture = figures.reconstructions(pictures, spacing_mm=volumes.spacing_mm)
-        return scalars, figures.to_rgb(picture)
+        picture = basic.reconstructions(pictures, spacing_mm=volumes.spacing_mm)
+        return scalars, basic.to_rgb(picture)
 
     return validate

@@ -18,7 +18,7 @@ from jaxreg.data.prepare.subject import write_image
 from jaxreg.data.prepare.template import Head, average, evenly
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
-from jaxreg.evaluation import figures
+from jaxreg.evaluation.figures import basic
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.geometry.grid import Volume
@@ -309,7 +309,7 @@ def progress_picture(model: Model, volumes: Volumes, pair, displacement, title: 
     grid = Volumes(volumes.cohort, zip(pair, domains, strict=True))
     fixed, moving = (grid.scan(p, d).image for p, d in zip(pair, domains, strict=True))
     moved = np.asarray(warp(jax.numpy.asarray(moving), jax.numpy.asarray(displacement)))
-    figure = figures.pair_progress(
+    figure = basic.pair_progress(
         fixed[..., 0],
         moving[..., 0],
         moved[..., 0],
@@ -317,4 +317,4 @@ def progress_picture(model: Model, volumes: Volumes, pair, displacement, title: 
         title=f"{pair[0]} from {pair[1]}, {title}",
         spacing_mm=grid.spacing_mm,
     )
-    return figures.to_rgb(figure)
+    return basic.to_rgb(figure)

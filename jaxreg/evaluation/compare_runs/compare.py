@@ -17,8 +17,7 @@ from jaxreg.configuration.training import EMBEDDED
 from jaxreg.data.cohort import Cohort, read_cohort
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
-from jaxreg.evaluation import comparison_figures, figures
-from jaxreg.evaluation.comparison_table import (
+from jaxreg.evaluation.compare_runs.table import (
     Scored,
     print_table,
     table,
@@ -26,6 +25,7 @@ from jaxreg.evaluation.comparison_table import (
     write_table,
 )
 from jaxreg.evaluation.evaluate import evaluate, split_pairs
+from jaxreg.evaluation.figures import basic, comparison
 from jaxreg.evaluation.quality import Quality, quality, quality_of_no_registration
 from jaxreg.evaluation.results import Sweep, read_sweep, reusable
 from jaxreg.evaluation.statistics import best_index, over_subjects
@@ -233,32 +233,28 @@ def _write_figures(folder, runs, scored, volumes, native):
     spacing = native.native_spacing_mm
     baseline = float(over_subjects(plain, test.fixed).mean())
     made = {
-        "figure2": comparison_figures.dice_and_folds(
-            [_line(each) for each in scored], baseline=baseline
-        ),
-        "figure3": comparison_figures.best_registrations(
+        "figure2": comparison.dice_and_folds([_line(each) for each in scored], baseline=baseline),
+        "figure3": comparison.best_registrations(
             *pictures, baseline=float(plain[middle]), spacing_mm=spacing
         ),
-        "figure4": comparison_figures.sweeps(*pictures, spacing_mm=spacing),
+        "figure4": comparison.sweeps(*pictures, spacing_mm=spacing),
     }
     for name, figure in made.items():
         for suffix in ("png", "pdf"):
-            figures.save(figure, folder / f"{name}.{suffix}")
+            basic.save(figure, folder / f"{name}.{suffix}")
     print(f"Figures 3 and 4 show fixed {pair[0]} and moving {pair[1]}, of median Dice before.")
 
 
-def _line(scored: Scored) -> comparison_figures.Line:
+def _line(scored: Scored) -> comparison.Line:
     """A run's line in Fig. 2."""
     dice, folds = (
         over_subjects(values, scored.test.fixed)
         for values in (scored.test.mean_dice, scored.test.folds_percent)
     )
-    return comparison_figures.Line(
-        scored.label, np.array(scored.test.lams), dice, folds, scored.chosen
-    )
+    return comparison.Line(scored.label, np.array(scored.test.lams), dice, folds, scored.chosen)
 
 
-def _slices(run, scored, pair_index, volumes, native, cut) -> comparison_figures.Slices:
+def _slices(run, scored, pair_index, volumes, native, cut) -> comparison.Slices:
     """One axial slice of a test pair under each λ of a run."""
     pair, domains = scored.test.pairs[pair_index], run.model.config.cohort.domain_pair
     fixed, moving = (
@@ -277,7 +273,7 @@ def _slices(run, scored, pair_index, volumes, native, cut) -> comparison_figures
                 u = resize_displacement(u, native.native_shape, factor)
             moved.append(np.asarray(warp(source, u))[:, :, cut, 0])
             shown.append(np.asarray(u)[:, :, cut])
-    return comparison_figures.Slices(
+    return comparison.Slices(
         scored.label,
         np.array(run.lams),
         np.stack(moved),

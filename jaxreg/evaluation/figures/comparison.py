@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
-from jaxreg.evaluation.figures import (
+from jaxreg.evaluation.figures.basic import (
     LINES,
     folds_axis,
     letters,
