@@ -27,7 +27,7 @@ from jaxreg.models.model import (
     network_of,
 )
 from jaxreg.pair import Pair
-from jaxreg.registration.optimization import zero_velocity
+from jaxreg.registration.deformable.optimization import zero_velocity
 from jaxreg.spatial import exponentiate, warp
 from jaxreg.training.registration import sample_loss
 from jaxreg.training.step import TrainState, make_optimizer, make_step

@@ -25,7 +25,7 @@ import tyro  # noqa: E402
 from jaxreg.configuration.objective import CONTRASTIVE_LOSSES  # noqa: E402
 from jaxreg.losses.similarity import Masks, make_similarity  # noqa: E402
 from jaxreg.models.model import init_params, network_of  # noqa: E402
-from jaxreg.registration.optimization import zero_velocity  # noqa: E402
+from jaxreg.registration.deformable.optimization import zero_velocity  # noqa: E402
 from jaxreg.spatial import (  # noqa: E402
     displacement_of,  # noqa: E402
     exponentiate,

@@ -30,10 +30,10 @@ from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
 from jaxreg.models.release import load_model  # noqa: E402
 from jaxreg.pair import Pair
-from jaxreg.registration.deformable import DIRECT_RATE, REFINE_RATE  # noqa: E402
-from jaxreg.registration.network_grid import taper  # noqa: E402
-from jaxreg.registration.optimization import optimize_jointly, zero_velocity  # noqa: E402
-from jaxreg.registration.prediction import predicted  # noqa: E402
+from jaxreg.registration.deformable.grid import taper  # noqa: E402
+from jaxreg.registration.deformable.method import DIRECT_RATE, REFINE_RATE  # noqa: E402
+from jaxreg.registration.deformable.optimization import optimize_jointly, zero_velocity  # noqa: E402
+from jaxreg.registration.deformable.prediction import predicted  # noqa: E402
 from jaxreg.spatial import (  # noqa: E402
     displacement_of,  # noqa: E402
     resize_displacement,

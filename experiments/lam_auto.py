@@ -20,8 +20,8 @@ from jaxreg.data.cohort import neighbour_pairs, read_cohort
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.pair import Pair
-from jaxreg.registration import lam_auto
-from jaxreg.registration.deformable import deformations, method_of, no_deformation
+from jaxreg.registration.deformable import lambda_selection
+from jaxreg.registration.deformable.method import deformations, method_of, no_deformation
 from jaxreg.spatial import warp
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -61,7 +61,7 @@ def main(config: Config) -> None:
     for fixed_id, moving_id in pairs:
         f, m = volumes.scan(fixed_id, domains[0]), volumes.scan(moving_id, domains[1])
         pair = Pair(*(jnp.asarray(a) for a in (f.image, m.image, f.mask, m.mask)))
-        curve = deformations(method, pair, lam_auto.LAMS)
+        curve = deformations(method, pair, lambda_selection.LAMS)
         fixed_labels, moving_labels = (
             jnp.asarray(volumes.labels(p)) for p in (fixed_id, moving_id)
         )
@@ -76,17 +76,20 @@ def main(config: Config) -> None:
         print(fixed_id, moving_id, np.round(row, 4).tolist(), flush=True)
     table = np.array(dice)
     mean = table.mean(axis=0)
-    for lam, value in zip(lam_auto.LAMS, mean, strict=True):
+    for lam, value in zip(lambda_selection.LAMS, mean, strict=True):
         print(f"λ {lam:.1f}  Dice {value:.4f}")
     best = float(mean.max())
-    print(f"best fixed λ {lam_auto.LAMS[int(mean.argmax())]}: {best:.4f}")
+    print(f"best fixed λ {lambda_selection.LAMS[int(mean.argmax())]}: {best:.4f}")
     print(f"best λ of each pair (an upper bound): {table.max(axis=1).mean():.4f}")
     for share in SHARES:
         chosen = [
-            lam_auto.choose(b, c, share=share).lam for b, c in zip(befores, curves, strict=True)
+            lambda_selection.choose(b, c, share=share).lam
+            for b, c in zip(befores, curves, strict=True)
         ]
-        values = [row[lam_auto.LAMS.index(lam)] for row, lam in zip(dice, chosen, strict=True)]
-        mark = " (the rule)" if share == lam_auto.SHARE else ""
+        values = [
+            row[lambda_selection.LAMS.index(lam)] for row, lam in zip(dice, chosen, strict=True)
+        ]
+        mark = " (the rule)" if share == lambda_selection.SHARE else ""
         print(
             f"share {share:.2f}: Dice {np.mean(values):.4f}, {np.mean(values) - best:+.4f} against "
             f"the best fixed λ; chosen {chosen}{mark}"

@@ -31,9 +31,9 @@ from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
-from jaxreg.registration.outputs import make_outputs  # noqa: E402
+from jaxreg.registration.output.files import make_outputs  # noqa: E402
+from jaxreg.registration.output.metrics import metrics_of  # noqa: E402
 from jaxreg.registration.register import Clock, register_pair  # noqa: E402
-from jaxreg.registration.summary import metrics_of  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import affine_points, map_points, resample
 from jaxreg.io.itk_transforms import read_transform, write_affine
-from jaxreg.registration.affine import check_overlap, register_affine
+from jaxreg.registration.linear.affine import check_overlap, register_affine
 
 SHAPE, SPACING_MM = (44, 52, 44), 4.0
 LPS = np.array([-1.0, -1.0, 1.0])

@@ -16,9 +16,9 @@ from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.headers import forms_apart, read_header
 from jaxreg.io.images import read_image, write
-from jaxreg.registration.deformable import domains_of
-from jaxreg.registration.modality import T1W_FROM, depth_contrast, domain_warnings
-from jaxreg.registration.subject import looks_like_labels, read_subject
+from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast, domain_warnings
+from jaxreg.registration.deformable.method import domains_of
+from jaxreg.registration.inputs import looks_like_labels, read_subject
 from tests.registration_data import SPACING_MM, motion, person, write_person
 
 DIRECT = ("--optimize-only", "--init=none")

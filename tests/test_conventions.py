@@ -30,7 +30,7 @@ HOMES = {
     "orbax": {"jaxreg.models.checkpoint"},
     "grain": {"jaxreg.data.pipeline"},
     "tyro": {m for m in MODULES if m.startswith("jaxreg.commands.")},
-    "SimpleITK": {"jaxreg.registration.affine", "jaxreg.io.itk_transforms"},
+    "SimpleITK": {"jaxreg.registration.linear.affine", "jaxreg.io.itk_transforms"},
 }
 LAYERS = ("spatial", "networks", "losses", "training")
 """Each may import those before it, never those behind it."""

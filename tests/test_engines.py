@@ -6,8 +6,8 @@ import pytest
 from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import read_labels, write
-from jaxreg.registration import compare, engines
-from jaxreg.registration.compare import Row, table
+from jaxreg.registration.compare_tools import compare, external_tools
+from jaxreg.registration.compare_tools.compare import Row, table
 from tests.registration_data import motion, write_person
 
 DIRECT = ["--optimize-only", "--init=none", "--spacing=8", "--steps=5"]
@@ -22,7 +22,7 @@ def argv(tmp_path_factory):
 
 
 def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "missing", lambda name: engines.DISTRIBUTIONS[name])
+    monkeypatch.setattr(compare, "missing", lambda name: external_tools.DISTRIBUTIONS[name])
     assert main([*argv, "--with=ants,greedy"]) == 0
     out = capsys.readouterr().out
     assert "ants: not installed (antspyx; extra `compare`), skipped" in out
@@ -32,7 +32,7 @@ def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch,
 
 
 def test_label_maps_without_a_common_label_have_no_dice(argv, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "missing", lambda name: engines.DISTRIBUTIONS[name])
+    monkeypatch.setattr(compare, "missing", lambda name: external_tools.DISTRIBUTIONS[name])
     labels = read_labels(argv[-1].split("=")[1])
     other = np.where(labels.array > 0, labels.array + 5000, 0)
     write(tmp_path / "other.nii.gz", Volume(other.astype(np.int16), labels.affine))
@@ -50,9 +50,9 @@ def test_an_engine_that_fails_is_a_row_that_says_so(argv, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(engines.ENGINES))
+@pytest.mark.parametrize("name", sorted(external_tools.ENGINES))
 def test_an_engine_undoes_a_shift(tmp_path, name, capsys):
-    lacking = engines.missing(name)
+    lacking = external_tools.missing(name)
     if lacking:
         pytest.skip(f"{lacking} is not installed (extra `compare`)")
     fixed = write_person(tmp_path, 1, "T1w")

@@ -20,8 +20,8 @@ from jaxreg.models.model import (
     init_params,
     newest_run,
 )
-from jaxreg.registration import deformable
-from jaxreg.registration.standing import _settings
+from jaxreg.registration.batch.resume import _settings
+from jaxreg.registration.deformable import method
 from jaxreg.training import loop
 
 
@@ -93,8 +93,8 @@ def test_a_learned_similarity_is_one_object_for_the_same_weights(monkeypatch):
     other = dataclasses.replace(config, objective=ObjectiveConfig(loss="nce"))
     models.append(Model(other, params, encoders, 3, (2.0, 2.0, 2.0), "fold"))
     loaded = iter(models)
-    monkeypatch.setattr(deformable, "load_model", lambda path: next(loaded))
-    same, again, different = (deformable.load_method(RegisterConfig()).similarity for _ in range(3))
+    monkeypatch.setattr(method, "load_model", lambda path: next(loaded))
+    same, again, different = (method.load_method(RegisterConfig()).similarity for _ in range(3))
     assert same is again and same is not different
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from jaxreg.cli import main
 from jaxreg.io.images import read_image
-from jaxreg.registration.deformable import Deformation
-from jaxreg.registration.lam_auto import LAMS, choose
+from jaxreg.registration.deformable.lambda_selection import LAMS, choose
+from jaxreg.registration.deformable.method import Deformation
 from tests.registration_data import write_person
 
 NOTHING = np.zeros((1, 1, 1, 3), np.float32)

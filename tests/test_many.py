@@ -23,9 +23,9 @@ from jaxreg.errors import InputError
 from jaxreg.io.atomic import remove_leftovers
 from jaxreg.io.images import read_labels
 from jaxreg.io.tables import read_table
-from jaxreg.registration import many
-from jaxreg.registration.pairs import read_pairs
-from jaxreg.registration.pairs_results import COLUMNS, NUMBERS
+from jaxreg.registration.batch import batch
+from jaxreg.registration.batch.pairs import read_pairs
+from jaxreg.registration.batch.results import COLUMNS, NUMBERS
 from tests.registration_data import same_but_for_timings, write_person
 
 DIRECT = ("--optimize-only", "--spacing=8", "--steps=2", "--init=com")
@@ -116,7 +116,7 @@ def test_dice_is_that_of_the_written_labels(images, cohort):
 def test_the_table_has_every_number_of_a_run(cohort):
     _, out = cohort
     pair = read_pairs(cohort[0])[0]
-    numbers = many.numbers_in(out / pair.name)
+    numbers = batch.numbers_in(out / pair.name)
     assert set(numbers) == set(NUMBERS)
     assert float(results(out)[pair.name]["similarity"]) == pytest.approx(
         numbers["similarity"], 1e-5
@@ -156,14 +156,14 @@ def test_other_settings_or_inputs_are_refused_and_replaced_on_demand(images, tmp
 
 
 def test_any_exception_fails_its_pair_alone(images, tmp_path, monkeypatch):
-    true = many.register_files
+    true = batch.register_files
 
     def fails(fixed, moving, folder, config, **more):
         if folder.name == "b":
             raise MemoryError("no room\nat all")
         return true(fixed, moving, folder, config, **more)
 
-    monkeypatch.setattr(many, "register_files", fails)
+    monkeypatch.setattr(batch, "register_files", fails)
     pairs = table(images, row(0, 1, "a"), row(1, 2, "b"), row(2, 0, "c"), name="three.tsv")
     assert register(pairs, tmp_path) == 1
     found = results(tmp_path)
@@ -244,7 +244,7 @@ def test_flags_that_contradict_are_refused_in_one_line(tmp_path, capsys, flags, 
 
 @pytest.mark.parametrize("address", ["nowhere.json", "tcp://127.0.0.1:9"])
 def test_a_cluster_that_does_not_answer_is_a_line(images, cohort, capsys, monkeypatch, address):
-    monkeypatch.setattr("jaxreg.registration.cluster._TIMEOUT_S", 1)
+    monkeypatch.setattr("jaxreg.registration.batch.dask._TIMEOUT_S", 1)
     pairs, out = cohort
     assert register(pairs, out, f"--cluster={address}") == 2
     error = capsys.readouterr().err

@@ -10,7 +10,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.images import read_image
-from jaxreg.registration.network_grid import (
+from jaxreg.registration.deformable.grid import (
     MARGIN_MM,
     MULTIPLE,
     in_millimetres,
@@ -18,7 +18,7 @@ from jaxreg.registration.network_grid import (
     on_grid,
     taper,
 )
-from jaxreg.registration.subject import read_subject
+from jaxreg.registration.inputs import read_subject
 from jaxreg.spatial import displacement_of
 from tests.registration_data import motion, write_person
 

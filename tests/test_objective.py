@@ -24,7 +24,7 @@ from jaxreg.models.model import (
     velocities,
 )
 from jaxreg.pair import Pair
-from jaxreg.registration.optimization import optimize_velocity, zero_velocity
+from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
 from jaxreg.training.registration import sample_loss
 from jaxreg.training.step import TrainState, make_optimizer, make_step
 

@@ -8,10 +8,10 @@ from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.models.model import Model
-from jaxreg.registration.deformable import load_method
-from jaxreg.registration.network_grid import one_side
-from jaxreg.registration.placing import place
-from jaxreg.registration.subject import read_subject
+from jaxreg.registration.deformable.grid import one_side
+from jaxreg.registration.deformable.method import load_method
+from jaxreg.registration.deformable.placing import place
+from jaxreg.registration.inputs import read_subject
 from tests.registration_data import motion, person, write_person
 
 
@@ -94,8 +94,10 @@ def test_of_two_maps_the_one_of_higher_correlation_counts(tmp_path, method, monk
         calls.append(mode)
         return motion(15, (5, 0, 0)) if mode == good else motion(15, (45, 0, 0))
 
-    monkeypatch.setattr("jaxreg.registration.placing.register_affine", found)
-    monkeypatch.setattr("jaxreg.registration.placing._centre", lambda affine, mask: np.zeros(3))
+    monkeypatch.setattr("jaxreg.registration.deformable.placing.register_affine", found)
+    monkeypatch.setattr(
+        "jaxreg.registration.deformable.placing._centre", lambda affine, mask: np.zeros(3)
+    )
     for good in ("affine", "rigid"):
         grid, how = place(method, subject)
         assert how.endswith(f"({good})")

@@ -19,7 +19,7 @@ from jaxreg.models.model import (
     velocities,
 )
 from jaxreg.pair import Pair
-from jaxreg.registration.prediction import predicted
+from jaxreg.registration.deformable.prediction import predicted
 from jaxreg.spatial import displacement_of, warp
 from jaxreg.training.registration import sample_loss
 

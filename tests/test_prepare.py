@@ -285,7 +285,7 @@ def test_whole_heads_and_missing_masks_are_said(made, capsys):
 
 @pytest.mark.slow
 def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
-    affine = pytest.importorskip("jaxreg.registration.affine")
+    affine = pytest.importorskip("jaxreg.registration.linear.affine")
     from jaxreg.data.synthetic.phantom import write_phantom_cohort
 
     phantom = write_phantom_cohort(

@@ -20,10 +20,11 @@ from jaxreg.io.images import read_image, read_labels, write
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.models.model import load_run
 from jaxreg.models.release import load_model
-from jaxreg.registration import deformable, many
 from jaxreg.registration import register as register_module
-from jaxreg.registration.affine import ImplausibleScales, register_affine
-from jaxreg.registration.deformable import load_method
+from jaxreg.registration.batch import batch
+from jaxreg.registration.deformable import method
+from jaxreg.registration.deformable.method import load_method
+from jaxreg.registration.linear.affine import ImplausibleScales, register_affine
 from tests.registration_data import motion, same_but_for_timings, write_person
 
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20")
@@ -291,7 +292,7 @@ def test_many_pairs_load_the_network_once_and_know_its_weights(
         loaded.append(path)
         return load_model(path)
 
-    monkeypatch.setattr(deformable, "load_model", load_and_count)
+    monkeypatch.setattr(method, "load_model", load_and_count)
     argv = ["register", f"--pairs={tmp_path / 'pairs.tsv'}", f"--out={tmp_path / 'out'}"]
     argv += ["--init=none", f"--model={workdir}"]
     assert main(argv) == 0
@@ -307,7 +308,7 @@ def test_many_pairs_load_the_network_once_and_know_its_weights(
     def other_weights(config):
         return load_method(config)._replace(weights_sha256="0" * 64)
 
-    monkeypatch.setattr(many, "load_method", other_weights)
+    monkeypatch.setattr(batch, "load_method", other_weights)
     assert main(argv) == 2
     assert "holds a result of other weights" in capsys.readouterr().err
 

@@ -19,7 +19,13 @@ from jaxreg import spatial
 from jaxreg.data.synthetic import simulate
 from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.errors import InputError
-from jaxreg.registration.report import Frame, Number, Report, write_failure_report, write_report
+from jaxreg.registration.report.build import (
+    Frame,
+    Number,
+    Report,
+    write_failure_report,
+    write_report,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMEDRIVER = shutil.which("chromedriver")

@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.registration.compare import compare_files, table
-from jaxreg.registration.engines import ENGINES
+from jaxreg.registration.compare_tools.compare import compare_files, table
+from jaxreg.registration.compare_tools.external_tools import ENGINES
 
 
 @dataclass(frozen=True, kw_only=True)

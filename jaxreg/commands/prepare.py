@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from jaxreg.data.prepare import prepare
-from jaxreg.registration.affine import register_affine
+from jaxreg.registration.linear.affine import register_affine
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import tyro
 
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
-from jaxreg.registration.many import register_pairs
+from jaxreg.registration.batch.batch import register_pairs
 from jaxreg.registration.register import Clock
 from jaxreg.registration.run import register_files
 

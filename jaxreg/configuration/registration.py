@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxreg.configuration.objective import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES
 from jaxreg.errors import InputError, require_choice
-from jaxreg.registration.affine import MODES
+from jaxreg.registration.linear.affine import MODES
 
 TRANSFORMS = ("deformable", "affine", "rigid")
 DIRECT_LAM = 0.8

@@ -1,1 +1,1 @@
-"""A pair of images: direct optimisation of a velocity field."""
+"""One pair of images, from files or arrays to a complete result."""

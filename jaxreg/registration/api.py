@@ -28,9 +28,9 @@ from jaxreg.io.images import (
 )
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.apply import NIFTI, smallest
-from jaxreg.registration.outputs import make_outputs
+from jaxreg.registration.output.files import make_outputs
+from jaxreg.registration.output.metrics import metrics_of
 from jaxreg.registration.register import Clock, register_pair
-from jaxreg.registration.summary import metrics_of
 
 Image = Any
 """A path (str or Path), a nibabel image, or (array [x, y, z], affine to RAS mm [4, 4])."""

@@ -16,9 +16,11 @@ from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
-from jaxreg.registration.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.apply import NIFTI
-from jaxreg.registration.deformable import (
+from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
+from jaxreg.registration.deformable.grid import in_millimetres, on_grid
+from jaxreg.registration.deformable.lambda_selection import LAMS, choose
+from jaxreg.registration.deformable.method import (
     Deformation,
     Method,
     deformations,
@@ -26,11 +28,9 @@ from jaxreg.registration.deformable import (
     no_deformation,
     routed,
 )
-from jaxreg.registration.lam_auto import LAMS, choose
-from jaxreg.registration.modality import depth_contrast, domain_warnings
-from jaxreg.registration.network_grid import in_millimetres, on_grid
-from jaxreg.registration.placing import place
-from jaxreg.registration.subject import Subject, read_subject
+from jaxreg.registration.deformable.placing import place
+from jaxreg.registration.inputs import Subject, read_subject
+from jaxreg.registration.linear.affine import ImplausibleScales, check_overlap, register_affine
 from jaxreg.registration.threads import in_threads
 
 

@@ -10,17 +10,17 @@ from typing import Any
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed_folder
-from jaxreg.registration.deformable import Method
-from jaxreg.registration.outputs import (
+from jaxreg.registration.deformable.method import Method
+from jaxreg.registration.output.files import (
     check_folder,
     make_outputs,
     write_curve,
     write_outputs,
 )
-from jaxreg.registration.provenance import file_hashes, provenance_of, provenance_of_settings
+from jaxreg.registration.output.metrics import metrics_of, numbers_of, report_of
+from jaxreg.registration.output.provenance import file_hashes, provenance_of, provenance_of_settings
 from jaxreg.registration.register import Clock, register_pair
-from jaxreg.registration.report import write_failure_report, write_report
-from jaxreg.registration.summary import metrics_of, numbers_of, report_of
+from jaxreg.registration.report.build import write_failure_report, write_report
 
 
 def register_files(

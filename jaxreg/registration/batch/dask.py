@@ -54,7 +54,7 @@ def run_jobs(
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """A pair's outcome, on a worker; JAX is imported after its environment has been set."""
     runtime.prepare()
-    return importlib.import_module("jaxreg.registration.many").register_sent(job)
+    return importlib.import_module("jaxreg.registration.batch.batch").register_sent(job)
 
 
 def _client(distributed: Any, address: str) -> Any:

@@ -16,13 +16,19 @@ from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.errors import InputError, reason_of
 from jaxreg.io.atomic import remove_leftovers
-from jaxreg.registration.cluster import run_jobs
-from jaxreg.registration.deformable import Method, load_method
-from jaxreg.registration.pairs import RESULTS, FilePair, read_pairs
-from jaxreg.registration.pairs_results import Outcome, line_of, write_results
+from jaxreg.registration.batch.dask import run_jobs
+from jaxreg.registration.batch.pairs import RESULTS, FilePair, read_pairs
+from jaxreg.registration.batch.results import Outcome, line_of, write_results
+from jaxreg.registration.batch.resume import (
+    DONE,
+    FREE,
+    Ingredients,
+    numbers_in,
+    standing,
+)
+from jaxreg.registration.deformable.method import Method, load_method
 from jaxreg.registration.register import read_affine
 from jaxreg.registration.run import register_files
-from jaxreg.registration.standing import DONE, FREE, Ingredients, numbers_in, standing
 
 _SECONDS_BETWEEN_TABLES = 5.0
 """So that writing results.tsv again and again does not grow with the square of the pairs."""

@@ -22,9 +22,9 @@ from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similari
 from jaxreg.models.model import Model, encoder_of
 from jaxreg.models.release import SHIPPED, load_model
 from jaxreg.pair import Pair
-from jaxreg.registration.network_grid import taper
-from jaxreg.registration.optimization import optimize_velocity, zero_velocity
-from jaxreg.registration.prediction import predicted
+from jaxreg.registration.deformable.grid import taper
+from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
+from jaxreg.registration.deformable.prediction import predicted
 from jaxreg.spatial import displacement_of
 
 DIRECT_RATE, REFINE_RATE = 0.05, 0.01

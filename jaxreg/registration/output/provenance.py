@@ -13,8 +13,8 @@ from jaxreg._version import __version__
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.models.release import name_of
+from jaxreg.registration.inputs import Subject
 from jaxreg.registration.register import Registration
-from jaxreg.registration.subject import Subject
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
 

@@ -17,7 +17,7 @@ from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.resampling import resample_masked
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.pair import Pair
-from jaxreg.registration.subject import Subject
+from jaxreg.registration.inputs import Subject
 
 MARGIN_MM = 1.0
 """Between the brain and the border, at least. Cohorts lie closely around their brains, and networks

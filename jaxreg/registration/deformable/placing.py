@@ -18,10 +18,10 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.pair import Pair
-from jaxreg.registration.affine import register_affine
-from jaxreg.registration.deformable import Method, no_deformation
-from jaxreg.registration.network_grid import network_grid, one_side
-from jaxreg.registration.subject import Subject
+from jaxreg.registration.deformable.grid import network_grid, one_side
+from jaxreg.registration.deformable.method import Method, no_deformation
+from jaxreg.registration.inputs import Subject
+from jaxreg.registration.linear.affine import register_affine
 
 COVERED = 0.99
 """Share of the fixed brain that has to lie on the training grid."""

@@ -24,7 +24,7 @@ from jaxtyping import Float, Real
 
 from jaxreg import spatial
 from jaxreg.io.atomic import completed
-from jaxreg.registration import packing
+from jaxreg.registration.report import encoding
 
 Status = Literal["pass", "warn", "info"]
 
@@ -152,18 +152,18 @@ def _write(path: Path | str, title: str, body: str, *, script: str) -> None:
 
 def _payload(report: Report) -> dict[str, Any]:
     """What the scripts draw from."""
-    window = packing.intensity_window(report.affine_moved)
-    moving_window = packing.intensity_window(report.moving)
-    fixed_window = packing.intensity_window(report.fixed)
+    window = encoding.intensity_window(report.affine_moved)
+    moving_window = encoding.intensity_window(report.moving)
+    fixed_window = encoding.intensity_window(report.fixed)
     return {
         "shape": report.fixed.shape,
         "spacing_mm": report.spacing_mm,
         "moving_shape": report.moving.shape,
         "moving_spacing_mm": report.moving_spacing_mm,
-        "determinant_steps": packing.DETERMINANT_STEPS,
-        "fixed": packing.text(packing.grey(report.fixed, fixed_window)),
-        "affine": packing.text(packing.grey(report.affine_moved, window)),
-        "moving": packing.text(packing.grey(report.moving, moving_window)),
+        "determinant_steps": encoding.DETERMINANT_STEPS,
+        "fixed": encoding.text(encoding.grey(report.fixed, fixed_window)),
+        "affine": encoding.text(encoding.grey(report.affine_moved, window)),
+        "moving": encoding.text(encoding.grey(report.moving, moving_window)),
         "spread": _spread(report.spread_mm),
         "lam": report.lam,
         "result": _pictures([report.moved], [report.displacement], [report.jacobian], window),
@@ -187,21 +187,23 @@ _determinant = jax.jit(spatial.jacobian_determinant)
 
 def _pictures(moved, displacements, jacobians, window) -> dict[str, Any]:
     """Moved images, displacements and determinants of one or more results, in the same order."""
-    values, unit = packing.vectors(displacements)
+    values, unit = encoding.vectors(displacements)
     return {
         "count": len(moved),
-        "moved": packing.text(packing.differences([packing.grey(m, window) for m in moved])),
-        "displacement": packing.text(values),
+        "moved": encoding.text(encoding.differences([encoding.grey(m, window) for m in moved])),
+        "displacement": encoding.text(values),
         "unit": unit,
-        "jacobian": packing.text(packing.differences([packing.determinants(j) for j in jacobians])),
+        "jacobian": encoding.text(
+            encoding.differences([encoding.determinants(j) for j in jacobians])
+        ),
     }
 
 
 def _spread(spread_mm: np.ndarray | None) -> dict[str, Any] | None:
     if spread_mm is None:
         return None
-    levels, top_mm = packing.lengths(spread_mm)
-    return {"data": packing.text(levels), "top_mm": top_mm}
+    levels, top_mm = encoding.lengths(spread_mm)
+    return {"data": encoding.text(levels), "top_mm": top_mm}
 
 
 def _known(value: float) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.io.atomic import completed
-from jaxreg.registration.pairs import FilePair
+from jaxreg.registration.batch.pairs import FilePair
 
 NUMBERS = (
     "lam",

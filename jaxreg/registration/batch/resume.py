@@ -7,11 +7,11 @@ from typing import Any
 
 from jaxreg.configuration.registration import AUTO, OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json
-from jaxreg.registration.affine import MODES
-from jaxreg.registration.deformable import Method
-from jaxreg.registration.outputs import holds_nothing
-from jaxreg.registration.pairs import FilePair
-from jaxreg.registration.provenance import init_sha256
+from jaxreg.registration.batch.pairs import FilePair
+from jaxreg.registration.deformable.method import Method
+from jaxreg.registration.linear.affine import MODES
+from jaxreg.registration.output.files import holds_nothing
+from jaxreg.registration.output.provenance import init_sha256
 
 DONE, FREE = "done", "free"
 

@@ -25,8 +25,8 @@ from jaxreg.io.images import write
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair
-from jaxreg.registration.deformable import deformations
-from jaxreg.registration.engines import ENGINES, missing
+from jaxreg.registration.compare_tools.external_tools import ENGINES, missing
+from jaxreg.registration.deformable.method import deformations
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.registration.run import peak_gigabytes
 from jaxreg.spatial import warp
@@ -92,7 +92,13 @@ def run_engine(name: str, result: Registration, labels) -> Row:
         for role, image in (("fixed", result.pair.fixed), ("moving", result.pair.moving)):
             array = np.asarray(image)[..., 0] * np.float32(255)
             write(folder / f"{role}.nii.gz", Volume(array, result.grid.affine))
-        command = [sys.executable, "-m", "jaxreg.registration.engines", name, place]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxreg.registration.compare_tools.external_tools",
+            name,
+            place,
+        ]
         threads = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(os.cpu_count() or 1)}
         done = subprocess.run(
             command, env={**os.environ, **threads}, capture_output=True, text=True, check=False

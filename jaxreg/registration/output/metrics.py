@@ -11,11 +11,11 @@ from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume, coarser_grid
 from jaxreg.geometry.resampling import resample
 from jaxreg.io.images import reordered
-from jaxreg.registration import report
-from jaxreg.registration.lam_auto import RULE
-from jaxreg.registration.network_grid import in_millimetres
-from jaxreg.registration.outputs import Outputs
+from jaxreg.registration.deformable.grid import in_millimetres
+from jaxreg.registration.deformable.lambda_selection import RULE
+from jaxreg.registration.output.files import Outputs
 from jaxreg.registration.register import Registration
+from jaxreg.registration.report import build
 from jaxreg.spatial import jacobian_determinant
 
 FOLDS_WARN_PERCENT = 0.1
@@ -108,7 +108,7 @@ def _filled(labels: np.ndarray, multiple: int, first: int) -> Int[Array, "n 1 1"
     return jnp.asarray(np.append(labels.ravel(), more).reshape(-1, 1, 1), jnp.int32)
 
 
-def numbers_of(result: Registration, values: dict[str, float]) -> tuple[report.Number, ...]:
+def numbers_of(result: Registration, values: dict[str, float]) -> tuple[build.Number, ...]:
     """The numbers as lines for people, each with pass, warn or info."""
     deformable = result.config.transform == "deformable"
     low, high = SCALES_WARN
@@ -131,7 +131,7 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[report.N
     return tuple(rows)
 
 
-def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[report.Number]:
+def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[build.Number]:
     """λ, similarity, folds, det J, lengths and inverse consistency."""
     before, after = values["similarity_affine"], values["similarity"]
     folds, lowest = values["folds_percent"], values["jacobian_min"]
@@ -171,19 +171,19 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[report.
     ]
 
 
-def _number(name: str, value: str, note: str, good: bool | None = None) -> report.Number:
+def _number(name: str, value: str, note: str, good: bool | None = None) -> build.Number:
     """A line of the table; without a verdict it only informs."""
     status = "info" if good is None else ("pass" if good else "warn")
-    return report.Number(name, value, status, note)
+    return build.Number(name, value, status, note)
 
 
 def report_of(
     result: Registration,
-    numbers: tuple[report.Number, ...],
+    numbers: tuple[build.Number, ...],
     provenance: dict[str, Any],
     *,
     title: str,
-) -> report.Report:
+) -> build.Report:
     """What report.html shows, on the network grid in the fixed space."""
     pair, chosen = result.pair, result.chosen
     moving = Volume(result.moving.image.array, result.moving.image.affine)
@@ -192,10 +192,10 @@ def report_of(
         if np.prod(coarser_grid(moving, coarse_mm)[0]) < moving.array.size:
             moving = resample(moving, coarse_mm)
     frames = tuple(
-        report.Frame(d.lam, d.moved, d.displacement, d.folds_percent, d.similarity)
+        build.Frame(d.lam, d.moved, d.displacement, d.folds_percent, d.similarity)
         for d in result.curve
     )
-    return report.Report(
+    return build.Report(
         title=title,
         fixed=np.asarray(pair.fixed[..., 0]),
         affine_moved=np.asarray(pair.moving[..., 0]),

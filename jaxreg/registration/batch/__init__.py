@@ -1,0 +1,1 @@
+"""Many pairs: the table, the results, what is done already, a cluster."""

@@ -1,0 +1,1 @@
+"""Other registration tools on the same pair."""

@@ -1,0 +1,1 @@
+"""The deformable part: the network grid, the method and its answer."""

@@ -1,0 +1,1 @@
+"""What a registration writes, and the numbers that it reports."""
