@@ -24,12 +24,12 @@ import tyro  # noqa: E402
 from jaxreg.configuration.objective import ObjectiveConfig  # noqa: E402
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
-from jaxreg.data.volumes import Volumes
+from jaxreg.data.volumes import Volumes  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
 from jaxreg.models.release import load_model  # noqa: E402
-from jaxreg.pair import Pair
+from jaxreg.pair import Pair  # noqa: E402
 from jaxreg.registration.deformable.grid import taper  # noqa: E402
 from jaxreg.registration.deformable.method import DIRECT_RATE, REFINE_RATE  # noqa: E402
 from jaxreg.registration.deformable.optimization import optimize_jointly, zero_velocity  # noqa: E402

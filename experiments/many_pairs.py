@@ -22,9 +22,8 @@ from jaxreg import runtime
 
 runtime.prepare()
 
-import jaxreg.data.phantom as phantom  # noqa: E402
-
 from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
+from jaxreg.data.synthetic import phantom  # noqa: E402
 from jaxreg.registration.batch.batch import register_pairs  # noqa: E402
 
 HEAD = "fixed\tmoving\tfixed_labels\tmoving_labels"

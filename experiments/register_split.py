@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
-from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import affine_points  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402

@@ -26,7 +26,7 @@ OTHER_NAMES = {
 """Names of the field that would be second ones here."""
 HOMES = {
     "nibabel": {"jaxreg.io.images", "jaxreg.io.headers", "jaxreg.io.displacement_fields"},
-    "matplotlib": {"jaxreg.evaluation.figures.basic", "jaxreg.evaluation.figures.basic.comparison"},
+    "matplotlib": {"jaxreg.evaluation.figures.basic", "jaxreg.evaluation.figures.comparison"},
     "orbax": {"jaxreg.models.checkpoint"},
     "grain": {"jaxreg.data.pipeline"},
     "tyro": {m for m in MODULES if m.startswith("jaxreg.commands.")},

@@ -49,7 +49,7 @@ def pairs(volumes, *, domains=DOMAINS, fixed=TRAIN, moving=TRAIN, seed=0, batch_
     )
 
 
-def images(volumes, *, seed=0, batch_size=1, flip=False):
+def unpaired(volumes, *, seed=0, batch_size=1, flip=False):
     members = {"T1w": TRAIN, "T2w": TRAIN[:3]}
     return pipeline.image_batches(volumes, members, seed=seed, batch_size=batch_size, flip=flip)
 
@@ -158,7 +158,7 @@ def test_a_flip_mirrors_images_and_masks_of_a_pair_alike_along_axis_0(volumes):
 
 def test_image_batches_mirror_some_and_draw_from_each_domains_own_people(volumes):
     seen, flipped = {"T1w": set(), "T2w": set()}, set()
-    for batch in itertools.islice(images(volumes, flip=True), 40):
+    for batch in itertools.islice(unpaired(volumes, flip=True), 40):
         assert batch.keys() == {"T1w", "T1w_index", "T2w", "T2w_index"}
         for domain, people in seen.items():
             index = int(batch[f"{domain}_index"][0])

@@ -12,6 +12,7 @@ from jaxreg.errors import InputError
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks
 from jaxreg.losses.regularizers import diffusion
+from jaxreg.models import model as model_module
 from jaxreg.models.model import (
     Model,
     init_params,
@@ -64,9 +65,11 @@ def test_chunks_of_lam_are_the_whole_and_the_pair_is_encoded_once(pair, monkeypa
     lams = [0.1, 0.4, 0.9]
     params, config = model.params["network"], model.config.network
     [(_, whole)] = velocities(params, pair.fixed, pair.moving, lams, config=config)
-    encode, encoded = model._encoded, []
-    monkeypatch.setattr(model, "chunk_size", lambda shape: 2)
-    monkeypatch.setattr(model, "_encoded", lambda *a, **b: encoded.append(1) or encode(*a, **b))
+    encode, encoded = model_module._encoded, []
+    monkeypatch.setattr(model_module, "chunk_size", lambda shape: 2)
+    monkeypatch.setattr(
+        model_module, "_encoded", lambda *a, **b: encoded.append(1) or encode(*a, **b)
+    )
     chunks = list(velocities(params, pair.fixed, pair.moving, lams, config=config))
     assert [chunk for chunk, _ in chunks] == [[0.1, 0.4], [0.9]]
     assert [len(found) for _, found in chunks] == [2, 2]  # the last is filled up

@@ -249,13 +249,13 @@ def test_the_matrices_are_what_the_aligner_said(made):
     template = images.read(config.out / "template.nii.gz")
     middle = move(template.affine, np.argwhere(template.array).mean(axis=0))
     for name in read_cohort(config.out).participants:
-        images = record_of(config.out, name)["images"]
-        first = np.array(images["T1w"]["cohort_to_file_ras_mm"])
+        records = record_of(config.out, name)["images"]
+        first = np.array(records["T1w"]["cohort_to_file_ras_mm"])
         np.testing.assert_allclose(first[:3, :3], AFFINE[:3, :3], atol=1e-12)
         # centre on centre before the aligner starts; both are means over voxels of 4 mm and more
         np.testing.assert_allclose(move(first @ np.linalg.inv(AFFINE), middle), CENTRE_MM, atol=0.5)
         other = np.eye(4) if layout == "hcp" else RIGID
-        second = np.array(images["T2w"]["cohort_to_file_ras_mm"])
+        second = np.array(records["T2w"]["cohort_to_file_ras_mm"])
         np.testing.assert_allclose(second, other @ first, atol=1e-9)
 
 

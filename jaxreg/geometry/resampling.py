@@ -1,4 +1,4 @@
-"""Volumes and masks on other grids: area means, linear and nearest-neighbour resampling, block means."""
+"""Volumes and masks on other grids: area means, linear and nearest neighbours, block means."""
 
 import functools
 from typing import Any

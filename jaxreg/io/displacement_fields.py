@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Image
 
 from jaxreg.errors import InputError
@@ -61,10 +62,13 @@ def write_field(path: Path | str, field: Field) -> None:
             f"{path}: expected a grid with orthogonal axes, as ITK fields have, got a cosine of "
             f"{sheared:.3g} between two axes; resample the image first."
         )
-    _write(path, (field.vectors * _LPS)[:, :, :, None], field.affine, "vector")
+    write_vectors(path, (field.vectors * _LPS)[:, :, :, None], field.affine, "vector")
 
 
-def _write(path: Path | str, data: np.ndarray, affine: np.ndarray, intent: str) -> None:
+def write_vectors(
+    path: Path | str, data: np.ndarray, affine: Float[np.ndarray, "4 4"], intent: str
+) -> None:
+    """Write vectors as float32 NIfTI-1 of an intent, in millimetres."""
     image = Nifti1Image(data.astype(np.float32), affine)
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=2)

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from jaxreg.data.intensities import normalize
-from jaxreg.data.prepare import foreground, template
+from jaxreg.data.prepare import foreground
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.layouts import Files
-from jaxreg.data.prepare.template import Aligner, Head
+from jaxreg.data.prepare.template import Aligner, Head, coarse, head
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
@@ -68,7 +68,7 @@ def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> di
     first, *others = files.images
     reference = images.read_image(files.images[first])
     brain = reference_mask(files, reference)
-    to_reference = align_head(template, template.head(reference, brain), align)
+    to_reference = align_head(template, head(reference, brain), align)
     scans = {first: _Scan(reference, brain, to_reference)}
     for domain in others:
         image = images.read_image(files.images[domain])
@@ -86,13 +86,13 @@ def _write(
     folder: Path, files: Files, scans: dict[str, _Scan], grid: Grid, freesurfer: bool
 ) -> dict[str, Any]:
     """Write images and labels on the grid; returns the record."""
-    images = {}
+    records = {}
     for domain, scan in scans.items():
         values, there = resampling.resample_masked(*scan, grid)
         if not there.any():
             raise InputError(f"{files.images[domain]}: nothing of it lies on the cohort's grid.")
         write_image(folder / f"{files.participant}_{domain}.nii.gz", values, there, grid)
-        images[domain] = {
+        records[domain] = {
             "file": str(files.images[domain]),
             "cohort_to_file_ras_mm": scan.to_image.tolist(),
             "share_on_grid": _share_on_grid(scan, there, grid),
@@ -103,7 +103,7 @@ def _write(
         labels = _labels(files.labels, to_labels, grid, freesurfer=freesurfer)
         images.write(folder / f"{files.participant}_dseg.nii.gz", labels)
         numbers = np.unique(labels.array[labels.array != 0]).tolist()
-    return {"images": images, "mask": files.mask and str(files.mask), "labels": numbers}
+    return {"images": records, "mask": files.mask and str(files.mask), "labels": numbers}
 
 
 def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]:
@@ -141,10 +141,10 @@ def _centre_mm(head: Head) -> np.ndarray:
 
 def _align_rigidly(reference, image, files, brain, align) -> np.ndarray:
     """Pull-back from a person's first image to another one; a mask from a file serves both."""
-    fixed, moving = template.coarse(reference), template.coarse(image)
+    fixed, moving = coarse(reference), coarse(image)
     mask = None
     if files.mask is not None:
-        mask = template.coarse(Volume(brain, reference.affine), labels=True).array
+        mask = coarse(Volume(brain, reference.affine), labels=True).array
     return _checked(align(fixed, moving, mode="rigid", fixed_mask=mask))
 
 

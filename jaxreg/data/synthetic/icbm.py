@@ -110,14 +110,14 @@ def load_template(*, spacing_mm: float) -> Template:
     brain = mask.array > 0.5
     box = functools.partial(_crop, box=_bounding_box(brain, spacing_mm), affine=mask.affine)
     resample = functools.partial(resampling.resample, spacing_mm=spacing_mm / fine)
-    images = {}
+    channels = {}
     for domain, name in _IMAGES.items():
         head = images.read_image(icbm / name)
-        images[domain] = resample(box(normalize(head.array, brain))).array
+        channels[domain] = resample(box(normalize(head.array, brain))).array
     labels = box(images.read_labels(cerebra / _LABELS).array)
     coarse = resample(labels, labels=True)
     return Template(
-        images,
+        channels,
         coarse.array,
         resample(box(brain.astype(np.float32))).array > 0.5,
         _names(cerebra / _NAMES),

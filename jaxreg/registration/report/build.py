@@ -279,5 +279,5 @@ def _source_hash(source: str) -> str:
 
 
 def _page_file(name: str) -> str:
-    folder = importlib.resources.files("jaxreg.registration") / "page"
+    folder = importlib.resources.files("jaxreg.registration.report") / "page"
     return (folder / name).read_text(encoding="utf-8")
