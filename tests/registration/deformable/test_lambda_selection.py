@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from registration_data import write_person
 
 from jaxreg.cli import main
 from jaxreg.io.images import read_image
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.method import Deformation
-from tests.registration_data import write_person
 
 NOTHING = np.zeros((1, 1, 1, 3), np.float32)
 

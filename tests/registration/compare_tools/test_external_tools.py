@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from registration_data import motion, write_person
 
 from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import read_labels, write
 from jaxreg.registration.compare_tools import compare, external_tools
 from jaxreg.registration.compare_tools.compare import Row, table
-from tests.registration_data import motion, write_person
 
 DIRECT = ["--optimize-only", "--init=none", "--spacing=8", "--steps=5"]
 

@@ -1,7 +1,7 @@
 """Every reader on mutated files: only InputError, in bounded time and memory, nothing written.
 
-`python tests/fuzz_readers.py --count=10000` prints a line for each reader and every failure; the
-suite runs a shorter campaign. The inputs are a function of the seed.
+`python tests/helpers/fuzz_readers.py --count=10000` prints a line for each reader and every
+failure; the suite runs a shorter campaign. The inputs are a function of the seed.
 """
 
 import argparse

@@ -10,12 +10,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from registration_data import motion, write_person
 
 import jaxreg
 from jaxreg.errors import InputError
 from jaxreg.geometry.transforms import map_points
 from jaxreg.io.displacement_fields import read_field
-from tests.registration_data import motion, write_person
 
 SETTINGS = {"optimize_only": True, "spacing": 8.0, "steps": 3, "init": "none", "lam": 0.5}
 
@@ -99,12 +99,16 @@ def test_importing_jaxreg_is_cheap_and_changes_nothing():
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # JAX's threads here, and a fork
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2]
+        )
 
 
 @pytest.mark.slow
 def test_the_example_in_the_documentation_runs(pair, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "register.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "register.md").read_text(
+        encoding="utf-8"
+    )
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for name, side in (("fixed_T1w", pair[0]), ("moving_T2w", pair[1])):

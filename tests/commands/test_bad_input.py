@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from registration_data import SPACING_MM, motion, person, write_person
 
 from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
@@ -19,7 +20,6 @@ from jaxreg.io.images import read_image, write
 from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast, domain_warnings
 from jaxreg.registration.deformable.method import domains_of
 from jaxreg.registration.inputs import looks_like_labels, read_subject
-from tests.registration_data import SPACING_MM, motion, person, write_person
 
 DIRECT = ("--optimize-only", "--init=none")
 

@@ -183,7 +183,7 @@ def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
 
 
 def test_every_loss_has_the_scale_that_the_docs_say_and_the_papers_are_1():
-    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| ([\d.]+) \|$", page, flags=re.MULTILINE)
     assert {loss: float(scale) for loss, scale in rows} == objective.SIMILARITY_SCALE
     assert set(objective.SIMILARITY_SCALE) == set(LOSSES)

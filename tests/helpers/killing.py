@@ -1,8 +1,8 @@
 """Training runs killed with SIGKILL again and again, for tests and as a script.
 
-`python tests/killing.py --kills=50` makes a phantom cohort and a reference run in a temporary
-folder, kills a second run at 50 random moments, starts it again each time, and compares. What runs
-is `job.py`: the real loop, data and checkpoints with a loss that compiles in no time; with
+`python tests/helpers/killing.py --kills=50` makes a phantom cohort and a reference run in a
+temporary folder, kills a second run at 50 random moments, starts it again each time, and compares.
+What runs is `job.py`: the real loop, data and checkpoints with a loss that compiles in no time; with
 `--stage=ae` stage 1 as it is. Runs are forked from a process that has imported everything.
 """
 
@@ -30,7 +30,7 @@ from jaxreg.commands import train
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.models.checkpoint import parameters_sha256
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STEPS_PER_KILL = 12
 PARTS = "last step", "parameters and optimiser", "validation.csv", "TensorBoard"
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registration_data import motion, write_person
 
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
@@ -20,7 +21,6 @@ from jaxreg.registration.deformable.grid import (
 )
 from jaxreg.registration.inputs import read_subject
 from jaxreg.spatial import displacement_of
-from tests.registration_data import motion, write_person
 
 
 def box(shape, low, high):

@@ -5,8 +5,7 @@ import sys
 
 import killing
 import pytest
-
-from tests.registration_data import same_but_for_timings, write_person
+from registration_data import same_but_for_timings, write_person
 
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from registration_data import motion, same_but_for_timings, write_person
 
 from jaxreg.cli import main
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
@@ -25,7 +26,6 @@ from jaxreg.registration.batch import batch
 from jaxreg.registration.deformable import method
 from jaxreg.registration.deformable.method import load_method
 from jaxreg.registration.linear.affine import ImplausibleScales, register_affine
-from tests.registration_data import motion, same_but_for_timings, write_person
 
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20")
 

@@ -1,8 +1,8 @@
 """Are the tests worth something? Mutants of the mathematics, and how many of them the tests kill.
 
-`python tests/mutation.py --count=150` copies the project, takes a seeded sample of all mutants that
-Cosmic Ray makes of `spatial.py` and `losses/` (`pip install cosmic-ray`), runs the tests of the
-changed module against each, and prints the survivors. Mutants of annotations are left out: they
+`python tests/helpers/mutation.py --count=150` copies the project, takes a seeded sample of all
+mutants that Cosmic Ray makes of `spatial.py` and `losses/` (`pip install cosmic-ray`), runs the
+tests of the changed module against each, and prints the survivors. Mutants of annotations are left out: they
 change no result. With `--session=FILE` a run that was cut off goes on.
 """
 
@@ -20,20 +20,19 @@ from cosmic_ray.mutating import mutate_and_test  # pyright: ignore[reportMissing
 from cosmic_ray.work_db import WorkDB, use_db  # pyright: ignore[reportMissingImports]
 from cosmic_ray.work_item import WorkItem  # pyright: ignore[reportMissingImports]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
     "spatial": "spatial gradients networks metrics",
     "intensity": "losses gradients",
-    "label_overlap": "label_overlap objective",
-    "locations": "losses objective",
+    "soft_dice": "soft_dice objective",
+    "sampling": "losses objective",
     "mind": "mind gradients losses",
     "mutual_information": "losses local_mi gradients",
     "ngf": "ngf gradients losses",
-    "objective": "objective label_overlap losses recovery",
+    "objective": "objective soft_dice losses recovery",
     "patch_nce": "losses gradients objective",
-    "settings": "settings objective bad_input losses",
     "similarity": "objective losses",
-    "smoothness": "losses gradients objective",
+    "regularizers": "losses gradients objective",
 }
 """The test modules that answer for a module, the likeliest first."""
 
@@ -100,7 +99,7 @@ def in_annotation(item: WorkItem) -> bool:
 def command(item: WorkItem) -> str:
     """The tests of the changed module, up to the first that fails."""
     names = TESTS[item.mutations[0].module_path.stem].split()
-    files = " ".join(f"tests/test_{name}.py" for name in names)
+    files = " ".join(str(next(Path("tests").rglob(f"test_{name}.py"))) for name in names)
     return f"{sys.executable} -m pytest -x -q -p no:cacheprovider {files}"
 
 

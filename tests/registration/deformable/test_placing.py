@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from registration_data import motion, person, write_person
 
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import RegistrationConfig
@@ -12,7 +13,6 @@ from jaxreg.registration.deformable.grid import one_side
 from jaxreg.registration.deformable.method import load_method
 from jaxreg.registration.deformable.placing import place
 from jaxreg.registration.inputs import read_subject
-from tests.registration_data import motion, person, write_person
 
 
 def bytes_of(index, domain="T1w"):

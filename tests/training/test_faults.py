@@ -39,7 +39,12 @@ def finish(argv, **more):
 
 
 def test_a_run_killed_at_random_moments_ends_like_one_that_was_not():
-    script = [sys.executable, str(killing.ROOT / "tests" / "killing.py"), "--kills=6", "--seed=1"]
+    script = [
+        sys.executable,
+        str(killing.ROOT / "tests" / "helpers" / "killing.py"),
+        "--kills=6",
+        "--seed=1",
+    ]
     done = finish(script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 kills" in done.stdout and "checkpoints: 68, 70, 72" in done.stdout

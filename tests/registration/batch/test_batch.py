@@ -17,6 +17,7 @@ import jax
 import killing
 import numpy as np
 import pytest
+from registration_data import same_but_for_timings, write_person
 
 from jaxreg.cli import main
 from jaxreg.errors import InputError
@@ -26,7 +27,6 @@ from jaxreg.io.tables import read_table
 from jaxreg.registration.batch import batch
 from jaxreg.registration.batch.pairs import read_pairs
 from jaxreg.registration.batch.results import COLUMNS, NUMBERS
-from tests.registration_data import same_but_for_timings, write_person
 
 DIRECT = ("--optimize-only", "--spacing=8", "--steps=2", "--init=com")
 HEAD = "name\tfixed\tmoving\tfixed_labels\tmoving_labels"

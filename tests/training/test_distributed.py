@@ -49,7 +49,7 @@ def alone(cohort, tmp_path_factory):
 def start(count, cohort, workdir, *flags):
     """The processes of a training job."""
     every = ["--checkpoint-every=2", "--validate-every=3", f"--process-timeout={TIMEOUT}"]
-    script = str(killing.ROOT / "tests" / "job.py")
+    script = str(killing.ROOT / "tests" / "helpers" / "job.py")
     argv = [script, f"--data={cohort}", f"--workdir={workdir}", *FLAGS, *every, *flags]
     return launch(count, argv)
 
