@@ -30,8 +30,11 @@ from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
 from jaxreg.models.release import load_model  # noqa: E402
 from jaxreg.pair import Pair  # noqa: E402
-from jaxreg.registration.deformable.grid import taper  # noqa: E402
-from jaxreg.registration.deformable.method import DIRECT_RATE, REFINE_RATE  # noqa: E402
+from jaxreg.registration.deformable.deformation import (  # noqa: E402
+    DIRECT_RATE,
+    REFINE_RATE,
+    taper,
+)
 from jaxreg.registration.deformable.optimization import optimize_jointly, zero_velocity  # noqa: E402
 from jaxreg.registration.deformable.prediction import predicted  # noqa: E402
 from jaxreg.spatial import (  # noqa: E402

@@ -21,7 +21,8 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable import lambda_selection
-from jaxreg.registration.deformable.method import deformations, method_of, no_deformation
+from jaxreg.registration.deformable.deformation import deformations, no_deformation
+from jaxreg.registration.deformable.method import method_of
 from jaxreg.spatial import warp
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)

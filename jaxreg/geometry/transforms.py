@@ -43,6 +43,17 @@ def affine_points(matrix: Affine, points: Points) -> Points:
     return (matrix[:3, :3] @ points.T + matrix[:3, 3:]).T
 
 
+def voxel_indices(grid: Grid) -> Points:
+    """The index of every voxel of a grid, one row each, the last axis fastest."""
+    return np.indices(grid.shape).reshape(3, -1).T.astype(np.float64)
+
+
+def pulled_indices(field: Field, moving: Grid) -> Points:
+    """The voxel coordinates in the moving image to which a field takes each of its voxels."""
+    world = affine_points(field.affine, voxel_indices(field.grid)) + field.vectors.reshape(-1, 3)
+    return affine_points(np.linalg.inv(moving.affine), world)
+
+
 def resample(
     volume: Volume, pull_back: Callable[[Points], Points], grid: Grid, *, order: int = 1
 ) -> Shaped[np.ndarray, "x y z"]:

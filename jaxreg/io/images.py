@@ -29,6 +29,8 @@ from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.atomic import is_file
 from jaxreg.io.header_checks import check_gzip, check_size, check_start
 
+NIFTI = (".nii", ".nii.gz")
+
 
 def read(path: Path | str) -> Volume:
     """The 3-D volume in a file, RAS+; intensities are scaled as the header says.

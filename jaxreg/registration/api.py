@@ -19,6 +19,7 @@ from jaxreg.io.atomic import completed
 from jaxreg.io.displacement_fields import write_field
 from jaxreg.io.headers import read_header
 from jaxreg.io.images import (
+    NIFTI,
     image_like,
     image_of,
     read_image,
@@ -27,7 +28,7 @@ from jaxreg.io.images import (
     write_image,
 )
 from jaxreg.io.itk_transforms import write_affine
-from jaxreg.registration.apply import NIFTI, smallest
+from jaxreg.registration.apply import smallest
 from jaxreg.registration.output.files import make_outputs
 from jaxreg.registration.output.metrics import metrics_of
 from jaxreg.registration.register import Clock, register_pair

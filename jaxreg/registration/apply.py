@@ -17,11 +17,10 @@ from jaxreg.geometry.transforms import (
 from jaxreg.io.atomic import completed
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.headers import read_header
-from jaxreg.io.images import read_image, read_labels, write_like
+from jaxreg.io.images import NIFTI, read_image, read_labels, write_like
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.io.points import read_points, write_points
 
-NIFTI = (".nii", ".nii.gz")
 _ITK = (".mat", ".tfm", ".txt", ".xfm", ".h5", ".hdf5")
 
 

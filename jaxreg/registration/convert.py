@@ -1,33 +1,22 @@
 """ITK displacement fields as FSL and FreeSurfer warps: what `jaxreg convert` does.
 
 All three pull back: for a voxel of the fixed image they say where its value lies in the moving
-image. They differ in coordinates. ITK: displacement in world millimetres (LPS). FSL: displacement
-from the fixed image's to the moving image's own *FSL millimetres*, which are voxel indices times
-voxel sizes, counted backwards along the first axis where the image's affine has a positive
-determinant; the world does not enter, so the moving image's geometry is part of the warp.
-FreeSurfer: the moving image's voxel coordinates, in an MGZ that carries both geometries.
-
-For FreeSurfer this is the MGZ warp (intent 3, absolute voxel coordinates) and not the older .m3z:
-current FreeSurfer reads either wherever it takes a warp (`mri_convert -at`, `mri_warp_convert`),
-and an MGZ is documented, is what mri_synthmorph writes, and can be checked with surfa.
+image. They differ in coordinates. An ITK field holds displacements in world millimetres (LPS); what
+FSL's and FreeSurfer's warps hold is said in `io/fsl` and `io/freesurfer`.
 """
 
-import gzip
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxreg.errors import InputError, require_choice
-from jaxreg.geometry.field import SHEAR, Field, shear
 from jaxreg.geometry.grid import Grid
-from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.atomic import completed
 from jaxreg.io.displacement_fields import read_field, write_field
-from jaxreg.io.fsl import write_fsl_vectors
+from jaxreg.io.freesurfer import write_freesurfer_warp
+from jaxreg.io.fsl import write_fsl_warp
 from jaxreg.io.images import read_grid
 
 FORMATS = {"itk": (".nii", ".nii.gz"), "fsl": (".nii", ".nii.gz"), "freesurfer": (".mgz", ".mgh")}
@@ -61,77 +50,9 @@ def convert_file(
     source = read_grid(moving) if moving is not None else _recorded_grid(Path(warp), field.grid)
     with completed(out) as path:
         if to == "fsl":
-            write_fsl_vectors(path, fsl_vectors(field, source), field.affine)
+            write_fsl_warp(path, field, source)
         else:
-            path.write_bytes(_freesurfer_bytes(out, field, source))
-
-
-def fsl_vectors(field: Field, moving: Grid) -> Float[np.ndarray, "x y z 3"]:
-    """A field as FSL's relative warp: FSL mm in the moving image minus FSL mm in the fixed."""
-    index = _indices(field.grid)
-    there = affine_points(_fsl_affine(moving), moving_index(field, moving))
-    vectors = there - affine_points(_fsl_affine(field.grid), index)
-    return vectors.reshape(field.vectors.shape).astype(np.float32)
-
-
-def moving_index(field: Field, moving: Grid) -> Float[np.ndarray, "n 3"]:
-    """Voxel coordinates in the moving image that each voxel of the field is taken to."""
-    world = affine_points(field.affine, _indices(field.grid)) + field.vectors.reshape(-1, 3)
-    return affine_points(np.linalg.inv(moving.affine), world)
-
-
-def _indices(grid: Grid) -> Float[np.ndarray, "n 3"]:
-    return np.indices(grid.shape).reshape(3, -1).T.astype(np.float64)
-
-
-def _fsl_affine(grid: Grid) -> np.ndarray:
-    """Voxel indices to FSL millimetres."""
-    spacing_mm = np.linalg.norm(grid.affine[:3, :3], axis=0)
-    affine = np.diag([*spacing_mm, 1.0])
-    if np.linalg.det(grid.affine[:3, :3]) > 0:
-        affine[0, 0] = -spacing_mm[0]
-        affine[0, 3] = (grid.shape[0] - 1) * spacing_mm[0]
-    return affine
-
-
-def _freesurfer_bytes(path: Path | str, field: Field, moving: Grid) -> bytes:
-    """The content of an MGZ (or MGH) warp file."""
-    for grid, name in ((moving, "moving image"), (field.grid, "warp")):
-        if shear(grid.affine) > SHEAR:
-            raise InputError(
-                f"{path}: expected orthogonal axes of the {name}, got a cosine of "
-                f"{shear(grid.affine):.3g}; resample it first."
-            )
-    x, y, z = field.grid.shape
-    frames = moving_index(field, moving).reshape(x, y, z, 3)
-    version = 3 << 8 | 1  # intent "warp map", version 1
-    header = struct.pack(">7ih", version, x, y, z, 3, 3, 0, 1) + _placement(field.grid)
-    grids = moving, field.grid
-    spacing, smoothing = 1, 0.0
-    data = b"".join(
-        [
-            header.ljust(284, b"\0"),
-            frames.astype(">f4").tobytes(order="F"),
-            struct.pack(">5f", 0, 0, 0, 0, 0),  # scan parameters: none
-            struct.pack(">i", 10) + b"".join(_geometry(g, 0) for g in grids),  # TAG_GCAMORPH_GEOM
-            struct.pack(">iq", 15, 1200) + b"".join(_geometry(g, 3) for g in grids),  # …_PLUSSHEAR
-            struct.pack(">iqiif", 13, 12, 0, spacing, smoothing),  # TAG_GCAMORPH_META: absolute CRS
-        ]
-    )
-    return gzip.compress(data, 6, mtime=0) if str(path).endswith(".mgz") else data
-
-
-def _placement(grid: Grid) -> bytes:
-    """Voxel sizes, direction cosines (axis by axis) and the centre's RAS mm, big-endian float32."""
-    spacing_mm = np.linalg.norm(grid.affine[:3, :3], axis=0)
-    cosines = (grid.affine[:3, :3] / spacing_mm).ravel(order="F")
-    centre = affine_points(grid.affine, np.asarray([grid.shape]) / 2)[0]
-    return np.concatenate([spacing_mm, cosines, centre]).astype(">f4").tobytes()
-
-
-def _geometry(grid: Grid, shears: int) -> bytes:
-    """FreeSurfer's VOL_GEOM: valid, shape, placement, shears (all 0), 512 bytes of file name."""
-    return struct.pack(">4i", 1, *grid.shape) + _placement(grid) + bytes(4 * shears + 512)
+            write_freesurfer_warp(path, field, source)
 
 
 def _recorded_grid(warp: Path, own: Grid) -> Grid:

@@ -10,28 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.configuration.registration import AUTO, RegisterConfig
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
-from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.io.itk_transforms import read_transform
+from jaxreg.geometry.grid import Grid
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
-from jaxreg.registration.apply import NIFTI
 from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
-from jaxreg.registration.deformable.grid import in_millimetres, on_grid
+from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
+from jaxreg.registration.deformable.grid import in_millimetres, network_grid, on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
-from jaxreg.registration.deformable.method import (
-    Deformation,
-    Method,
-    deformations,
-    load_method,
-    no_deformation,
-    routed,
-)
-from jaxreg.registration.deformable.placing import place
+from jaxreg.registration.deformable.method import Method, load_method, routed
 from jaxreg.registration.inputs import Subject, read_subject
-from jaxreg.registration.linear.affine import ImplausibleScales, check_overlap, register_affine
-from jaxreg.registration.threads import in_threads
+from jaxreg.registration.linear.starts import linear_starts
+from jaxreg.runtime import in_threads
 
 
 class Clock:
@@ -134,8 +125,8 @@ def register_pair(
         )
     with clock("affine"):
         starts, (grid, grid_is) = in_threads(
-            functools.partial(_linear, fixed, moving, config),
-            functools.partial(place, method, fixed),
+            functools.partial(linear_starts, fixed, moving, config),
+            functools.partial(network_grid, method, fixed),
         )
     say(f"network grid: {grid_is}")
     with clock("to the network grid"):
@@ -190,34 +181,6 @@ def _read(fixed: Path, moving: Path, config: RegisterConfig) -> tuple[Subject, S
     )
 
 
-def _linear(fixed: Subject, moving: Subject, config: RegisterConfig) -> dict[str, np.ndarray]:
-    """The linear starts to choose from, by name: by registration, or the one of a file."""
-    mode = config.init_mode
-    if mode is None:
-        assert config.init is not None
-        matrix = read_affine(config.init)
-        there = np.linalg.inv(matrix) @ moving.image.affine
-        check_overlap(fixed.image, Volume(moving.image.array, there))
-        return {str(config.init): matrix}
-    register = functools.partial(
-        register_affine,
-        fixed.image,
-        moving.image,
-        fixed_mask=fixed.mask if fixed.brain_known else None,
-        moving_mask=moving.mask if moving.brain_known else None,
-        fixed_ignore=fixed.ignore,
-        moving_ignore=moving.ignore,
-    )
-    if mode != AUTO:
-        return {mode: register(mode=mode)}
-    rigid = register(mode="rigid")
-    others = {"rigid": rigid, "none": np.eye(4)}
-    try:
-        return {"affine": register(mode="affine", rigid=rigid), **others}
-    except ImplausibleScales:  # as where one brain lacks a part, which is what the others are for
-        return others
-
-
 def _best_start(
     method: Method, fixed: Subject, moving: Subject, starts: dict[str, np.ndarray], grid: Grid
 ) -> tuple[str, Deformation, Pair]:
@@ -241,24 +204,6 @@ def _best_start(
     if not found:
         raise apart[0]
     return max(found, key=lambda start: start[1].similarity)
-
-
-def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
-    """The one matrix (fixed to moving, RAS mm) of an ITK file of affines.
-
-    Raises:
-        InputError: not readable, or with a field in it.
-    """
-    if str(path).endswith(NIFTI) or not Path(path).is_file():
-        raise InputError(
-            f"--init: expected auto, none, com, rigid, affine or an ITK affine file, got {path}."
-        )
-    matrix = np.eye(4)
-    for element in read_transform(path):
-        if not isinstance(element, np.ndarray):
-            raise InputError(f"{path}: expected affines alone for --init, got a field.")
-        matrix = element @ matrix
-    return matrix
 
 
 def _domain_warnings(

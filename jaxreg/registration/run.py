@@ -1,8 +1,6 @@
 """A registration from files to a complete folder of results: what `jaxreg register` does."""
 
 import json
-import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,19 @@ from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed_folder
 from jaxreg.registration.deformable.method import Method
+from jaxreg.registration.output.checks import numbers_of
 from jaxreg.registration.output.files import (
     check_folder,
     make_outputs,
     write_curve,
     write_outputs,
 )
-from jaxreg.registration.output.metrics import metrics_of, numbers_of, report_of
+from jaxreg.registration.output.metrics import metrics_of
 from jaxreg.registration.output.provenance import file_hashes, provenance_of, provenance_of_settings
 from jaxreg.registration.register import Clock, register_pair
-from jaxreg.registration.report.build import write_failure_report, write_report
+from jaxreg.registration.report.build import report_of
+from jaxreg.registration.report.page import write_failure_report, write_report
+from jaxreg.runtime import peak_gigabytes
 
 
 def register_files(
@@ -105,9 +106,3 @@ def _write_failure(out: Path, error: Exception, provenance: dict[str, Any]) -> s
     except InputError as second:
         return f" (No report of it either: {second})"
     return ""
-
-
-def peak_gigabytes() -> float:
-    """Largest memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)

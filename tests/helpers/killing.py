@@ -2,8 +2,8 @@
 
 `python tests/helpers/killing.py --kills=50` makes a phantom cohort and a reference run in a
 temporary folder, kills a second run at 50 random moments, starts it again each time, and compares.
-What runs is `job.py`: the real loop, data and checkpoints with a loss that compiles in no time; with
-`--stage=ae` stage 1 as it is. Runs are forked from a process that has imported everything.
+What runs is `job.py`: the real loop, data and checkpoints with a loss that compiles in no time;
+with `--stage=ae` stage 1 as it is. Runs are forked from a process that has imported everything.
 """
 
 import argparse

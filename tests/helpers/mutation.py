@@ -2,8 +2,8 @@
 
 `python tests/helpers/mutation.py --count=150` copies the project, takes a seeded sample of all
 mutants that Cosmic Ray makes of `spatial.py` and `losses/` (`pip install cosmic-ray`), runs the
-tests of the changed module against each, and prints the survivors. Mutants of annotations are left out: they
-change no result. With `--session=FILE` a run that was cut off goes on.
+tests of the changed module against each, and prints the survivors. Mutants of annotations are left
+out: they change no result. With `--session=FILE` a run that was cut off goes on.
 """
 
 import argparse

@@ -19,7 +19,8 @@ from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import affine_points, compose, map_points
 from jaxreg.io import images
 from jaxreg.io.displacement_fields import read_field, write_field
-from jaxreg.registration.convert import convert_file, fsl_vectors
+from jaxreg.io.fsl import fsl_vectors
+from jaxreg.registration.convert import convert_file
 
 TOLERANCE_MM = 0.01
 ORIENTATIONS = ["ras", "las", "oblique", "psl"]

@@ -27,7 +27,7 @@ from jaxreg.registration.batch.resume import (
     standing,
 )
 from jaxreg.registration.deformable.method import Method, load_method
-from jaxreg.registration.register import read_affine
+from jaxreg.registration.linear.starts import read_affine
 from jaxreg.registration.run import register_files
 
 _SECONDS_BETWEEN_TABLES = 5.0

@@ -26,9 +26,9 @@ from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair
 from jaxreg.registration.compare_tools.external_tools import ENGINES, missing
-from jaxreg.registration.deformable.method import deformations
+from jaxreg.registration.deformable.deformation import deformations
 from jaxreg.registration.register import Clock, Registration, register_pair
-from jaxreg.registration.run import peak_gigabytes
+from jaxreg.runtime import peak_gigabytes
 from jaxreg.spatial import warp
 
 

@@ -10,7 +10,6 @@ import importlib
 import importlib.metadata
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from jaxtyping import Float
 
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.images import read_image
+from jaxreg.runtime import peak_gigabytes
 
 DISTRIBUTIONS = {
     "ants": "antspyx",
@@ -121,9 +121,7 @@ def main(name: str, folder: Path) -> None:
     displacement = ENGINES[name](folder)
     seconds = time.perf_counter() - start
     np.save(folder / "displacement.npy", np.asarray(displacement, np.float32))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gigabytes = peak / (1e9 if sys.platform == "darwin" else 1e6)
-    used = {"seconds": seconds, "gigabytes": gigabytes}
+    used = {"seconds": seconds, "gigabytes": peak_gigabytes()}
     (folder / "used.json").write_text(json.dumps(used), encoding="utf-8")
 
 

@@ -1,10 +1,15 @@
-"""A pair on the grid where the velocity is found: the fixed space, at the training spacing.
+"""The network grid: where a pair's velocity is found, in the fixed space at the training spacing.
 
-The grid around a fixed brain runs along the image's own axes (in RAS order), upright voxels of one
-size; where a network's own training grid is taken instead, `placing` says. The moving image comes
-onto it through the affine, intensities are normalised as in training, and a field on it becomes one
-in millimetres.
+A network has learnt where its training grid shows what. Validation pairs as scanners give them,
+turned by up to 15° about each axis, had 0.03 more Dice on the training grid laid onto the fixed
+brain than on a grid around it. A grid around the brain runs along the image's own axes (in RAS
+order). The moving image comes onto the grid through the affine, intensities are normalised as in
+training, and a field on the grid becomes one in millimetres.
 """
+
+import contextlib
+import functools
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,20 +18,104 @@ from jaxtyping import Array, Bool, Float
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.geometry.resampling import resample_masked
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.pair import Pair
+from jaxreg.registration.deformable.deformation import no_deformation
+from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.inputs import Subject
+from jaxreg.registration.linear.affine import register_affine
 
 MARGIN_MM = 1.0
 """Between the brain and the border, at least. Cohorts lie closely around their brains, and networks
 see the share of background through their instance norms: with 5 mm, Dice fell by 0.005."""
 MULTIPLE = 16
 """Grid sizes are multiples of it: few shapes, few compilations; the network pads to it anyway."""
+COVERED = 0.99
+"""Share of the fixed brain that has to lie on the training grid."""
 
 
-def network_grid(
+class NetworkGrid(NamedTuple):
+    """A network grid in the fixed space, and in words how it was found."""
+
+    grid: Grid
+    how: str
+
+
+def network_grid(method: Method, fixed: Subject) -> NetworkGrid:
+    """The network grid of a fixed image.
+
+    With a network that knows its template that is the training grid: as it is where the image lies
+    on it (as prepared images do), else under the rigid or affine map from the template to the fixed
+    brain, whichever gives the higher local correlation. Without one, for a whole head, or where no
+    such map brings the brain onto the training grid, it is one around the brain.
+    """
+    around = functools.partial(grid_around, fixed.image, fixed.mask, method.spacing_mm)
+    template = None if method.model is None else method.model.template
+    if template is None or not fixed.brain_known:
+        return NetworkGrid(
+            around(), "around the fixed brain" if fixed.brain_known else "around the head"
+        )
+    grid = grid_of(template)
+    own = grid_of(fixed.image)
+    if own.shape == grid.shape and np.allclose(own.affine, grid.affine, atol=1e-2):
+        return NetworkGrid(grid, "the fixed image's, which is that of the network's training")
+    found = []
+    for name, to_fixed in _template_starts(fixed, template).items():
+        laid = Grid(grid.shape, to_fixed @ grid.affine)
+        if _covered(fixed, laid) >= COVERED:
+            pair = _with_template(fixed, template, laid)
+            found.append((no_deformation(method, pair).similarity, name, laid))
+    if not found:
+        return NetworkGrid(
+            around(), "around the fixed brain, which fits the network's template nowhere"
+        )
+    _, name, laid = max(found, key=lambda row: row[0])
+    return NetworkGrid(laid, f"that of the network's training, laid onto the fixed brain ({name})")
+
+
+def _template_starts(fixed: Subject, template: Volume) -> dict[str, Float[np.ndarray, "4 4"]]:
+    """Linear maps from the template's space to the fixed one (RAS mm), by name."""
+    brain = template.array != 0
+    together = np.eye(4)  # whatever place the fixed image's header gives it
+    together[:3, 3] = _centre(fixed.image.affine, fixed.mask) - _centre(template.affine, brain)
+    register = functools.partial(
+        register_affine,
+        Volume(template.array, together @ template.affine),
+        fixed.image,
+        fixed_mask=brain,
+        moving_mask=fixed.mask,
+        moving_ignore=fixed.ignore,
+    )
+    found = {}
+    with contextlib.suppress(InputError):  # scales that no head has: the grid surrounds the brain
+        found["rigid"] = register(mode="rigid")
+        found["affine"] = register(mode="affine", rigid=found["rigid"])
+    return {name: matrix @ together for name, matrix in found.items()}
+
+
+def _centre(affine: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return affine_points(affine, np.argwhere(mask).mean(axis=0)[None])[0]
+
+
+def _covered(fixed: Subject, grid: Grid) -> float:
+    """The share of the fixed brain's voxels whose centres lie on a grid."""
+    to_index = np.linalg.inv(grid.affine) @ fixed.image.affine
+    index = affine_points(to_index, np.argwhere(fixed.mask).astype(float))
+    inside = (index >= -0.5) & (index <= np.asarray(grid.shape) - 0.5)
+    return float(inside.all(axis=1).mean())
+
+
+def _with_template(fixed: Subject, template: Volume, grid: Grid) -> Pair:
+    """The template, on its own voxels, and the fixed image on the same grid laid onto it."""
+    brain = template.array != 0
+    mean = normalize(template.array.astype(np.float32), brain)
+    image, mask = one_side(fixed, np.eye(4), grid)
+    return Pair(jnp.asarray(mean[..., None]), image, jnp.asarray(brain), mask)
+
+
+def grid_around(
     image: Volume,
     mask: Bool[np.ndarray, "x y z"],
     spacing_mm: tuple[float, float, float],
@@ -87,19 +176,6 @@ def _touched(subject: Subject, ignore: np.ndarray, to_image: np.ndarray, grid: G
     everywhere = np.ones(ignore.shape, bool)
     share = Volume(ignore.astype(np.float32), subject.image.affine)
     return resample_masked(share, everywhere, to_image, grid)[0] > 0
-
-
-def taper(velocity: Float[Array, "u v w 3"]) -> Float[Array, "u v w 3"]:
-    """The velocity brought to zero over the two outer voxels of its grid.
-
-    Beyond the grid nothing moves, so the map stays continuous and exp(−v) its inverse everywhere.
-    """
-    for axis in range(3):
-        at = jnp.arange(velocity.shape[axis])
-        ramp = jnp.clip(jnp.minimum(at, at[::-1]) / 2, 0, 1)
-        shape = [-1 if a == axis else 1 for a in range(4)]
-        velocity = velocity * ramp.reshape(shape)
-    return velocity
 
 
 def in_millimetres(displacement: Float[np.ndarray, "x y z 3"], grid: Grid) -> Field:

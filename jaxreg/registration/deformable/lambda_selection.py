@@ -9,7 +9,7 @@ of the voxels. No label enters.
 
 from collections.abc import Sequence
 
-from jaxreg.registration.deformable.method import Deformation
+from jaxreg.registration.deformable.deformation import Deformation
 
 LAMS = tuple(i / 10 for i in range(11))
 SHARE = 0.8

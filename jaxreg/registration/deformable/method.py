@@ -1,38 +1,17 @@
-"""The velocity of a pair on the network grid: from a network, refined, or by optimisation alone."""
+"""How a velocity is found: by a network, by a network and refinement, or by optimisation alone."""
 
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import DIRECT_LAM, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.errors import InputError
-from jaxreg.evaluation import metrics
-from jaxreg.losses.intensity import lncc
-from jaxreg.losses.objective import moved_and_masks
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
 from jaxreg.models.model import Model, encoder_of
 from jaxreg.models.release import SHIPPED, load_model
-from jaxreg.pair import Pair
-from jaxreg.registration.deformable.grid import taper
-from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
-from jaxreg.registration.deformable.prediction import predicted
-from jaxreg.spatial import displacement_of
-
-DIRECT_RATE, REFINE_RATE = 0.05, 0.01
-"""Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer.
-
-On validation pairs of `ixi` and `rendered` 20 steps at 0.01 raised a network's Dice from 0.708 to
-0.721, and at 0.05 lowered it: what the network knows of the anatomy is lost to the similarity.
-"""
 
 
 class Method(NamedTuple):
@@ -52,21 +31,6 @@ class Method(NamedTuple):
     steps: int
     lam: float
     weights_sha256: str | None
-
-
-class Deformation(NamedTuple):
-    """exp(v) of a pair at one λ, in voxels of the network grid.
-
-    `similarity` is the mean squared local correlation (LNCC's cc²) over either brain, in [0, 1].
-    """
-
-    lam: float
-    displacement: Float[np.ndarray, "x y z 3"]
-    inverse: Float[np.ndarray, "x y z 3"]
-    moved: Float[np.ndarray, "x y z"]
-    similarity: float
-    folds_percent: float
-    sdlogj: float
 
 
 def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
@@ -184,61 +148,6 @@ def domains_of(
             f"{first},{second}."
         )
     return first, second
-
-
-def deformations(method: Method, pair: Pair, lams: Sequence[float]) -> list[Deformation]:
-    """The pair registered at each λ, on the network grid."""
-    seen = pair.exchanged() if method.exchanged else pair
-    sign = -1.0 if method.exchanged else 1.0
-    return [
-        _deformation(pair, taper(sign * velocity), lam, method.objective)
-        for lam, velocity in zip(lams, _velocities(method, seen, lams), strict=True)
-    ]
-
-
-def no_deformation(method: Method, pair: Pair) -> Deformation:
-    """The pair as it lies, measured like any other; its λ is 1."""
-    return _deformation(pair, zero_velocity(pair.fixed.shape[:3]), 1.0, method.objective)
-
-
-def _deformation(pair, velocity, lam, config) -> Deformation:
-    u, inverse, moved, similarity, folds, sdlogj = _measured(pair, velocity, config)
-    arrays = np.asarray(u), np.asarray(inverse), np.asarray(moved)
-    return Deformation(float(lam), *arrays, float(similarity), float(folds), float(sdlogj))
-
-
-def _velocities(method: Method, pair: Pair, lams: Sequence[float]):
-    """Velocities in the network's own order, refined where steps are asked for."""
-    if method.model is None:
-        starts = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
-    else:
-        starts = predicted(method.model, pair, lams, passes=method.passes)
-    if not method.steps:
-        return starts
-    return [
-        optimize_velocity(
-            jax.random.key(0),
-            pair,
-            jnp.float32(lam),
-            start,
-            method.similarity,
-            method.objective,
-            steps=method.steps,
-            learning_rate=DIRECT_RATE if method.model is None else REFINE_RATE,
-        )[0]
-        for lam, start in zip(lams, starts, strict=True)
-    ]
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig):
-    x, y, z = pair.fixed.shape[:3]
-    u, inverse = (
-        displacement_of(v, (x, y, z), squarings=config.squarings) for v in (velocity, -velocity)
-    )
-    moved, masks = moved_and_masks(pair, velocity, config)
-    similarity = 1 - lncc(pair.fixed, moved, masks.brain, weight=masks.common)
-    return u, inverse, moved[..., 0], similarity, metrics.folds_percent(u), metrics.sdlogj(u)
 
 
 def _network_lam(config: RegisterConfig, model: Model) -> float:

@@ -20,7 +20,7 @@ from jaxreg.io.images import write_like
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.apply import smallest
 from jaxreg.registration.register import Registration
-from jaxreg.registration.threads import in_threads
+from jaxreg.runtime import in_threads
 
 NAMES = (
     "moved.nii.gz",

@@ -1,283 +1,66 @@
-"""`report.html`: one self-contained page about a registration, or about why there is none.
+"""What the report of a registration shows: its pictures, numbers, warnings and provenance."""
 
-The page opens from the file system and loads nothing: pictures travel in it as compressed bytes,
-and its policy forbids every request and every script but its own. All text is escaped. Equal
-reports give equal bytes. The layout, the style and the scripts lie in `page/`.
-"""
-
-import base64
-import hashlib
-import html
-import importlib.resources
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float
 
-from jaxreg import spatial
-from jaxreg.io.atomic import completed
-from jaxreg.registration.report import encoding
+from jaxreg.geometry.grid import Volume, coarser_grid
+from jaxreg.geometry.resampling import resample
+from jaxreg.registration.output.checks import Number
+from jaxreg.registration.register import Registration
+from jaxreg.registration.report.page import Frame, Report
+from jaxreg.spatial import jacobian_determinant
 
-Status = Literal["pass", "warn", "info"]
-
-_FLAGS = {"pass": "✓ pass", "warn": "! warn", "info": ""}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The pair at one λ of the sweep, on the display grid.
-
-    Attributes:
-        lam: λ, in [0, 1].
-        moved: the moved image, intensities as in `Report.moved`.
-        displacement: its deformable part, voxels of the display grid.
-        folds_percent: percentage of voxels with det J ≤ 0.
-        similarity: of fixed and moved; higher means more alike.
-    """
-
-    lam: float
-    moved: Float[np.ndarray, "x y z"]
-    displacement: Float[np.ndarray, "x y z 3"]
-    folds_percent: float
-    similarity: float
+_jacobian = jax.jit(jacobian_determinant)
 
 
-@dataclass(frozen=True)
-class Number:
-    """A line of the table: what was measured, its value as it is to be read, and what it means."""
-
-    name: str
-    value: str
-    status: Status
-    note: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the page shows. Volumes are RAS; all but `moving` lie on the display grid.
-
-    Attributes:
-        title: the heading.
-        fixed: the fixed image, any range of intensities.
-        affine_moved: the moving image after the affine alone.
-        moving: the moving image on its own grid, before anything; any range of intensities.
-        moved: the moving image after affine and warp, in the units of `affine_moved`.
-        displacement: the deformable part, voxels of the display grid; it pulls `affine_moved` back.
-        jacobian: its determinant, ≤ 0 where it folds.
-        spacing_mm: of the display grid.
-        moving_spacing_mm: of `moving`.
-        frames: the sweep in ascending λ; empty without one.
-        spread_mm: how far the displacement differs between neighbouring λ, None without a sweep.
-        numbers: the table of measurements.
-        warnings: what the user should know, a sentence each.
-        provenance: versions, settings, hashes; nested dicts of what JSON can hold.
-        lam: λ of the result itself, if it has one.
-    """
-
-    title: str
-    fixed: Real[np.ndarray, "x y z"]
-    affine_moved: Real[np.ndarray, "x y z"]
-    moving: Real[np.ndarray, "i j k"]
-    moved: Real[np.ndarray, "x y z"]
-    displacement: Float[np.ndarray, "x y z 3"]
-    jacobian: Real[np.ndarray, "x y z"]
-    spacing_mm: tuple[float, float, float]
-    moving_spacing_mm: tuple[float, float, float]
-    frames: tuple[Frame, ...]
-    spread_mm: Real[np.ndarray, "x y z"] | None
-    numbers: tuple[Number, ...]
-    warnings: tuple[str, ...]
-    provenance: Mapping[str, Any]
-    lam: float | None = None
-
-
-def write_report(path: Path | str, report: Report) -> None:
-    """Write the page of a registration that gave a result.
-
-    About 1.5 MB at 80 × 96 × 80 voxels, and 0.25 MB for each frame.
-
-    Raises:
-        InputError: the folder does not exist, or the page cannot be written.
-    """
-    title, verdict = html.escape(report.title), _verdict(report.numbers)
-    body = _fill(
-        _page_file("result.html"),
+def report_of(
+    result: Registration,
+    numbers: tuple[Number, ...],
+    provenance: dict[str, Any],
+    *,
+    title: str,
+) -> Report:
+    """What report.html shows, on the network grid in the fixed space."""
+    pair, chosen = result.pair, result.chosen
+    moving = Volume(result.moving.image.array, result.moving.image.affine)
+    if min(moving.spacing_mm) < min(result.grid.spacing_mm):
+        coarse_mm = min(result.grid.spacing_mm)
+        if np.prod(coarser_grid(moving, coarse_mm)[0]) < moving.array.size:
+            moving = resample(moving, coarse_mm)
+    frames = tuple(
+        Frame(d.lam, d.moved, d.displacement, d.folds_percent, d.similarity) for d in result.curve
+    )
+    return Report(
         title=title,
-        verdict=verdict,
-        warnings=_warnings(report.warnings),
-        numbers=_numbers(report.numbers),
-        frames=_frame_rows(report.frames),
-        provenance=_provenance(report.provenance),
-        data=_script_json(_payload(report)),
+        fixed=np.asarray(pair.fixed[..., 0]),
+        affine_moved=np.asarray(pair.moving[..., 0]),
+        moving=moving.array,
+        moved=chosen.moved,
+        displacement=chosen.displacement,
+        jacobian=np.asarray(_jacobian(chosen.displacement)),
+        spacing_mm=result.grid.spacing_mm,
+        moving_spacing_mm=moving.spacing_mm,
+        frames=frames,
+        spread_mm=spread_mm(result),
+        numbers=numbers,
+        warnings=result.warnings,
+        provenance=provenance,
+        lam=float(chosen.lam),
     )
-    _write(path, title, body, script=_page_file("pictures.js") + _page_file("controls.js"))
 
 
-def write_failure_report(path: Path | str, reason: str, provenance: Mapping[str, Any]) -> None:
-    """Write the page of a registration that failed: the reason, and what was known by then.
+def spread_mm(result: Registration) -> Float[np.ndarray, "x y z"] | None:
+    """Spread of the displacement over λ within 0.2 of the chosen one, mm; None without a sweep.
 
-    Raises:
-        InputError: the folder does not exist, or the page cannot be written.
+    The root of the summed variances of its three components.
     """
-    body = _fill(
-        _page_file("failure.html"),
-        reason=html.escape(reason),
-        provenance=_provenance(provenance),
-    )
-    _write(path, "Registration failed", body, script="")
-
-
-def _write(path: Path | str, title: str, body: str, *, script: str) -> None:
-    style = _page_file("page.css")
-    page = _fill(
-        _page_file("page.html"),
-        title=title,
-        style=style,
-        style_hash=_source_hash(style),
-        script=script,
-        script_hash=_source_hash(script),
-        body=body,
-    )
-    with completed(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8"))
-
-
-def _payload(report: Report) -> dict[str, Any]:
-    """What the scripts draw from."""
-    window = encoding.intensity_window(report.affine_moved)
-    moving_window = encoding.intensity_window(report.moving)
-    fixed_window = encoding.intensity_window(report.fixed)
-    return {
-        "shape": report.fixed.shape,
-        "spacing_mm": report.spacing_mm,
-        "moving_shape": report.moving.shape,
-        "moving_spacing_mm": report.moving_spacing_mm,
-        "determinant_steps": encoding.DETERMINANT_STEPS,
-        "fixed": encoding.text(encoding.grey(report.fixed, fixed_window)),
-        "affine": encoding.text(encoding.grey(report.affine_moved, window)),
-        "moving": encoding.text(encoding.grey(report.moving, moving_window)),
-        "spread": _spread(report.spread_mm),
-        "lam": report.lam,
-        "result": _pictures([report.moved], [report.displacement], [report.jacobian], window),
-        "lams": [frame.lam for frame in report.frames],
-        "folds_percent": [_known(frame.folds_percent) for frame in report.frames],
-        "similarity": [_known(frame.similarity) for frame in report.frames],
-        "frames": _sweep(report.frames, window),
-    }
-
-
-def _sweep(frames: Sequence[Frame], window: tuple[float, float]) -> dict[str, Any] | None:
-    if not frames:
+    near = [d for d in result.curve if abs(d.lam - result.chosen.lam) < 0.2 + 1e-6]
+    if len(near) < 2:
         return None
-    displacements = [frame.displacement for frame in frames]
-    jacobians = [np.asarray(_determinant(jnp.asarray(u))) for u in displacements]
-    return _pictures([frame.moved for frame in frames], displacements, jacobians, window)
-
-
-_determinant = jax.jit(spatial.jacobian_determinant)
-
-
-def _pictures(moved, displacements, jacobians, window) -> dict[str, Any]:
-    """Moved images, displacements and determinants of one or more results, in the same order."""
-    values, unit = encoding.vectors(displacements)
-    return {
-        "count": len(moved),
-        "moved": encoding.text(encoding.differences([encoding.grey(m, window) for m in moved])),
-        "displacement": encoding.text(values),
-        "unit": unit,
-        "jacobian": encoding.text(
-            encoding.differences([encoding.determinants(j) for j in jacobians])
-        ),
-    }
-
-
-def _spread(spread_mm: np.ndarray | None) -> dict[str, Any] | None:
-    if spread_mm is None:
-        return None
-    levels, top_mm = encoding.lengths(spread_mm)
-    return {"data": encoding.text(levels), "top_mm": top_mm}
-
-
-def _known(value: float) -> float | None:
-    """The value, or None where JSON has no word for it."""
-    return value if math.isfinite(value) else None
-
-
-def _verdict(numbers: Sequence[Number]) -> str:
-    """The line under the heading: whether every check passed, and which did not."""
-    checks = [number for number in numbers if number.status != "info"]
-    failed = [html.escape(number.name) for number in checks if number.status == "warn"]
-    if failed:
-        return f'<p class="verdict warn">! Look at: {", ".join(failed)}</p>'
-    if not checks:
-        return '<p class="verdict">Nothing was checked.</p>'
-    return f'<p class="verdict pass">✓ All {len(checks)} checks passed</p>'
-
-
-def _warnings(warnings: Iterable[str]) -> str:
-    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
-    return f'<ul class="warnings" aria-label="Warnings">{items}</ul>' if items else ""
-
-
-def _numbers(numbers: Iterable[Number]) -> str:
-    return "".join(
-        f'<li class="{n.status}"><span class="name">{html.escape(n.name)}</span>'
-        f'<span class="flag">{_FLAGS[n.status]}</span><strong>{html.escape(n.value)}</strong>'
-        f"<small>{html.escape(n.note)}</small></li>"
-        for n in numbers
+    stack = np.stack([d.displacement for d in near]) * np.asarray(
+        result.grid.spacing_mm, np.float32
     )
-
-
-def _frame_rows(frames: Iterable[Frame]) -> str:
-    return "".join(
-        f"<tr><td>{f.lam:g}</td><td>{f.similarity:.4f}</td><td>{f.folds_percent:.3f}</td></tr>"
-        for f in frames
-    )
-
-
-def _provenance(provenance: Mapping[str, Any]) -> str:
-    return "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-        for name, value in _flat(provenance)
-    )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """(dotted name, value) of every leaf, sorted by name."""
-    for name in sorted(tree, key=str):
-        value = tree[name]
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            leaf = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield f"{prefix}{name}", leaf
-
-
-def _script_json(value: Any) -> str:
-    """JSON that no parser of HTML can leave: without <, > and &."""
-    dumped = json.dumps(value, sort_keys=True)
-    return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", dumped)
-
-
-def _fill(template: str, **parts: str) -> str:
-    """The template with every {{name}} replaced, once: a part may hold anything."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
-
-
-def _source_hash(source: str) -> str:
-    """The source expression of an inline block in a Content-Security-Policy."""
-    digest = hashlib.sha256(source.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _page_file(name: str) -> str:
-    folder = importlib.resources.files("jaxreg.registration.report") / "page"
-    return (folder / name).read_text(encoding="utf-8")
+    return np.sqrt(stack.var(axis=0).sum(axis=-1))

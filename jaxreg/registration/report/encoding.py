@@ -1,4 +1,4 @@
-"""Arrays → short base64 text for a web page: quantised to bytes and gzipped, as `page/` reads them.
+"""Arrays → short base64 text for a web page: quantised to bytes and gzipped.
 
 Every volume is flattened with x fastest: voxel (x, y, z) of a grid of X · Y · Z voxels is byte
 x + X · (y + Y · z). Images keep their grid; displacements and maps, smooth as they are, are halved:

@@ -6,8 +6,8 @@ from registration_data import write_person
 
 from jaxreg.cli import main
 from jaxreg.io.images import read_image
+from jaxreg.registration.deformable.deformation import Deformation
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
-from jaxreg.registration.deformable.method import Deformation
 
 NOTHING = np.zeros((1, 1, 1, 3), np.float32)
 

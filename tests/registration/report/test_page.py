@@ -19,9 +19,9 @@ from jaxreg import spatial
 from jaxreg.data.synthetic import simulate
 from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.errors import InputError
-from jaxreg.registration.report.build import (
+from jaxreg.registration.output.checks import Number
+from jaxreg.registration.report.page import (
     Frame,
-    Number,
     Report,
     write_failure_report,
     write_report,

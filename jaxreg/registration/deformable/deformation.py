@@ -1,0 +1,110 @@
+"""The answer of a method for one pair: its velocity at each λ, and what the warp then is."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.evaluation import metrics
+from jaxreg.losses.intensity import lncc
+from jaxreg.losses.objective import moved_and_masks
+from jaxreg.pair import Pair
+from jaxreg.registration.deformable.method import Method
+from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
+from jaxreg.registration.deformable.prediction import predicted
+from jaxreg.spatial import displacement_of
+
+DIRECT_RATE, REFINE_RATE = 0.05, 0.01
+"""Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer.
+
+On validation pairs of `ixi` and `rendered` 20 steps at 0.01 raised a network's Dice from 0.708 to
+0.721, and at 0.05 lowered it: what the network knows of the anatomy is lost to the similarity.
+"""
+
+
+class Deformation(NamedTuple):
+    """exp(v) of a pair at one λ, in voxels of the network grid.
+
+    `similarity` is the mean squared local correlation (LNCC's cc²) over either brain, in [0, 1].
+    """
+
+    lam: float
+    displacement: Float[np.ndarray, "x y z 3"]
+    inverse: Float[np.ndarray, "x y z 3"]
+    moved: Float[np.ndarray, "x y z"]
+    similarity: float
+    folds_percent: float
+    sdlogj: float
+
+
+def deformations(method: Method, pair: Pair, lams: Sequence[float]) -> list[Deformation]:
+    """The pair registered at each λ, on the network grid."""
+    seen = pair.exchanged() if method.exchanged else pair
+    sign = -1.0 if method.exchanged else 1.0
+    return [
+        _deformation(pair, taper(sign * velocity), lam, method.objective)
+        for lam, velocity in zip(lams, _velocities(method, seen, lams), strict=True)
+    ]
+
+
+def no_deformation(method: Method, pair: Pair) -> Deformation:
+    """The pair as it lies, measured like any other; its λ is 1."""
+    return _deformation(pair, zero_velocity(pair.fixed.shape[:3]), 1.0, method.objective)
+
+
+def _deformation(pair, velocity, lam, config) -> Deformation:
+    u, inverse, moved, similarity, folds, sdlogj = _measured(pair, velocity, config)
+    arrays = np.asarray(u), np.asarray(inverse), np.asarray(moved)
+    return Deformation(float(lam), *arrays, float(similarity), float(folds), float(sdlogj))
+
+
+def _velocities(method: Method, pair: Pair, lams: Sequence[float]):
+    """Velocities in the network's own order, refined where steps are asked for."""
+    if method.model is None:
+        starts = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
+    else:
+        starts = predicted(method.model, pair, lams, passes=method.passes)
+    if not method.steps:
+        return starts
+    return [
+        optimize_velocity(
+            jax.random.key(0),
+            pair,
+            jnp.float32(lam),
+            start,
+            method.similarity,
+            method.objective,
+            steps=method.steps,
+            learning_rate=DIRECT_RATE if method.model is None else REFINE_RATE,
+        )[0]
+        for lam, start in zip(lams, starts, strict=True)
+    ]
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig):
+    x, y, z = pair.fixed.shape[:3]
+    u, inverse = (
+        displacement_of(v, (x, y, z), squarings=config.squarings) for v in (velocity, -velocity)
+    )
+    moved, masks = moved_and_masks(pair, velocity, config)
+    similarity = 1 - lncc(pair.fixed, moved, masks.brain, weight=masks.common)
+    return u, inverse, moved[..., 0], similarity, metrics.folds_percent(u), metrics.sdlogj(u)
+
+
+def taper(velocity: Float[Array, "u v w 3"]) -> Float[Array, "u v w 3"]:
+    """The velocity brought to zero over the two outer voxels of its grid.
+
+    Beyond the grid nothing moves, so the map stays continuous and exp(−v) its inverse everywhere.
+    """
+    for axis in range(3):
+        at = jnp.arange(velocity.shape[axis])
+        ramp = jnp.clip(jnp.minimum(at, at[::-1]) / 2, 0, 1)
+        shape = [-1 if a == axis else 1 for a in range(4)]
+        velocity = velocity * ramp.reshape(shape)
+    return velocity

@@ -1,0 +1,67 @@
+"""The linear starts of a registration: affines by registration, or the one of a file."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxreg.configuration.registration import AUTO, RegisterConfig
+from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Volume
+from jaxreg.io.images import NIFTI
+from jaxreg.io.itk_transforms import read_transform
+from jaxreg.registration.inputs import Subject
+from jaxreg.registration.linear.affine import ImplausibleScales, check_overlap, register_affine
+
+
+def linear_starts(
+    fixed: Subject, moving: Subject, config: RegisterConfig
+) -> dict[str, Float[np.ndarray, "4 4"]]:
+    """The affines (fixed to moving, RAS mm) to choose from, by name: registered, or from a file.
+
+    Raises:
+        InputError: an unusable file, fields of view that do not overlap, no believable result.
+    """
+    mode = config.init_mode
+    if mode is None:
+        assert config.init is not None
+        matrix = read_affine(config.init)
+        there = np.linalg.inv(matrix) @ moving.image.affine
+        check_overlap(fixed.image, Volume(moving.image.array, there))
+        return {str(config.init): matrix}
+    register = functools.partial(
+        register_affine,
+        fixed.image,
+        moving.image,
+        fixed_mask=fixed.mask if fixed.brain_known else None,
+        moving_mask=moving.mask if moving.brain_known else None,
+        fixed_ignore=fixed.ignore,
+        moving_ignore=moving.ignore,
+    )
+    if mode != AUTO:
+        return {mode: register(mode=mode)}
+    rigid = register(mode="rigid")
+    others = {"rigid": rigid, "none": np.eye(4)}
+    try:
+        return {"affine": register(mode="affine", rigid=rigid), **others}
+    except ImplausibleScales:  # as where one brain lacks a part, which is what the others are for
+        return others
+
+
+def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
+    """The one matrix (fixed to moving, RAS mm) of an ITK file of affines.
+
+    Raises:
+        InputError: not readable, or with a field in it.
+    """
+    if str(path).endswith(NIFTI) or not Path(path).is_file():
+        raise InputError(
+            f"--init: expected auto, none, com, rigid, affine or an ITK affine file, got {path}."
+        )
+    matrix = np.eye(4)
+    for element in read_transform(path):
+        if not isinstance(element, np.ndarray):
+            raise InputError(f"{path}: expected affines alone for --init, got a field.")
+        matrix = element @ matrix
+    return matrix

@@ -1,0 +1,238 @@
+"""`report.html`: one self-contained page about a registration, or about why there is none.
+
+The page opens from the file system and loads nothing: pictures travel in it as compressed bytes,
+and its policy forbids every request and every script but its own. Jinja escapes all text. Equal
+reports give equal bytes. The layout, the style and the scripts lie in `templates/`.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Real
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from jaxreg import spatial
+from jaxreg.io.atomic import completed
+from jaxreg.registration.output.checks import Number
+from jaxreg.registration.report import encoding
+
+_FLAGS = {"pass": "✓ pass", "warn": "! warn", "info": ""}
+_FOLDER = Path(__file__).parent / "templates"
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The pair at one λ of the sweep, on the display grid.
+
+    Attributes:
+        lam: λ, in [0, 1].
+        moved: the moved image, intensities as in `Report.moved`.
+        displacement: its deformable part, voxels of the display grid.
+        folds_percent: percentage of voxels with det J ≤ 0.
+        similarity: of fixed and moved; higher means more alike.
+    """
+
+    lam: float
+    moved: Float[np.ndarray, "x y z"]
+    displacement: Float[np.ndarray, "x y z 3"]
+    folds_percent: float
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows. Volumes are RAS; all but `moving` lie on the display grid.
+
+    Attributes:
+        title: the heading.
+        fixed: the fixed image, any range of intensities.
+        affine_moved: the moving image after the affine alone.
+        moving: the moving image on its own grid, before anything; any range of intensities.
+        moved: the moving image after affine and warp, in the units of `affine_moved`.
+        displacement: the deformable part, voxels of the display grid; it pulls `affine_moved` back.
+        jacobian: its determinant, ≤ 0 where it folds.
+        spacing_mm: of the display grid.
+        moving_spacing_mm: of `moving`.
+        frames: the sweep in ascending λ; empty without one.
+        spread_mm: how far the displacement differs between neighbouring λ, None without a sweep.
+        numbers: the table of measurements.
+        warnings: what the user should know, a sentence each.
+        provenance: versions, settings, hashes; nested dicts of what JSON can hold.
+        lam: λ of the result itself, if it has one.
+    """
+
+    title: str
+    fixed: Real[np.ndarray, "x y z"]
+    affine_moved: Real[np.ndarray, "x y z"]
+    moving: Real[np.ndarray, "i j k"]
+    moved: Real[np.ndarray, "x y z"]
+    displacement: Float[np.ndarray, "x y z 3"]
+    jacobian: Real[np.ndarray, "x y z"]
+    spacing_mm: tuple[float, float, float]
+    moving_spacing_mm: tuple[float, float, float]
+    frames: tuple[Frame, ...]
+    spread_mm: Real[np.ndarray, "x y z"] | None
+    numbers: tuple[Number, ...]
+    warnings: tuple[str, ...]
+    provenance: Mapping[str, Any]
+    lam: float | None = None
+
+
+def write_report(path: Path | str, report: Report) -> None:
+    """Write the page of a registration that gave a result.
+
+    About 1.5 MB at 80 × 96 × 80 voxels, and 0.25 MB for each frame.
+
+    Raises:
+        InputError: the folder does not exist, or the page cannot be written.
+    """
+    checks = [number for number in report.numbers if number.status != "info"]
+    _write(
+        path,
+        "result.html",
+        script=_page_file("pictures.js") + _page_file("controls.js"),
+        title=report.title,
+        checks=checks,
+        failed=[number.name for number in checks if number.status == "warn"],
+        flags=_FLAGS,
+        numbers=report.numbers,
+        warnings=report.warnings,
+        frames=report.frames,
+        provenance=_flat(report.provenance),
+        data=_script_json(_payload(report)),
+    )
+
+
+def write_failure_report(path: Path | str, reason: str, provenance: Mapping[str, Any]) -> None:
+    """Write the page of a registration that failed: the reason, and what was known by then.
+
+    Raises:
+        InputError: the folder does not exist, or the page cannot be written.
+    """
+    _write(
+        path,
+        "failure.html",
+        script="",
+        title="Registration failed",
+        reason=reason,
+        provenance=_flat(provenance),
+    )
+
+
+def _write(path: Path | str, template: str, *, script: str, **parts: Any) -> None:
+    style = _page_file("page.css")
+    page = _TEMPLATES.get_template(template).render(
+        style=Markup(style),
+        style_hash=_source_hash(style),
+        script=Markup(script),
+        script_hash=_source_hash(script),
+        **parts,
+    )
+    with completed(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8"))
+
+
+def _payload(report: Report) -> dict[str, Any]:
+    """What the scripts draw from."""
+    window = encoding.intensity_window(report.affine_moved)
+    moving_window = encoding.intensity_window(report.moving)
+    fixed_window = encoding.intensity_window(report.fixed)
+    return {
+        "shape": report.fixed.shape,
+        "spacing_mm": report.spacing_mm,
+        "moving_shape": report.moving.shape,
+        "moving_spacing_mm": report.moving_spacing_mm,
+        "determinant_steps": encoding.DETERMINANT_STEPS,
+        "fixed": encoding.text(encoding.grey(report.fixed, fixed_window)),
+        "affine": encoding.text(encoding.grey(report.affine_moved, window)),
+        "moving": encoding.text(encoding.grey(report.moving, moving_window)),
+        "spread": _spread(report.spread_mm),
+        "lam": report.lam,
+        "result": _pictures([report.moved], [report.displacement], [report.jacobian], window),
+        "lams": [frame.lam for frame in report.frames],
+        "folds_percent": [_known(frame.folds_percent) for frame in report.frames],
+        "similarity": [_known(frame.similarity) for frame in report.frames],
+        "frames": _sweep(report.frames, window),
+    }
+
+
+def _sweep(frames: Sequence[Frame], window: tuple[float, float]) -> dict[str, Any] | None:
+    if not frames:
+        return None
+    displacements = [frame.displacement for frame in frames]
+    jacobians = [np.asarray(_determinant(jnp.asarray(u))) for u in displacements]
+    return _pictures([frame.moved for frame in frames], displacements, jacobians, window)
+
+
+_determinant = jax.jit(spatial.jacobian_determinant)
+
+
+def _pictures(moved, displacements, jacobians, window) -> dict[str, Any]:
+    """Moved images, displacements and determinants of one or more results, in the same order."""
+    values, unit = encoding.vectors(displacements)
+    return {
+        "count": len(moved),
+        "moved": encoding.text(encoding.differences([encoding.grey(m, window) for m in moved])),
+        "displacement": encoding.text(values),
+        "unit": unit,
+        "jacobian": encoding.text(
+            encoding.differences([encoding.determinants(j) for j in jacobians])
+        ),
+    }
+
+
+def _spread(spread_mm: np.ndarray | None) -> dict[str, Any] | None:
+    if spread_mm is None:
+        return None
+    levels, top_mm = encoding.lengths(spread_mm)
+    return {"data": encoding.text(levels), "top_mm": top_mm}
+
+
+def _known(value: float) -> float | None:
+    """The value, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """(dotted name, value) of every leaf, sorted by name."""
+    for name in sorted(tree, key=str):
+        value = tree[name]
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            leaf = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield f"{prefix}{name}", leaf
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that no parser of HTML can leave: without <, > and &."""
+    dumped = json.dumps(value, sort_keys=True)
+    return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", dumped))
+
+
+def _source_hash(source: str) -> Markup:
+    """The source expression of an inline block in a Content-Security-Policy."""
+    digest = hashlib.sha256(source.encode("utf-8")).digest()
+    return Markup(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
+
+
+def _page_file(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
