@@ -21,10 +21,10 @@ from jaxreg.io.images import read_image, read_labels, write
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.models.model import load_run
 from jaxreg.models.release import load_model
-from jaxreg.registration import register as register_module
 from jaxreg.registration.batch import batch
 from jaxreg.registration.deformable import method
 from jaxreg.registration.deformable.method import load_method
+from jaxreg.registration.linear import starts
 from jaxreg.registration.linear.affine import ImplausibleScales, register_affine
 
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20")
@@ -267,7 +267,7 @@ def test_an_implausible_affine_leaves_the_other_starts(pair, tmp_path, monkeypat
             raise ImplausibleScales("affine: scales of 0.3 to 1.0")
         return register_affine(*arguments, mode=mode, **keywords)
 
-    monkeypatch.setattr(register_module, "register_affine", stretching)
+    monkeypatch.setattr(starts, "register_affine", stretching)
     flags = ("--optimize-only", "--spacing=8", "--steps=1")
     fixed, moving = (p["image"] for p in pair)
     assert register(fixed, moving, tmp_path / "auto", *flags) == 0
