@@ -2,18 +2,27 @@
 
 import os
 
+DEVICES = "--xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-)
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # a worker inherits it from the first process
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
 
 from jaxreg import runtime  # noqa: E402
 
 runtime.prepare()  # before jax is imported: it sets the compilation cache
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 install_import_hook("jaxreg", "beartype.beartype")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say how to run the tests that were left out."""
+    if config.option.markexpr == "not slow":
+        terminalreporter.write_line("The slow tests were left out. All tests: pytest -m ''")
