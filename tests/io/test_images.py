@@ -347,6 +347,16 @@ def test_labels_that_are_not_whole_are_refused(tmp_path):
     refuses(path, read=images.read_labels, match=r"1\.5")
 
 
+def test_labels_that_a_scale_in_float32_rounds_are_whole(tmp_path):
+    path = saved(tmp_path / "v.nii", np.full(SHAPE, 255, np.int16))
+    with open(path, "r+b") as file:
+        file.seek(112)  # scl_slope
+        file.write(np.float32(1 / 255).tobytes())
+    stored = np.asarray(nib.nifti1.load(path).dataobj)
+    assert (stored != 1).all() and np.abs(stored - 1).max() < 1e-6
+    np.testing.assert_array_equal(images.read_labels(path).array, 1)
+
+
 @pytest.mark.parametrize("value", [np.float64(1e12), np.uint32(2**31 + 5)])
 def test_labels_beyond_int32_are_refused(tmp_path, value):
     array = np.full(SHAPE, value)
