@@ -9,8 +9,8 @@ class Pair(NamedTuple):
     """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch.
 
     A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity. The
-    twin is the moving person's own image in the fixed contrast, for losses within one contrast;
-    labels (0: none) are those of both people, for the training of networks that know them.
+    twin is the moving subject's own image in the fixed contrast, for losses within one contrast;
+    labels (0: none) are those of both subjects, for the training of networks that know them.
     """
 
     fixed: Float[Array, "x y z 1"]
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     moving_labels: UInt8[Array, "x y z"] | None = None
 
     def within_fixed_contrast(self) -> "Pair":
-        """The same two people, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
+        """The same subjects, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
         assert self.moving_twin is not None
         return self._replace(moving=self.moving_twin, moving_twin=None)
 

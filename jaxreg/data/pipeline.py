@@ -57,17 +57,17 @@ def pair_batches(
     """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
 
     Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
-    never the same person. `flip` mirrors both left and right half of the time. The ignore masks
-    are among the fields where anybody has one; with `twins`, the moving person's image in the
+    never the same subject. `flip` mirrors both left and right half of the time. The ignore masks
+    are among the fields where a subject has one; with `twins`, the moving subject's image in the
     fixed domain is; with `labels`, the cohort's structures are, numbered from 1 in their order (0
-    elsewhere, and everywhere in people without labels).
+    elsewhere, and everywhere in subjects without labels).
 
     Raises:
-        InputError: somebody has nobody else to be paired with.
+        InputError: a subject has no other subject to be paired with.
     """
     if len(set(moving)) < 2 and set(moving) & set(fixed):
         raise InputError(
-            f"{volumes.cohort.folder}: pairs need two people in the train split, "
+            f"{volumes.cohort.folder}: expected two subjects in the train split for a pair, "
             f"got only {', '.join(sorted(set(moving)))} with {domains[1]}."
         )
 
@@ -99,7 +99,7 @@ def pair_batches(
 
 
 def _structures(volumes: Volumes, person: str) -> np.ndarray:
-    """The scored structures of a person, numbered from 1; 0 elsewhere."""
+    """The scored structures of a subject, numbered from 1; 0 elsewhere."""
     if not volumes.cohort.file(person, "dseg").is_file():
         return np.zeros(volumes.shape, np.uint8)
     labels, structures = volumes.labels(person), sorted(volumes.cohort.structures)

@@ -44,10 +44,10 @@ def parse_lambdas(text: str) -> list[float]:
 
 
 def split_pairs(cohort: Cohort, split: str, domains: tuple[str, str], *, every: bool):
-    """(fixed, moving) of a split, people with labels: neighbours, or every ordered pair.
+    """(fixed, moving) of a split, subjects with labels: neighbours, or every ordered pair.
 
     Raises:
-        InputError: fewer than one pair, or nobody with labels.
+        InputError: no pair, or no subject with labels.
     """
     fixed, moving = (
         [p for p in cohort.members(split, d) if cohort.file(p, "dseg").is_file()] for d in domains
@@ -58,7 +58,7 @@ def split_pairs(cohort: Cohort, split: str, domains: tuple[str, str], *, every: 
         pairs = neighbour_pairs(fixed, moving)
     if not pairs:
         raise InputError(
-            f"{cohort.folder}: expected two people with labels (_dseg) in split {split!r}."
+            f"{cohort.folder}: expected two subjects with labels (_dseg) in split {split!r}."
         )
     return pairs
 

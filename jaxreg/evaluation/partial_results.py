@@ -60,7 +60,7 @@ class SoFar:
         try:
             stored = read(self.path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"{self.path}: not readable ({error}); these pairs are scored again.")
+            print(f"{self.path}: not readable ({error}); its pairs are scored again.")
             return
         for score in stored:
             self.scores.setdefault((score.fixed, score.moving), []).append(score)

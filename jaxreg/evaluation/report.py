@@ -39,14 +39,14 @@ def write_results(path: Path, scores: Sequence[Score], structures: Sequence[str]
 def summarize(scores: Sequence[Score]) -> dict[str, Any]:
     """Per λ: mean Dice over pairs, its standard deviation, folds, SDlogJ, seconds; the best λ.
 
-    A pair whose people share no structure counts in all but Dice. `dice_sem` is the standard error
-    over subjects (`statistics.over_subjects`), 0 for one alone.
+    A pair whose subjects share no structure counts in all but Dice. `dice_sem` is the standard
+    error over subjects (`statistics.over_subjects`), 0 for one alone.
 
     Raises:
         InputError: no pair shares a structure.
     """
     if all(np.isnan(s.mean_dice) for s in scores):
-        raise InputError("expected a structure that both people of some pair have, got none.")
+        raise InputError("expected a structure that both subjects of a pair have, got none.")
     lams = sorted({s.lam for s in scores if s.lam is not None})
     rows = [_row([s for s in scores if s.lam == lam], lam) for lam in lams]
     best = rows[best_index(np.array([row["dice_mean"] for row in rows]))]

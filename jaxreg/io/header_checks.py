@@ -22,7 +22,7 @@ _VOXELS_PER_BYTE = 100
 _EXTENSION_BYTES = 64 << 20
 """More than any header extension needs."""
 _TAIL_BYTES = 64 << 20
-"""More than anybody appends to the voxels."""
+"""More bytes than a program appends to the voxels."""
 _MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2}
 """Bytes a voxel of MGH's types."""
 
@@ -79,7 +79,10 @@ def check_gzip(path: Path | str, promised: int) -> None:
         while count := len(file.read(1 << 20)):
             left -= count
             if left < 0:
-                raise InputError(f"{path}: goes on far beyond the {promised:,} bytes of voxels.")
+                raise InputError(
+                    f"{path}: the file is far longer than the {promised:,} bytes of voxels that "
+                    "its header promises."
+                )
 
 
 def _check_mgh(path: Path | str, header: bytes) -> None:

@@ -77,7 +77,7 @@ class EventLog:
     def _give_up(self, error: OSError) -> None:
         print(
             f"jaxreg: {self._folder}: TensorBoard log not written ({error.strerror or error}); "
-            "going on without it.",
+            "training continues without it.",
             file=sys.stderr,
         )
         writer, self._writer = self._writer, None

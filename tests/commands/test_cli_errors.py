@@ -131,7 +131,7 @@ def test_a_cohort_of_one_training_subject_is_refused(place, capfd, monkeypatch):
     monkeypatch.setattr(registration, "init_params", lambda *_: {})  # seconds, and not used here
     table = place / "cohort" / "participants.tsv"
     table.write_text(table.read_text().replace("train", "test", 1))
-    refuses(place, capfd, REG, "cohort", "two people")
+    refuses(place, capfd, REG, "cohort", "two subjects")
 
 
 @pytest.mark.parametrize("stage", ["ae", "reg"])

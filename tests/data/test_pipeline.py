@@ -102,7 +102,7 @@ def test_people_with_one_domain_only_are_paired_by_name_not_by_place(volumes):
     }
 
 
-@pytest.mark.parametrize("make", [pairs, images])
+@pytest.mark.parametrize("make", [pairs, unpaired])
 def test_equal_seeds_give_equal_batches_and_other_seeds_others(volumes, make):
     one, same, other = (make(volumes, seed=s, flip=True) for s in (3, 3, 4))
     first, second, third = ([next(b) for _ in range(8)] for b in (one, same, other))
@@ -111,7 +111,7 @@ def test_equal_seeds_give_equal_batches_and_other_seeds_others(volumes, make):
     assert any(not np.array_equal(a[k], b[k]) for a, b in zip(first, third, strict=True) for k in a)
 
 
-@pytest.mark.parametrize("make", [pairs, images])
+@pytest.mark.parametrize("make", [pairs, unpaired])
 @pytest.mark.parametrize("taken", [0, 1, 7])
 def test_the_state_resumes_exactly_after_prefetch_too(volumes, make, taken):
     batches = make(volumes, flip=True, batch_size=2)
@@ -180,7 +180,7 @@ def test_one_domain_twice_gives_pairs_of_different_people(volumes):
 
 @pytest.mark.parametrize("fixed", [TRAIN[:1], TRAIN[:3]])
 def test_one_subject_with_nobody_else_is_refused(volumes, fixed):
-    with pytest.raises(InputError, match="two people"):
+    with pytest.raises(InputError, match="two subjects"):
         pairs(volumes, fixed=fixed, moving=TRAIN[:1])
 
 

