@@ -1,4 +1,4 @@
-"""Overlap of label maps as a loss, for training people whose labels are known."""
+"""Overlap of label maps as a loss, for training subjects whose labels are known."""
 
 import jax
 import jax.numpy as jnp

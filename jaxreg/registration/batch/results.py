@@ -50,7 +50,7 @@ def write_results(path: Path, pairs: Sequence[FilePair], outcomes: Mapping[str, 
 
 
 def line_of(outcome: Outcome) -> str:
-    """The outcome in a line for people."""
+    """The outcome in a line for readers."""
     if outcome.reason is not None:
         return f"{outcome.name}: failed: {outcome.reason}"
     numbers = outcome.numbers

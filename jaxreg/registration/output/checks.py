@@ -25,7 +25,7 @@ class Number:
 
 
 def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, ...]:
-    """The numbers as lines for people, each with pass, warn or info."""
+    """The numbers as lines for readers, each with pass, warn or info."""
     deformable = result.config.transform == "deformable"
     low, high = SCALES_WARN
     determinant = values["affine_determinant"]

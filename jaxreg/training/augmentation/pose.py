@@ -1,7 +1,7 @@
 """Pairs out of their place in the common space, so that a network does not learn places by heart.
 
-A network that saw aligned people alone expects every structure where it always was: with the fixed
-image two voxels off, Dice fell by 0.007 (`ixi`) to 0.02 (real scans).
+A network that saw aligned subjects alone expects every structure where it always was: with the
+fixed image two voxels off, Dice fell by 0.007 (`ixi`) to 0.02 (real scans).
 """
 
 from typing import NamedTuple
@@ -74,7 +74,7 @@ def random_affine(
 
 
 class _Side(NamedTuple):
-    """What a pair holds of one person."""
+    """What a pair holds of one subject."""
 
     image: Float[Array, "x y z 1"]
     mask: Bool[Array, "x y z"]
