@@ -160,7 +160,7 @@ def files(t1w: Volume, t2w: Volume, labels: Volume, folder: Path) -> Figure:
     landmarks = _write_pair(t1w, t2w, labels, folder)
     settings = RegisterConfig(optimize_only=True, spacing=3.0, lam=0.8)
     paths = {name: folder / f"{name}.nii.gz" for name in ("fixed", "moving")}
-    numbers = register_files(paths["fixed"], paths["moving"], folder / "out", settings)
+    numbers = register_files(paths["fixed"], paths["moving"], folder / "out", settings).metrics
     print({k: round(v, 3) for k, v in numbers.items()})
     figure = Figure(figsize=(9, 6.9), dpi=100, layout="constrained")
     axes = figure.subplots(2, 3)

@@ -5,15 +5,20 @@ from typing import TYPE_CHECKING, Any
 from jaxreg._version import __version__
 
 if TYPE_CHECKING:
-    from jaxreg.registration.api import register
+    from jaxreg.models.release import load_model
+    from jaxreg.registration.api import apply, convert, register, sweep
 
-__all__ = ["__version__", "register"]
+__all__ = ["__version__", "apply", "convert", "load_model", "register", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
-    """`register`, which is imported when it is asked for: `import jaxreg` alone stays cheap."""
-    if name == "register":
-        from jaxreg.registration.api import register
+    """The functions of `__all__`, imported when they are asked for: `import jaxreg` stays cheap."""
+    if name in ("apply", "convert", "register", "sweep"):
+        from jaxreg.registration import api
 
-        return register
+        return getattr(api, name)
+    if name == "load_model":
+        from jaxreg.models.release import load_model
+
+        return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,37 +1,104 @@
 """The console command `jaxreg`. Exit code 2 with one line on wrong input."""
 
-import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from jaxreg import runtime
+from jaxreg._version import __version__
 from jaxreg.errors import InputError
 
-COMMANDS = (
-    "train",
-    "eval",
-    "prepare",
-    "register",
-    "apply",
-    "convert",
-    "sweep",
-    "compare",
-    "demo",
-)
+
+def _register(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.register import main
+
+    return main(argv)
+
+
+def _sweep(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.sweep import main
+
+    return main(argv)
+
+
+def _apply(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.apply import main
+
+    return main(argv)
+
+
+def _convert(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.convert import main
+
+    return main(argv)
+
+
+def _compare(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.compare import main
+
+    return main(argv)
+
+
+def _prepare(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.prepare import main
+
+    return main(argv)
+
+
+def _train(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.train import main
+
+    return main(argv)
+
+
+def _eval(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.eval import main
+
+    return main(argv)
+
+
+def _demo(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.demo import main
+
+    return main(argv)
+
+
+class Command(NamedTuple):
+    """A command: what it does in a line, and the function that imports and runs it."""
+
+    description: str
+    run: Callable[[Sequence[str]], int | None]
+
+
+COMMANDS = {
+    "register": Command("align a moving image with a fixed one, or a table of pairs", _register),
+    "sweep": Command("register a pair at every λ from 0 to 1 and write the whole curve", _sweep),
+    "apply": Command("move an image, a label map or points by saved transforms", _apply),
+    "convert": Command("write a warp in the form that FSL or FreeSurfer reads", _convert),
+    "compare": Command("register a pair with jaxreg, ANTs, greedy, elastix, ConvexAdam", _compare),
+    "prepare": Command("make a cohort for training from HCP, BIDS or IXI folders", _prepare),
+    "train": Command("train the autoencoders (stage 1) or the registration network", _train),
+    "eval": Command("score a trained network over λ, or compare several networks", _eval),
+    "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
+}
+"""In the order in which a newcomer meets them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: jaxreg {{{','.join(COMMANDS)}}} [flags]; `jaxreg COMMAND --help` explains.")
-        return 0 if argv else 2
+        print(_help())
+        return 0
+    if argv[0] == "--version":
+        print(f"jaxreg {__version__}")
+        return 0
     runtime.prepare()
     try:
         if argv[0] not in COMMANDS:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
-        return importlib.import_module(f"jaxreg.commands.{argv[0]}").main(argv[1:]) or 0
+        return COMMANDS[argv[0]].run(argv[1:]) or 0
     except InputError as error:
         return _fail(" ".join(str(error).splitlines()), 2)
     except KeyboardInterrupt as error:
@@ -42,18 +109,43 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail("interrupted.", 128 + signal.SIGINT)
         return 128 + signum
     except (RuntimeError, ValueError) as error:
-        lost = _processes().lost(error)
+        processes = _processes()
+        lost = None if processes is None else processes.lost(error)
         if lost is None:
             raise
         return _fail(lost, 2)
 
 
+def _help() -> str:
+    """What `jaxreg --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.description}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxreg COMMAND [flags]",
+            "",
+            "Deformable registration of brain images of different contrasts.",
+            "",
+            *lines,
+            "",
+            "`jaxreg COMMAND --help` lists the flags of a command; `jaxreg --version` prints the "
+            "version.",
+        ]
+    )
+
+
 def _fail(message: str, code: int) -> int:
     """Say why the command ends, and of several processes which one this is."""
     processes = _processes()
-    print(f"jaxreg: {processes.label()}{message}", file=sys.stderr)
-    return processes.leave(code)
+    label = "" if processes is None else processes.label()
+    print(f"jaxreg: {label}{message}", file=sys.stderr)
+    return code if processes is None else processes.leave(code)
 
 
-def _processes():
-    return importlib.import_module("jaxreg.distributed")  # JAX, which `runtime.prepare` precedes
+def _processes() -> Any:
+    """The module of the processes of one job; None where JAX is not loaded, so there is one."""
+    if "jax" not in sys.modules:
+        return None
+    from jaxreg import distributed
+
+    return distributed

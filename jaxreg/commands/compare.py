@@ -1,35 +1,56 @@
 """`jaxreg compare`: jaxreg beside ANTs, greedy, elastix and ConvexAdam on one pair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.registration.compare_tools.compare import compare_files, table
-from jaxreg.registration.compare_tools.external_tools import ENGINES
+from jaxreg.commands import flags
+from jaxreg.commands.console import Console, Printing
+from jaxreg.commands.register import settings_of
+from jaxreg.configuration.registration import AdvancedSettings, InputSettings, TransformSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RegisterConfig):
-    """One table of Dice (with labels), similarity, folds, seconds and peak memory.
+class Registration(TransformSettings):
+    """How jaxreg registers, and which tools stand beside it."""
+
+    tools: Annotated[str, tyro.conf.arg(name="with", metavar="A,B,…")] = (
+        "ants,greedy,elastix,convexadam"
+    )
+    """Tools to run beside jaxreg."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Register a pair with jaxreg and other tools; print Dice, similarity, folds, seconds, memory.
 
     Every tool starts from the same affine, on the same grid, in a process of its own (extra
-    `compare`). jaxreg's seconds are those of the deformable part, its programs compiled.
+    `compare`). Dice needs --fixed-labels and --moving-labels. jaxreg's seconds are those of the
+    deformable part, its programs compiled.
     """
 
     fixed: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FIXED")]
     """Fixed image."""
     moving: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MOVING")]
     """Moving image."""
-    tools: Annotated[str, tyro.conf.arg(name="with", metavar="A,B,…")] = ",".join(ENGINES)
-    """Tools to run, of ants, greedy, elastix, convexadam."""
+    input: InputSettings = field(default_factory=InputSettings)
+    registration: Registration = field(default_factory=Registration)
+    output: Printing = field(default_factory=Printing)
+    advanced: AdvancedSettings = field(default_factory=AdvancedSettings)
 
 
 def main(argv: Sequence[str]) -> None:
     """Compare, and print the table."""
-    config = tyro.cli(Config, prog="jaxreg compare", args=list(argv))
-    engines = tuple(part for part in config.tools.split(",") if part)
-    print(table(compare_files(config.fixed, config.moving, engines, config)))
+    config = flags.parse(Config, argv, prog="jaxreg compare")
+    settings = settings_of(config.input, config.registration, config.advanced)
+    from jaxreg.registration.compare_tools.compare import compare_files, table
+
+    console = Console(config.output)
+    tools = tuple(part for part in config.registration.tools.split(",") if part)
+    with console.progress.phase("compare"):
+        rows = compare_files(config.fixed, config.moving, tools, settings, say=console.say)
+    console.say(table(rows))
+    console.result({"tools": [row._asdict() for row in rows]})

@@ -1,31 +1,56 @@
 """`jaxreg convert`: a warp in the form that FSL or FreeSurfer reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from jaxreg.registration.convert import convert_file
+from jaxreg.commands import flags
+from jaxreg.commands.console import Console, Printing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Write a warp as ITK (ANTs, SimpleITK), FSL (applywarp) or FreeSurfer (mri_convert -at)."""
+class Input:
+    """What the warp alone does not say."""
 
-    warp: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="WARP")]
-    """ITK displacement field, such as warp.nii.gz of a run."""
+    moving: Path | None = None
+    """Moving image, whose geometry FSL and FreeSurfer warps contain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """Where the result is written."""
+
     to: Literal["itk", "fsl", "freesurfer"]
     """Format of the result."""
     out: Path
     """The result: .nii.gz for itk and fsl, .mgz for freesurfer."""
-    moving: Path | None = None
-    """Moving image; FSL and FreeSurfer warps contain its geometry. Default: what provenance.json
-    beside the warp says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Printing, File):
+    """The format, where the result goes, and what is printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Write a warp as ITK (ANTs, SimpleITK), FSL (applywarp) or FreeSurfer (mri_convert -at).
+
+    Without --moving, the geometry of the moving image is that in provenance.json beside the warp.
+    """
+
+    warp: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="WARP")]
+    """ITK displacement field, such as warp.nii.gz of a run."""
+    input: Input = field(default_factory=Input)
+    output: Output
 
 
 def main(argv: Sequence[str]) -> None:
     """Convert a warp."""
-    config = tyro.cli(Config, prog="jaxreg convert", args=list(argv))
-    convert_file(config.warp, config.to, config.out, moving=config.moving)
+    config = flags.parse(Config, argv, prog="jaxreg convert")
+    from jaxreg.registration.convert import convert_file
+
+    convert_file(config.warp, config.output.to, config.output.out, moving=config.input.moving)
+    Console(config.output).result({"out": config.output.out, "to": config.output.to})

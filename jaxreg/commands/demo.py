@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from jaxreg.commands.eval import evaluate_run
-from jaxreg.commands.train import train_stage
+from jaxreg.commands import flags
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import (
     AutoencoderConfig,
@@ -17,17 +14,13 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SessionConfig,
 )
-from jaxreg.data.cohort import neighbour_pairs, read_cohort
-from jaxreg.data.synthetic.demo import write_demonstration_cohort
-from jaxreg.evaluation.evaluate import parse_lambdas
-from jaxreg.registration.run import register_files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """A pair registered in seconds, then the whole chain in under 10 minutes.
+    """Register a pair in seconds, then run the whole chain in under 10 minutes.
 
-    A cohort, both stages of training, the λ sweep, the figures.
+    The chain is a cohort, both stages of training, the λ sweep and the figures.
     """
 
     out: Path = Path("runs/demo")
@@ -40,7 +33,12 @@ class DemoConfig:
 
 def main(argv: Sequence[str]) -> None:
     """Register a pair, train both stages on its cohort, sweep λ; each part says where to look."""
-    config = tyro.cli(DemoConfig, prog="jaxreg demo", args=list(argv))
+    config = flags.parse(DemoConfig, argv, prog="jaxreg demo")
+    from jaxreg.commands.eval import evaluate_run
+    from jaxreg.commands.train import train_stage
+    from jaxreg.data.synthetic.demo import write_demonstration_cohort
+    from jaxreg.evaluation.evaluate import parse_lambdas
+
     start = time.monotonic()
     data = config.out / "cohort"
     if not (data / "participants.tsv").is_file():
@@ -68,7 +66,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def register_first_pair(data: Path, out: Path) -> None:
-    """Register two people of the test split by the network that comes with jaxreg."""
+    """Register two subjects of the test split by the bundled network."""
+    from jaxreg.data.cohort import neighbour_pairs, read_cohort
+    from jaxreg.registration.run import register_files
+
     cohort = read_cohort(data)
     fixed, moving = neighbour_pairs(cohort.members("test", "T1w"), cohort.members("test", "T2w"))[0]
     labels = {"fixed": cohort.file(fixed, "dseg"), "moving": cohort.file(moving, "dseg")}

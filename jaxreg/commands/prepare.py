@@ -1,24 +1,54 @@
 """`jaxreg prepare`: a cohort from HCP, BIDS or IXI folders, or a table of paths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from jaxreg.data.prepare import prepare
-from jaxreg.registration.linear.affine import register_affine
+from jaxreg.commands import flags
+from jaxreg.commands.console import Console, Printing
+from jaxreg.configuration.preparation import CohortSettings, PrepareConfig, ScanSettings
 
 
-@dataclass(frozen=True)
-class Config(prepare.PrepareConfig):
-    """Make a cohort: reorient, mask, align to a common space, resample, normalise, label."""
+@dataclass(frozen=True, kw_only=True)
+class CohortFolder:
+    """Where the cohort is written."""
 
-    source: tyro.conf.Positional[Path]
-    """Folder of the layout, or the table."""
+    out: Path
+    """Folder of the cohort: a new one, or one to be continued."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Printing, CohortFolder):
+    """Where the cohort goes, and what is printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Make a cohort: reorient, mask, align to a common space, resample, normalise, label.
+
+    Subjects whose volumes are complete already are passed, so the same command continues.
+    """
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """Folder of the data set, or the table."""
+    input: ScanSettings
+    cohort: CohortSettings = field(default_factory=CohortSettings)
+    output: Output
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepare a cohort; people whose volumes are done already are passed."""
-    config = tyro.cli(Config, prog="jaxreg prepare", args=list(argv))
-    prepare.print_summary(prepare.prepare(config, register_affine))
+    """Prepare a cohort."""
+    config = flags.parse(Config, argv, prog="jaxreg prepare")
+    settings = PrepareConfig(
+        source=config.source, out=config.output.out, **vars(config.input), **vars(config.cohort)
+    )
+    from jaxreg.data.prepare.prepare import prepare
+    from jaxreg.registration.linear.affine import register_affine
+
+    console = Console(config.output)
+    summary = prepare(settings, register_affine)
+    console.say(str(summary))
+    console.result(summary._asdict())

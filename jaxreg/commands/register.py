@@ -1,92 +1,116 @@
-"""`jaxreg register`: two NIfTI or MGZ files of one or two people, aligned; or a table of pairs."""
+"""`jaxreg register`: two NIfTI or MGZ files of one or two subjects, or a table of pairs."""
 
-import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.commands import flags
+from jaxreg.commands.console import Console, FolderOutput
+from jaxreg.configuration.registration import (
+    AdvancedSettings,
+    InputSettings,
+    RegisterConfig,
+    TransformSettings,
+)
 from jaxreg.errors import InputError
-from jaxreg.registration.batch.batch import register_pairs
-from jaxreg.registration.register import Clock
-from jaxreg.registration.run import register_files
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(RegisterConfig):
-    """Settings of a registration, and where it goes."""
+class Input(InputSettings):
+    """Masks, labels and contrasts of the two images, or a table of pairs."""
 
-    out: Path
-    """Folder of the results; it appears when they are complete."""
-    overwrite: bool = False
-    """Replace the run that is in --out."""
-
-    def settings(self) -> RegisterConfig:
-        """The settings alone, which decide the result; where it goes does not."""
-        names = RegisterConfig.__dataclass_fields__
-        return RegisterConfig(**{name: getattr(self, name) for name in names})
+    pairs: Annotated[Path | None, tyro.conf.arg(metavar="TSV")] = None
+    """Table of pairs instead of FIXED and MOVING (docs/register.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Folder):
-    """Register MOVING to FIXED, or each pair of a table (--pairs); with --out DIR for the results.
+class Advanced(AdvancedSettings):
+    """How the deformation is found, and where many pairs are worked on."""
 
-    For two people: the velocity comes from the network that comes with jaxreg, from another one
-    (--model DIR) or from --optimize-only. For one person's own T1w and T2w, --transform rigid is
-    enough. Brain masks help (--fixed-mask,
-    --moving-mask); images that are brain-extracted already, background 0, need none.
+    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Dask scheduler for --pairs: tcp://HOST:PORT, or its file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Register MOVING to FIXED, or each pair of a table, and write the results to --out.
+
+    The images are NIfTI or MGZ files. Without any flag the bundled network registers a T1w and a
+    T2w image of two subjects.
     """
 
     fixed: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[FIXED]")] = None
     """Fixed image: the results lie on its grid."""
     moving: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[MOVING]")] = None
     """Moving image."""
-    pairs: Annotated[Path | None, tyro.conf.arg(metavar="TABLE.tsv")] = None
-    """Instead of FIXED and MOVING, a table with the columns fixed and moving, and where wanted
-    name, fixed_mask, moving_mask, fixed_ignore, moving_ignore, fixed_labels, moving_labels (paths
-    from the table's folder). Each pair goes to --out/NAME, their numbers to --out/results.tsv; the
-    same command again does what is not done yet. Exit code 1 if a pair failed."""
-    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """With --pairs: run them on a Dask cluster, tcp://HOST:PORT or a scheduler file (extra
-    cluster)."""
+    input: Input = field(default_factory=Input)
+    registration: TransformSettings = field(default_factory=TransformSettings)
+    output: FolderOutput
+    advanced: Advanced = field(default_factory=Advanced)
 
 
 def main(argv: Sequence[str]) -> int:
     """Register a pair, or many, and say where the results are; returns the exit code."""
-    config = tyro.cli(Config, prog="jaxreg register", args=list(argv))
-    if config.pairs is not None:
+    config = flags.parse(Config, argv, prog="jaxreg register")
+    settings = settings_of(config.input, config.registration, config.advanced)
+    if config.input.pairs is not None:
         if config.fixed is not None:
             raise InputError(f"--pairs: expected no FIXED beside it, got {config.fixed}.")
-        return register_pairs(
-            config.pairs,
-            config.out,
-            config.settings(),
-            overwrite=config.overwrite,
-            cluster=config.cluster,
-            say=functools.partial(print, flush=True),
-        )
-    if config.cluster is not None:
+        return _register_table(config.input.pairs, config, settings)
+    if config.advanced.cluster is not None:
         raise InputError("--cluster: read only with --pairs.")
     if config.fixed is None or config.moving is None:
         raise InputError("expected FIXED and MOVING, or --pairs TABLE.tsv.")
-    run(config.fixed, config.moving, config, every_lam=False)
+    run(config.fixed, config.moving, settings, config.output, every_lam=False)
     return 0
 
 
-def run(fixed: Path, moving: Path, config: Folder, *, every_lam: bool) -> None:
+def settings_of(
+    inputs: InputSettings, transform: TransformSettings, advanced: AdvancedSettings
+) -> RegisterConfig:
+    """The settings of a registration that the groups of flags make together."""
+    values = {**vars(inputs), **vars(transform), **vars(advanced)}
+    return RegisterConfig(**{name: values[name] for name in RegisterConfig.__dataclass_fields__})
+
+
+def run(
+    fixed: Path, moving: Path, settings: RegisterConfig, output: FolderOutput, *, every_lam: bool
+) -> None:
     """Register a pair as the flags say."""
-    clock = Clock()
+    from jaxreg.registration.register import Clock
+    from jaxreg.registration.run import register_files
+
+    console = Console(output)
+    clock = Clock(console.progress)
     clock.seconds["start (Python, imports)"] = time.process_time()
-    register_files(
+    finished = register_files(
         fixed,
         moving,
-        config.out,
-        config.settings(),
-        overwrite=config.overwrite,
+        output.out,
+        settings,
+        overwrite=output.overwrite,
         every_lam=every_lam,
+        say=console.say,
+        detail=console.detail,
         clock=clock,
+    )
+    console.result(finished.summary(output.out))
+
+
+def _register_table(table: Path, config: Config, settings: RegisterConfig) -> int:
+    """Register the pairs of a table; returns 1 if one of them failed."""
+    from jaxreg.registration.batch.batch import register_pairs
+
+    console = Console(config.output)
+    return register_pairs(
+        table,
+        config.output.out,
+        settings,
+        overwrite=config.output.overwrite,
+        cluster=config.advanced.cluster,
+        say=console.say,
     )

@@ -2,33 +2,41 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from jaxreg.commands import register
+from jaxreg.commands import flags, register
+from jaxreg.commands.console import FolderOutput
+from jaxreg.configuration.registration import AdvancedSettings, InputSettings, TransformSettings
 from jaxreg.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(register.Folder):
-    """Register MOVING to FIXED at every λ from 0 to 1 by 0.1.
+class Config:
+    """Register MOVING to FIXED at every λ from 0 to 1 by 0.1, and write the whole curve.
 
-    As `jaxreg register --lam auto`, and --out gets curve.tsv and the moved image of every λ too.
+    The result is that of `jaxreg register --lam auto`; curve.tsv and the moved image of every λ are
+    written too.
     """
 
     fixed: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FIXED")]
     """Fixed image: the results lie on its grid."""
     moving: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MOVING")]
     """Moving image."""
+    input: InputSettings = field(default_factory=InputSettings)
+    registration: TransformSettings = field(default_factory=TransformSettings)
+    output: FolderOutput
+    advanced: AdvancedSettings = field(default_factory=AdvancedSettings)
 
 
 def main(argv: Sequence[str]) -> None:
     """Sweep λ on a pair."""
-    config = tyro.cli(Config, prog="jaxreg sweep", args=list(argv))
-    if config.lam not in (None, "auto"):
-        raise InputError(f"--lam: a sweep takes every λ, got {config.lam}.")
-    config = dataclasses.replace(config, lam="auto")
-    register.run(config.fixed, config.moving, config, every_lam=True)
+    config = flags.parse(Config, argv, prog="jaxreg sweep")
+    if config.registration.lam not in (None, "auto"):
+        raise InputError(f"--lam: a sweep takes every λ, got {config.registration.lam}.")
+    transform = dataclasses.replace(config.registration, lam="auto")
+    settings = register.settings_of(config.input, transform, config.advanced)
+    register.run(config.fixed, config.moving, settings, config.output, every_lam=True)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from jaxreg.configuration.objective import ALIGNED_LOSSES, CONTRASTIVE_LOSSES, LOSSES
 from jaxreg.errors import InputError, require_choice
-from jaxreg.registration.linear.affine import MODES
 
-TRANSFORMS = ("deformable", "affine", "rigid")
+TransformKind = Literal["deformable", "affine", "rigid"]
+DirectLoss = Literal["lncc", "mi", "lmi", "ngf", "mind", "mse"]
+"""Similarities that need neither encoders nor a third image."""
+LINEAR_STARTS = ("none", "com", "rigid", "affine")
 DIRECT_LAM = 0.8
 AUTO = "auto"
 OPTIONAL_FILES = (
@@ -20,59 +21,72 @@ OPTIONAL_FILES = (
     "moving_labels",
 )
 """Files of a pair beside its images: settings, and columns of a table of pairs."""
-DIRECT_LOSSES = tuple(loss for loss in LOSSES if loss not in (*CONTRASTIVE_LOSSES, *ALIGNED_LOSSES))
 
 
-@dataclass(frozen=True)
-class RegisterConfig:
-    """Settings of a registration; a velocity comes from a network, or from --optimize-only."""
+@dataclass(frozen=True, kw_only=True)
+class InputSettings:
+    """Files that belong to the two images, and their contrasts."""
 
+    fixed_mask: Path | None = None
+    """Mask of the fixed brain, on the grid of the fixed image."""
+    moving_mask: Path | None = None
+    """Mask of the moving brain, on the grid of the moving image."""
+    fixed_ignore: Path | None = None
+    """Mask of what must not count in the fixed image, such as a lesion."""
+    moving_ignore: Path | None = None
+    """Mask of what must not count in the moving image."""
+    fixed_labels: Path | None = None
+    """Label map of the fixed image; Dice is computed with the moving one."""
+    moving_labels: Path | None = None
+    """Label map of the moving image; it is moved as well."""
+    domains: str | None = None
+    """Contrasts, such as T1w,T2w; by default as the file names say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformSettings:
+    """What is computed, by which network, and how smooth it is."""
+
+    transform: TransformKind = "deformable"
+    """Kind of transform."""
     model: Path | None = None
-    """Network that registers: a training workdir or a released model. Default the one that comes
-    with jaxreg (docs/model-card.md)."""
+    """Network: a training workdir or a release; by default the bundled one."""
+    lam: float | Literal["auto"] | None = None
+    """Smoothness λ in [0, 1], or auto: chosen for this pair by a sweep."""
+    init: str | None = None
+    """Linear start: auto, none, com, rigid, affine or an ITK affine file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvancedSettings:
+    """How the velocity is found."""
+
+    refine: int | None = None
+    """Optimisation steps after the network; by default as the model says."""
+    passes: int | None = None
+    """How often the network sees the pair; by default as the model says."""
     optimize_only: bool = False
     """Find the velocity by direct optimisation, without a network."""
-    loss: str = "lncc"
-    """What --optimize-only maximises: lncc, mi, lmi, ngf, mind or mse (one contrast)."""
+    loss: DirectLoss = "lncc"
+    """Similarity that --optimize-only maximises."""
     steps: int = 80
     """Steps of --optimize-only."""
     spacing: float = 2.0
-    """Voxel size of the grid of --optimize-only, mm; a network has its own."""
-    lam: float | Literal["auto"] | None = None
-    """Smoothness λ in [0, 1], or auto: a sweep on this pair and a rule. Default that of the model
-    (of a training workdir 0.7, of --optimize-only 0.8)."""
-    init: str | None = None
-    """Linear start of the deformable transform: auto (default: the best of none, rigid and affine
-    by local correlation), none (as the headers say), com, rigid, affine, or an ITK file such as
-    another run's affine.mat."""
-    transform: str = "deformable"
-    """deformable, affine or rigid; for one person's own T1w and T2w, rigid is enough."""
-    refine: int | None = None
-    """Steps of optimisation from the network's answer, for this pair (the weights stay). Default
-    that of the model (of a training workdir 0)."""
-    passes: int | None = None
-    """How often the network sees the pair: after the first time with the moving image as moved so
-    far, half of the answer added. Default that of the model (of a training workdir 1)."""
-    domains: str | None = None
-    """FIXED,MOVING contrasts as the model names them; default from the file names (_T1w), else the
-    model's order. The other order is registered backwards and inverted."""
-    fixed_mask: Path | None = None
-    """Mask of the fixed brain, on the fixed image's grid."""
-    moving_mask: Path | None = None
-    """Mask of the moving brain, on the moving image's grid."""
-    fixed_ignore: Path | None = None
-    """What of the fixed image is not to count, such as a lesion."""
-    moving_ignore: Path | None = None
-    """What of the moving image is not to count."""
-    fixed_labels: Path | None = None
-    """Label map of the fixed image: Dice is computed with the moving one's."""
-    moving_labels: Path | None = None
-    """Label map of the moving image: it is moved too."""
+    """Voxel size of the grid of --optimize-only, in millimetres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
+    """Settings of a registration; a velocity comes from a network, or from --optimize-only.
+
+    Defaults that are None are those of the model. Of a training workdir without defaults of its
+    own, and of --optimize-only, they are in docs/register.md.
+    """
 
     def __post_init__(self):
         """Refuse what contradicts itself before a file is read."""
-        require_choice("transform", self.transform, TRANSFORMS)
-        require_choice("loss", self.loss, DIRECT_LOSSES)
+        require_choice("transform", self.transform, get_args(TransformKind))
+        require_choice("loss", self.loss, get_args(DirectLoss))
         lam = self.lam
         if isinstance(lam, str):
             require_choice("lam", lam, ("auto",))
@@ -116,4 +130,4 @@ class RegisterConfig:
         if self.transform != "deformable":
             return self.transform
         mode = self.init or AUTO
-        return mode if mode in (*MODES, AUTO) else None
+        return mode if mode in (*LINEAR_STARTS, AUTO) else None

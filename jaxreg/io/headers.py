@@ -1,7 +1,6 @@
 """What an image file's header says of its geometry, and where it contradicts itself."""
 
 import gzip
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -12,7 +11,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
-from jaxreg.io.images import quiet, read_grid, usable_qform
+from jaxreg.io.images import MemoryImage, Source, open_image, quiet, read_grid, usable_qform
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 """How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""
@@ -35,7 +34,7 @@ class Header(NamedTuple):
         return f"{shape} voxels of {spacing} mm, axes {self.axes}, centre at {centre} mm (RAS)"
 
 
-def read_header(path: Path | str) -> Header:
+def read_header(path: Source) -> Header:
     """The geometry that a NIfTI or MGZ file states.
 
     Raises:
@@ -45,7 +44,7 @@ def read_header(path: Path | str) -> Header:
     grid = read_grid(path)
     _check_pixdim(path)
     with quiet():
-        image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+        image = open_image(path)
     x, y, z = (float(s) for s in np.linalg.norm(grid.affine[:3, :3], axis=0))
     codes = nib.aff2axcodes(grid.affine)  # pyright: ignore[reportPrivateImportUsage]
     axes = "".join(code or "?" for code in codes)
@@ -64,7 +63,7 @@ def forms_apart(
     return float(apart_mm), float(np.degrees(np.arccos(cosines)).max())
 
 
-def _form_warnings(path: Path | str, image: Any, grid: Grid) -> tuple[str, ...]:
+def _form_warnings(path: Source, image: Any, grid: Grid) -> tuple[str, ...]:
     header = image.header
     if not isinstance(header, Nifti1Header):  # NIfTI-2 headers are of this class too
         return ()
@@ -84,12 +83,9 @@ def _form_warnings(path: Path | str, image: Any, grid: Grid) -> tuple[str, ...]:
     )
 
 
-def _check_pixdim(path: Path | str) -> None:
+def _check_pixdim(path: Source) -> None:
     """Raise InputError where a NIfTI header's voxel sizes are no sizes; nibabel repairs them."""
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if compressed else open(path, "rb") as file:
-        block = file.read(540)
+    block = _first_bytes(path)
     for kind in (Nifti1Header, Nifti2Header):
         size = kind.sizeof_hdr
         if len(block) >= size and size in (
@@ -100,3 +96,13 @@ def _check_pixdim(path: Path | str) -> None:
                 raise InputError(
                     f"{path}: expected voxel sizes above 0 mm, got {spacing.tolist()}."
                 )
+
+
+def _first_bytes(path: Source) -> bytes:
+    """The first 540 bytes, which hold a header of either version, decompressed."""
+    if isinstance(path, MemoryImage):
+        return path.data[:540]
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if compressed else open(path, "rb") as file:
+        return file.read(540)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +22,8 @@ from nibabel.funcs import as_closest_canonical
 from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.orientations import OrientationError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+from numpy.typing import ArrayLike
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
@@ -32,7 +33,60 @@ from jaxreg.io.header_checks import check_gzip, check_size, check_start
 NIFTI = (".nii", ".nii.gz")
 
 
-def read(path: Path | str) -> Volume:
+class MemoryImage(NamedTuple):
+    """An image that no file holds: a name for messages and records, and NIfTI-1 bytes."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        """The name, as a path stands in a message."""
+        return self.name
+
+
+Source = Path | str | MemoryImage
+"""Where an image is read from."""
+if TYPE_CHECKING:
+    ImageLike = str | Path | SpatialImage | tuple[ArrayLike, ArrayLike]
+else:
+    ImageLike = Any  # what it is, is checked where it is read, with words for the user
+
+
+def source_of(image: ImageLike, name: str) -> Path | MemoryImage:
+    """Where to read an image that is a path, a nibabel image or (array, affine).
+
+    Raises:
+        InputError: it is none of these, or NIfTI-1 cannot hold it.
+    """
+    if isinstance(image, str | Path):
+        return Path(image)
+    if isinstance(image, MemoryImage):
+        return image
+    if isinstance(image, tuple | list):
+        return MemoryImage(name, _image_of_array(image, name).to_bytes())
+    try:
+        return MemoryImage(name, Nifti1Image.from_image(image).to_bytes())
+    except (*UNREADABLE, AttributeError, NotImplementedError) as error:
+        raise InputError(
+            f"{name}: expected a path, a NIfTI image or (array, affine), got "
+            f"{type(image).__name__} ({first_line(error)})."
+        ) from error
+
+
+def _image_of_array(pair: Any, name: str) -> Nifti1Image:
+    """The image of (array, affine); whole numbers become int32, all others float32."""
+    try:
+        array, affine = (np.asarray(part) for part in pair)
+        if affine.shape != (4, 4):
+            raise ValueError(f"an affine of shape {affine.shape}")
+        kinds = {"b": np.uint8, "i": np.int32, "u": np.int32}
+        array = array.astype(kinds.get(array.dtype.kind, np.float32))
+        return image_of(Volume(array, affine.astype(np.float64)))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: expected (array, affine), got {error}.") from error
+
+
+def read(path: Source) -> Volume:
     """The 3-D volume in a file, RAS+; intensities are scaled as the header says.
 
     Raises:
@@ -44,7 +98,8 @@ def read(path: Path | str) -> Volume:
         with quiet():
             image = as_closest_canonical(image)
             array = np.asarray(image.dataobj)
-        check_gzip(path, array.size * image.get_data_dtype().itemsize)
+        if not isinstance(path, MemoryImage):
+            check_gzip(path, array.size * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: truncated or damaged ({first_line(error)}).") from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -53,7 +108,7 @@ def read(path: Path | str) -> Volume:
     return Volume(array, np.asarray(image.affine, np.float64))
 
 
-def read_image(path: Path | str) -> Volume:
+def read_image(path: Source) -> Volume:
     """A volume of intensities as float32; a constant one is refused."""
     array, affine = read(path)
     if array.min() == array.max():
@@ -65,7 +120,7 @@ def read_image(path: Path | str) -> Volume:
     return Volume(single, affine)
 
 
-def read_labels(path: Path | str) -> Volume:
+def read_labels(path: Source) -> Volume:
     """A volume of integer labels as int32; values that are not whole are refused."""
     array, affine = read(path)
     whole = np.rint(array)
@@ -78,7 +133,7 @@ def read_labels(path: Path | str) -> Volume:
     return Volume(whole.astype(np.int32), affine)
 
 
-def read_grid(path: Path | str) -> Grid:
+def read_grid(path: Source) -> Grid:
     """The grid that a file stores, axes in the file's own order (not RAS+)."""
     image = _load(path)
     x, y, z = image.shape
@@ -110,12 +165,12 @@ def image_of(volume: Volume) -> Nifti1Image:
     return image
 
 
-def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> None:
+def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: Source) -> None:
     """Write an array on the stored grid of `reference` as NIfTI-1, with the codes it has there."""
     save(path, image_like(array, reference))
 
 
-def image_like(array: Shaped[np.ndarray, "x y z"], reference: Path | str) -> Nifti1Image:
+def image_like(array: Shaped[np.ndarray, "x y z"], reference: Source) -> Nifti1Image:
     """A NIfTI-1 image on the stored grid of `reference`, with the codes it has there."""
     like = _load(reference)
     image = Nifti1Image(array, like.affine)
@@ -139,20 +194,6 @@ def usable_qform(header: Any) -> tuple[np.ndarray | None, int]:
     if abs(np.linalg.det(qform[:3, :3])) < 1e-9:
         return None, 0
     return qform, int(code)
-
-
-def write_image(path: Path | str, image: Any) -> None:
-    """Write an image of nibabel's as NIfTI-1, whatever format it is of.
-
-    Raises:
-        InputError: it is no such image, or NIfTI-1 cannot hold it.
-    """
-    try:
-        save(path, Nifti1Image.from_image(image))
-    except (*UNREADABLE, AttributeError, NotImplementedError, TypeError) as error:
-        raise InputError(
-            f"{type(image).__name__}: no NIfTI image ({first_line(error)})."
-        ) from error
 
 
 def save(path: Path | str, image: Nifti1Image) -> None:
@@ -197,7 +238,7 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _load(path: Path | str) -> Any:
+def _load(path: Source) -> Any:
     """The image in a file, checked by its header alone."""
     image = open_image(path)
     if len(image.shape) != 3 or 0 in image.shape:
@@ -206,19 +247,18 @@ def _load(path: Path | str) -> Any:
     return image
 
 
-def open_image(path: Path | str) -> Any:
+def open_image(path: Source) -> Any:
     """The image in a file, of which the header alone is read and held against the file's size.
 
     Raises:
         InputError: no such file, no NIfTI or MGZ, voxels that are no real numbers, or more of them
             than the file can hold.
     """
-    if not is_file(path):
+    if not isinstance(path, MemoryImage) and not is_file(path):
         raise InputError(f"{path}: no such file.")
     try:
-        check_start(path)
         with quiet():
-            image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+            image: Any = _opened(path)
             shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
     except UNREADABLE as error:
         raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
@@ -226,11 +266,19 @@ def open_image(path: Path | str) -> Any:
         raise InputError(f"{path}: expected a number in each voxel, got {dtype}.")
     if min(shape, default=0) < 1:
         raise InputError(f"{path}: expected voxels, got shape {shape}.")
-    check_size(path, math.prod(shape), itemsize=dtype.itemsize)
+    if not isinstance(path, MemoryImage):
+        check_size(path, math.prod(shape), itemsize=dtype.itemsize)
     return image
 
 
-def check_affine(path: Path | str, affine: np.ndarray) -> None:
+def _opened(path: Source) -> Any:
+    if isinstance(path, MemoryImage):
+        return Nifti1Image.from_bytes(path.data)
+    check_start(path)
+    return nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def check_affine(path: Source, affine: np.ndarray) -> None:
     """Raise InputError unless a file's affine is finite and invertible."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: expected an invertible affine, got {affine.tolist()}.")

@@ -1,172 +1,321 @@
-"""`jaxreg.register`: a pair registered from Python, without files in between for the user."""
+"""Registration from Python: `jaxreg.register`, `sweep`, `apply`, `convert` and `compare`.
 
-import tempfile
-from collections.abc import Callable
-from functools import partial
+Images are paths, nibabel images or (array [x, y, z], affine to RAS mm [4, 4]). Nothing is written
+until `save` is called, and then what the command of the same name writes.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
-from jaxreg.errors import InputError
-from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.geometry.transforms import compose, map_points, resample
-from jaxreg.io.atomic import completed
-from jaxreg.io.displacement_fields import write_field
-from jaxreg.io.headers import read_header
-from jaxreg.io.images import (
-    NIFTI,
-    image_like,
-    image_of,
-    read_image,
-    read_labels,
-    write,
-    write_image,
+from jaxreg.configuration.registration import (
+    OPTIONAL_FILES,
+    DirectLoss,
+    RegisterConfig,
+    TransformKind,
 )
-from jaxreg.io.itk_transforms import write_affine
-from jaxreg.registration.apply import smallest
-from jaxreg.registration.output.files import make_outputs
-from jaxreg.registration.output.metrics import metrics_of
-from jaxreg.registration.register import Clock, register_pair
+from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
+from jaxreg.geometry.transforms import Chain
+from jaxreg.io.images import ImageLike, source_of
+from jaxreg.io.points import PointTable, read_points
+from jaxreg.registration.apply import Applied, apply_chain, load_chain
+from jaxreg.registration.convert import convert_file
+from jaxreg.registration.result import Result, Transform, result_of
+from jaxreg.registration.run import register_images
 
-Image = Any
-"""A path (str or Path), a nibabel image, or (array [x, y, z], affine to RAS mm [4, 4])."""
-
-
-class Transform(NamedTuple):
-    """A map between two images' spaces; images go from `source_grid`'s to `grid`'s.
-
-    `chain` pulls back, from points of `grid`'s space to the other; `inverse_chain` is its inverse.
-    """
-
-    chain: list
-    inverse_chain: list
-    grid: Grid
-    source_grid: Grid
-
-    @property
-    def inverse(self) -> "Transform":
-        """The map the other way."""
-        return Transform(self.inverse_chain, self.chain, self.source_grid, self.grid)
-
-    def apply(self, image: Image, *, labels: bool = False, reference: Image = None) -> Any:
-        """The image moved, as a nibabel image; nearest neighbour for `labels`, else linear.
-
-        It lies on the grid of `reference`, by default on the fixed image's (of an inverse, on the
-        moving image's).
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            path = as_file(image, Path(folder) / "image.nii")
-            volume = read_labels(path) if labels else read_image(path)
-            grid = self.grid
-            if reference is not None:
-                grid = read_header(as_file(reference, Path(folder) / "reference.nii")).grid
-        order = 0 if labels else 1
-        array = resample(volume, partial(map_points, self.chain), grid, order=order)
-        return image_of(Volume(smallest(array) if labels else array, grid.affine))
-
-    def apply_points(self, points: ArrayLike) -> Float[np.ndarray, "n 3"]:
-        """Points [n, 3] (RAS mm) taken where the image goes: from the moving to the fixed space."""
-        return map_points(self.inverse_chain, np.asarray(points, np.float64))
-
-    def save(self, path: Path | str) -> None:
-        """Write the map for ANTs and SimpleITK: .nii or .nii.gz (a field), .mat if it is linear.
-
-        Raises:
-            InputError: another suffix, or .mat for a map that is not linear.
-        """
-        first = self.chain[0]
-        if str(path).endswith(NIFTI):
-            field = compose(partial(map_points, self.chain), self.grid)
-            with completed(path) as name:
-                write_field(name, field)
-        elif str(path).endswith(".mat") and len(self.chain) == 1 and not isinstance(first, Field):
-            with completed(path) as name:
-                write_affine(name, first)
-        else:
-            raise InputError(f"{path}: expected .nii or .nii.gz, or .mat for a linear transform.")
+Say = Callable[[str], None]
 
 
-class Result(NamedTuple):
-    """A registered pair, images on the fixed grid as nibabel images.
+@speaks_of_arguments
+def register(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    fixed_ignore: ImageLike | None = None,
+    moving_ignore: ImageLike | None = None,
+    fixed_labels: ImageLike | None = None,
+    moving_labels: ImageLike | None = None,
+    domains: str | None = None,
+    transform: TransformKind = "deformable",
+    model: Path | str | None = None,
+    lam: float | Literal["auto"] | None = None,
+    init: Path | str | None = None,
+    refine: int | None = None,
+    passes: int | None = None,
+    optimize_only: bool = False,
+    loss: DirectLoss = "lncc",
+    steps: int = 80,
+    spacing: float = 2.0,
+    say: Say | None = None,
+) -> Result:
+    """Register the moving image to the fixed image.
 
-    `moved_labels` is there if the moving image has labels; `jacobian` is the determinant of the
-    deformable part in physical space; `metrics` are numbers by name, as in provenance.json.
-    """
+    Without settings the bundled network registers a T1w and a T2w image of two subjects. Each image
+    is a path, a nibabel image, or (array [x, y, z], affine to RAS mm [4, 4]).
 
-    moved: Any
-    transform: Transform
-    metrics: dict[str, float]
-    warnings: tuple[str, ...]
-    jacobian: Any
-    moved_labels: Any
+    Args:
+        fixed: the image that stays; the results lie on its grid.
+        moving: the image that is moved.
+        fixed_mask: mask of the fixed brain, on the grid of the fixed image.
+        moving_mask: mask of the moving brain, on the grid of the moving image.
+        fixed_ignore: mask of what must not count in the fixed image, such as a lesion.
+        moving_ignore: mask of what must not count in the moving image.
+        fixed_labels: label map of the fixed image; Dice is computed with the moving one.
+        moving_labels: label map of the moving image; it is moved as well.
+        domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
+            else in the order of the model.
+        transform: "deformable", or "affine" or "rigid", which is enough for one subject.
+        model: a training workdir or a released network; by default the bundled network.
+        lam: smoothness λ in [0, 1], or "auto": chosen for this pair by a sweep. By default that of
+            the model.
+        init: linear start: "auto", "none", "com", "rigid", "affine", or an ITK affine file. By
+            default "auto", the best of none, rigid and affine by local correlation.
+        refine: steps of optimisation from the network's answer; by default as the model says.
+        passes: how often the network sees the pair; by default as the model says.
+        optimize_only: whether to find the velocity by direct optimisation, without a network.
+        loss: the similarity of `optimize_only`.
+        steps: the number of steps of `optimize_only`.
+        spacing: the voxel size of the grid of `optimize_only`, in mm.
+        say: a function that gets the lines which the command prints, such as `print`.
 
-
-def register(fixed: Image, moving: Image, **settings: Any) -> Result:
-    """The moving image registered to the fixed one.
-
-    Images, masks and labels are paths, nibabel images or (array, affine). `settings` are the flags
-    of `jaxreg register` with underscores: lam, model, optimize_only, init, transform, fixed_mask
-    and so on, and `say`, a function that gets the lines which the command prints (default: none).
+    Returns:
+        The moved image, the transform and the numbers; its `save` writes a folder of results.
 
     Raises:
         jaxreg.errors.InputError: an image or a setting that cannot be used.
+
+    Examples:
+        >>> import jaxreg
+        >>> result = jaxreg.register("fixed_T1w.nii.gz", "moving_T2w.nii.gz")
+        >>> result.metrics["similarity"] > result.metrics["similarity_affine"]
+        True
+        >>> back = result.transform.inverse.apply("fixed_T1w.nii.gz")
     """
-    say: Callable[[str], None] = settings.pop("say", lambda line: None)
-    unknown = sorted(set(settings) - set(RegisterConfig.__dataclass_fields__))
-    if unknown:
-        raise InputError(f"{unknown[0]}: no such setting of a registration.")
-    with tempfile.TemporaryDirectory() as folder:
-        for name in OPTIONAL_FILES:
-            if settings.get(name) is not None:
-                settings[name] = as_file(settings[name], Path(folder) / f"{name}.nii")
-        if settings.get("model") is not None:
-            settings["model"] = Path(settings["model"])
-        config = RegisterConfig(**settings)
-        fixed, moving = (
-            as_file(image, Path(folder) / f"{role}.nii")
-            for role, image in (("fixed", fixed), ("moving", moving))
-        )
-        result = register_pair(fixed, moving, config, Clock(), say=say)
-        outputs = make_outputs(result)
-        labels = outputs.moved_labels
-        return Result(
-            moved=image_like(outputs.moved, fixed),
-            transform=Transform(
-                result.chain,
-                result.inverse_chain,
-                result.fixed.header.grid,
-                result.moving.header.grid,
-            ),
-            metrics=metrics_of(result, outputs),
-            warnings=result.warnings,
-            jacobian=image_like(outputs.jacobian, fixed),
-            moved_labels=None if labels is None else image_like(smallest(labels), fixed),
-        )
+    settings = {name: value for name, value in locals().items() if name in _SETTINGS}
+    return _register(fixed, moving, settings, say, every_lam=False)
 
 
-def as_file(image: Image, path: Path) -> Path:
-    """The file of an image: its own, or `path`, which is written.
+@speaks_of_arguments
+def sweep(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    fixed_ignore: ImageLike | None = None,
+    moving_ignore: ImageLike | None = None,
+    fixed_labels: ImageLike | None = None,
+    moving_labels: ImageLike | None = None,
+    domains: str | None = None,
+    model: Path | str | None = None,
+    init: Path | str | None = None,
+    refine: int | None = None,
+    passes: int | None = None,
+    optimize_only: bool = False,
+    loss: DirectLoss = "lncc",
+    steps: int = 80,
+    spacing: float = 2.0,
+    say: Say | None = None,
+) -> Result:
+    """Register the moving image to the fixed image at every λ from 0 to 1 by 0.1.
+
+    Args:
+        fixed: the image that stays; the results lie on its grid.
+        moving: the image that is moved.
+        fixed_mask: mask of the fixed brain, on the grid of the fixed image.
+        moving_mask: mask of the moving brain, on the grid of the moving image.
+        fixed_ignore: mask of what must not count in the fixed image, such as a lesion.
+        moving_ignore: mask of what must not count in the moving image.
+        fixed_labels: label map of the fixed image; Dice is computed with the moving one.
+        moving_labels: label map of the moving image; it is moved as well.
+        domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
+            else in the order of the model.
+        model: a training workdir or a released network; by default the bundled network.
+        init: linear start: "auto", "none", "com", "rigid", "affine", or an ITK affine file. By
+            default "auto", the best of none, rigid and affine by local correlation.
+        refine: steps of optimisation from the network's answer; by default as the model says.
+        passes: how often the network sees the pair; by default as the model says.
+        optimize_only: whether to find the velocity by direct optimisation, without a network.
+        loss: the similarity of `optimize_only`.
+        steps: the number of steps of `optimize_only`.
+        spacing: the voxel size of the grid of `optimize_only`, in mm.
+        say: a function that gets the lines which the command prints, such as `print`.
+
+    Returns:
+        The result at the λ that `lam="auto"` chooses; `curve` has every λ, and `save` writes
+        curve.tsv and the moved image of each of them too.
 
     Raises:
-        InputError: neither a path, a nibabel image nor (array, affine).
+        jaxreg.errors.InputError: an image or a setting that cannot be used.
+
+    Examples:
+        >>> import jaxreg
+        >>> images = "fixed_T1w.nii.gz", "moving_T2w.nii.gz"
+        >>> result = jaxreg.sweep(*images, optimize_only=True, spacing=8.0, steps=5)
+        >>> len(result.curve)
+        11
     """
-    if isinstance(image, str | Path):
-        return Path(image)
-    if not isinstance(image, tuple | list):
-        write_image(path, image)
-        return path
+    settings = {name: value for name, value in locals().items() if name in _SETTINGS}
+    return _register(fixed, moving, {**settings, "lam": "auto"}, say, every_lam=True)
+
+
+@speaks_of_arguments
+def apply(
+    transforms: Transform | ArrayLike | Path | str | Sequence[Any],
+    *,
+    image: ImageLike | None = None,
+    labels: ImageLike | None = None,
+    points: ArrayLike | Path | str | None = None,
+    reference: ImageLike | None = None,
+    inverse: bool = False,
+) -> Applied:
+    """Move one image, one label map or points by one or more transforms, in one resampling.
+
+    Args:
+        transforms: one transform or a list of them, in the order of antsApplyTransforms: the last
+            one is applied first. Each is a file (a warp or an affine), the `transform` of a result,
+            or a matrix [4, 4] that takes points from the fixed to the moving space (RAS mm).
+        image: the image to move; linear interpolation, 0 outside its field of view.
+        labels: the label map to move; nearest neighbour.
+        points: points [n, 3] in RAS mm, or a CSV file with the header x,y,z; they go where the
+            image goes, from the moving to the fixed space.
+        reference: the image whose grid the result lies on; for `image` and `labels`.
+        inverse: whether to go the other way, from the fixed to the moving space. Affines are
+            inverted exactly, fields numerically.
+
+    Returns:
+        The moved image or points, with what a numerical inverse left; its `save` writes a file.
+
+    Raises:
+        jaxreg.errors.InputError: a transform, an image or points that cannot be used.
+
+    Examples:
+        >>> import jaxreg
+        >>> applied = jaxreg.apply(
+        ...     "run/warp.nii.gz", image="moving_T2w.nii.gz", reference="fixed_T1w.nii.gz"
+        ... )
+        >>> applied.save("moved.nii.gz").name
+        'moved.nii.gz'
+        >>> jaxreg.apply("run/affine.mat", points=[[12.0, -30.5, 8.0]]).points.shape
+        (1, 3)
+    """
+    table = None
+    if points is not None:
+        is_file = isinstance(points, str | Path)
+        table = read_points(points) if is_file else _table_of(points)
+    sources = {"image": image, "labels": labels, "reference": reference}
+    return apply_chain(
+        _chain_of(transforms),
+        **{n: None if value is None else source_of(value, n) for n, value in sources.items()},
+        points=table,
+        inverse=inverse,
+    )
+
+
+@speaks_of_arguments
+def convert(
+    warp: Path | str,
+    out: Path | str,
+    *,
+    to: Literal["itk", "fsl", "freesurfer"],
+    moving: Path | str | None = None,
+) -> Path:
+    """Write a warp in the form that FSL or FreeSurfer reads.
+
+    Args:
+        warp: an ITK displacement field, such as the warp.nii.gz of a run.
+        out: the result: .nii or .nii.gz for "itk" and "fsl", .mgz or .mgh for "freesurfer".
+        to: the format: "itk" (ANTs, SimpleITK), "fsl" (applywarp), "freesurfer" (mri_convert -at).
+        moving: the moving image, whose geometry FSL and FreeSurfer warps contain; by default as
+            provenance.json beside the warp says.
+
+    Returns:
+        The path of the result.
+
+    Raises:
+        jaxreg.errors.InputError: a file that cannot be read, or a geometry that is not known.
+
+    Examples:
+        >>> import jaxreg
+        >>> jaxreg.convert("run/warp.nii.gz", "warp_fsl.nii.gz", to="fsl").name
+        'warp_fsl.nii.gz'
+    """
+    convert_file(warp, to, out, moving=moving)
+    return Path(out)
+
+
+_SETTINGS = tuple(RegisterConfig.__dataclass_fields__)
+
+
+def _register(
+    fixed: Any, moving: Any, settings: dict[str, Any], say: Say | None, *, every_lam: bool
+) -> Result:
+    """The registration of a pair with settings as `register` takes them."""
+    given = {
+        name: source_of(settings[name], name)
+        for name in OPTIONAL_FILES
+        if settings[name] is not None
+    }
+    in_memory = {name: source for name, source in given.items() if not isinstance(source, Path)}
+    files = {name: None if name in in_memory else given.get(name) for name in OPTIONAL_FILES}
+    model, init = settings["model"], settings["init"]
+    config = RegisterConfig(
+        **{
+            **settings,
+            **files,
+            "model": None if model is None else Path(model),
+            "init": None if init is None else str(init),
+        }
+    )
+    finished = register_images(
+        source_of(fixed, "fixed"),
+        source_of(moving, "moving"),
+        config,
+        in_memory=in_memory,
+        say=(lambda line: None)
+        if say is None
+        else (lambda line: say(in_arguments(line, register))),
+    )
+    return result_of(finished, every_lam=every_lam, arguments_of=register)
+
+
+def _chain_of(transforms: Any) -> Chain:
+    """The chain of one transform or several, each a file, a `Transform` or a matrix."""
+    if isinstance(transforms, Transform):
+        return transforms.chain
+    if isinstance(transforms, str | Path):
+        return load_chain([transforms])
+    if isinstance(transforms, list | tuple) and not _is_matrix(transforms):
+        parts = [element for part in transforms for element in _chain_of(part)]
+        return parts or load_chain([])  # which says what is wrong with none
+    if _is_matrix(transforms):
+        return [np.asarray(transforms, np.float64)]
+    raise InputError(
+        "transforms: expected files, transforms of results or matrices [4, 4], got "
+        f"{type(transforms).__name__}."
+    )
+
+
+def _is_matrix(value: Any) -> bool:
+    if isinstance(value, list | tuple) and any(isinstance(v, str | Path) for v in value):
+        return False
     try:
-        array, affine = (np.asarray(part) for part in image)
-        if affine.shape != (4, 4):
-            raise ValueError(f"an affine of shape {affine.shape}")
-        kinds = {"b": np.uint8, "i": np.int32, "u": np.int32}
-        array = array.astype(kinds.get(array.dtype.kind, np.float32))
-        write(path, Volume(array, affine.astype(np.float64)))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path.stem}: expected (array, affine), got {error}.") from error
-    return path
+        return np.asarray(value, np.float64).shape == (4, 4)
+    except (TypeError, ValueError):
+        return False
+
+
+def _table_of(points: Any) -> PointTable:
+    """Points as the table that a CSV file would hold."""
+    try:
+        array = np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"points: expected numbers [n, 3], got {error}.") from error
+    if array.ndim != 2 or array.shape[1] != 3 or not len(array) or not np.isfinite(array).all():
+        raise InputError(f"points: expected finite numbers [n, 3], got shape {array.shape}.")
+    return PointTable(array, ["x", "y", "z"], [[] for _ in array])

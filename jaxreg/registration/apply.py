@@ -2,9 +2,12 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
@@ -17,9 +20,9 @@ from jaxreg.geometry.transforms import (
 from jaxreg.io.atomic import completed
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.headers import read_header
-from jaxreg.io.images import NIFTI, read_image, read_labels, write_like
+from jaxreg.io.images import NIFTI, Source, image_like, read_image, read_labels, save
 from jaxreg.io.itk_transforms import read_transform
-from jaxreg.io.points import read_points, write_points
+from jaxreg.io.points import PointTable, read_points, write_points
 
 _ITK = (".mat", ".tfm", ".txt", ".xfm", ".h5", ".hdf5")
 
@@ -47,6 +50,99 @@ def load_chain(paths: Sequence[Path | str]) -> list[np.ndarray | Field]:
     return chain
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What transforms make of an image, a label map or points.
+
+    Attributes:
+        image: the moved image or label map on the grid of the reference, None for points.
+        points: the moved points [n, 3] in RAS mm, None for an image.
+        residual_mm: the largest distance that the numerical inverse of a field left; 0 where no
+            field was inverted.
+        remarks: what a user should know of the inverse, a sentence each.
+    """
+
+    image: Any
+    points: Float[np.ndarray, "n 3"] | None
+    residual_mm: float
+    remarks: tuple[str, ...]
+    _table: PointTable | None = None
+
+    def save(self, path: Path | str) -> Path:
+        """Write what `jaxreg apply --out` writes: NIfTI for an image, CSV for points.
+
+        Args:
+            path: the file; .nii or .nii.gz, or .csv for points.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            InputError: another suffix, or the file cannot be written.
+
+        Examples:
+            >>> import jaxreg
+            >>> landmarks = [[12.0, -30.5, 8.0]]
+            >>> jaxreg.apply("run/affine.mat", points=landmarks).save("landmarks.csv").name
+            'landmarks.csv'
+        """
+        _check_output(path, points=self.points is not None)
+        with completed(path) as temporary:
+            if self._table is not None:
+                write_points(temporary, self._table)
+            else:
+                save(temporary, self.image)
+        return Path(path)
+
+
+def apply_chain(
+    chain: Chain,
+    *,
+    image: Source | None = None,
+    labels: Source | None = None,
+    points: PointTable | None = None,
+    reference: Source | None = None,
+    inverse: bool = False,
+) -> Applied:
+    """A chain applied to one image, label map or table of points.
+
+    An image goes onto the grid of `reference` in one resampling: linear, float32, 0 outside its
+    field of view; labels by nearest neighbour. Points go where the image goes, from the moving to
+    the fixed space, so they take the inverse of the map by which the image is pulled back. With
+    `inverse` everything goes from the fixed to the moving space. Fields are inverted numerically.
+
+    Raises:
+        InputError: not exactly one of image, labels and points, a reference that is missing or too
+            many, or an image that cannot be read.
+    """
+    _check_options(image, labels, points, reference)
+    inverted = inverse if points is None else not inverse
+    residuals: list[np.ndarray] = []
+    mapping = _mapping(chain, residuals) if inverted else functools.partial(map_points, chain)
+    moved, table = None, None
+    if points is not None:
+        table = points._replace(points=mapping(points.points))
+    else:
+        moved = _moved(image, labels, reference, mapping)
+    numerical = inverted and any(isinstance(element, Field) for element in chain)
+    residual_mm, remarks = 0.0, ()
+    if numerical:
+        residual_mm, remarks = _left_behind(residuals, "voxels" if table is None else "points")
+    return Applied(moved, None if table is None else table.points, residual_mm, remarks, table)
+
+
+def _moved(image: Source | None, labels: Source | None, reference: Any, mapping) -> Any:
+    """The image or the label map on the grid of `reference`, as a nibabel image."""
+    grid = read_header(reference).grid
+    if image is not None:
+        read_header(image)
+        return image_like(resample(read_image(image), mapping, grid), reference)
+    assert labels is not None
+    read_header(labels)
+    array = resample(read_labels(labels), mapping, grid, order=0)
+    return image_like(smallest(array), reference)
+
+
 def apply_files(
     transforms: Sequence[Path | str],
     *,
@@ -57,38 +153,28 @@ def apply_files(
     out: Path | str,
     inverse: bool = False,
 ) -> list[str]:
-    """Apply a chain to one image, label map or CSV of points; returns lines to print.
+    """Apply transform files to one image, label map or CSV of points; returns lines to print.
 
-    An image goes onto the grid of `reference` in one resampling: linear, float32, 0 outside its
-    field of view; labels by nearest neighbour. Points go where the image goes, from the moving to
-    the fixed space, so they take the inverse of the map by which the image is pulled back. With
-    `inverse` everything goes from the fixed to the moving space. Fields are inverted numerically.
+    As `apply_chain`, from files to the file `out`.
 
     Raises:
         InputError: any file that is missing or not what it must be, or options that do not fit.
     """
-    _check_options(transforms, image, labels, points, reference, out)
-    chain = load_chain(transforms)
-    inverted = inverse if points is None else not inverse
-    residuals: list[np.ndarray] = []
-    mapping = _mapping(chain, residuals) if inverted else functools.partial(map_points, chain)
-    if points is not None:
-        table = read_points(points)
-        moved = table._replace(points=mapping(table.points))
-        with completed(out) as path:
-            write_points(path, moved)
-    elif reference is not None:
-        grid = read_header(reference).grid
-        read_header(image or labels or "")
-        if image is not None:
-            array = resample(read_image(image), mapping, grid)
-        else:
-            array = smallest(resample(read_labels(labels or ""), mapping, grid, order=0))
-        with completed(out) as path:
-            write_like(path, array, reference)
-    if inverted and any(isinstance(element, Field) for element in chain):
-        return _report(residuals, "voxels" if points is None else "points")
-    return []
+    _check_options(image, labels, points, reference)
+    inputs = [p for p in (*transforms, image, labels, points, reference) if p is not None]
+    _check_output(out, points=points is not None)
+    if any(Path(p).resolve() == Path(out).resolve() for p in inputs):
+        raise InputError(f"{out}: expected an output that is no input of the same command.")
+    applied = apply_chain(
+        load_chain(transforms),
+        image=image,
+        labels=labels,
+        points=None if points is None else read_points(points),
+        reference=reference,
+        inverse=inverse,
+    )
+    applied.save(out)
+    return list(applied.remarks)
 
 
 def _mapping(chain: Chain, residuals: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -103,34 +189,34 @@ def _mapping(chain: Chain, residuals: list[np.ndarray]) -> Callable[[np.ndarray]
     return mapping
 
 
-def _report(residuals: list[np.ndarray], noun: str) -> list[str]:
-    """What the numerical inverse left behind, in words."""
+def _left_behind(residuals: list[np.ndarray], noun: str) -> tuple[float, tuple[str, ...]]:
+    """The largest distance that the numerical inverse left behind, and that in words."""
     residual_mm = np.concatenate(residuals)
     outside = np.isnan(residual_mm)
-    worst = residual_mm[~outside].max(initial=0)
+    worst = float(residual_mm[~outside].max(initial=0))
     lines = [f"inverse of the field: residual at most {worst:.4f} mm"]
     if outside.any():
         lines.append(
             f"{outside.sum()} of {outside.size} {noun} come from beyond the field's grid, where "
             "it is continued by its affine part and border values"
         )
-    return lines
+    return worst, tuple(lines)
 
 
-def _check_options(transforms, image, labels, points, reference, out) -> None:
-    given = [path for path in (image, labels, points) if path is not None]
+def _check_options(image: Any, labels: Any, points: Any, reference: Any) -> None:
+    given = [part for part in (image, labels, points) if part is not None]
     if len(given) != 1:
         raise InputError(f"expected one of --image, --labels, --points; got {len(given)}.")
     if points is None and reference is None:
         raise InputError("--reference: expected the image whose grid the result lies on, got none.")
     if points is not None and reference is not None:
         raise InputError("--reference: points need none, expected it with --image or --labels.")
-    suffixes = NIFTI if points is None else (".csv",)
+
+
+def _check_output(out: Path | str, *, points: bool) -> None:
+    suffixes = (".csv",) if points else NIFTI
     if not str(out).endswith(suffixes):
         raise InputError(f"{out}: expected an output name that ends in {' or '.join(suffixes)}.")
-    inputs = [p for p in (*transforms, *given, reference) if p is not None]
-    if any(Path(p).resolve() == Path(out).resolve() for p in inputs):
-        raise InputError(f"{out}: expected an output that is no input of the same command.")
 
 
 def smallest(labels: np.ndarray) -> np.ndarray:

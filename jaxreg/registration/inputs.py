@@ -13,7 +13,7 @@ from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import mask_like
 from jaxreg.io.headers import Header, read_header
-from jaxreg.io.images import read_image, read_labels
+from jaxreg.io.images import MemoryImage, Source, read_image, read_labels
 
 BRAIN_LITRES = 2.5
 """A foreground cut out of zeros and no larger than this is a brain; a head has three or more."""
@@ -36,7 +36,7 @@ class Subject(NamedTuple):
     paths read, by role, with their SHA-256.
     """
 
-    path: Path
+    path: Path | MemoryImage
     header: Header
     image: Volume
     mask: Bool[np.ndarray, "x y z"]
@@ -50,11 +50,11 @@ class Subject(NamedTuple):
 
 def read_subject(
     role: str,
-    image: Path,
+    image: Path | MemoryImage,
     *,
-    mask: Path | None = None,
-    ignore: Path | None = None,
-    labels: Path | None = None,
+    mask: Source | None = None,
+    ignore: Source | None = None,
+    labels: Source | None = None,
 ) -> Subject:
     """One side of a pair, its files read and checked; `role` is fixed or moving.
 
@@ -114,7 +114,7 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
     return bool(shares) and float(np.mean(shares)) > LABEL_FLATNESS
 
 
-def _brain(role: str, image: Volume, mask: Volume | None, path: Path | None):
+def _brain(role: str, image: Volume, mask: Volume | None, path: Source | None):
     """(mask, whether it is a brain's, a remark on where it comes from)."""
     if mask is not None:
         if not mask.array.any():
@@ -137,7 +137,7 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Path | None):
     return shown, False, remark
 
 
-def _check_plausible(path: Path, header: Header) -> None:
+def _check_plausible(path: Source, header: Header) -> None:
     """Raise InputError where a grid cannot be that of a head, or ITK cannot express it."""
     shape = header.grid.shape
     if min(shape) < FEWEST_VOXELS:
@@ -160,7 +160,7 @@ def _check_plausible(path: Path, header: Header) -> None:
         )
 
 
-def _check_same_grid(path: Path, own: Header, image: Path, header: Header) -> None:
+def _check_same_grid(path: Source, own: Header, image: Source, header: Header) -> None:
     here, there = own.grid, header.grid
     if here.shape != there.shape:
         raise InputError(f"{path}: expected the grid of {image}, {there.shape}, got {here.shape}.")
@@ -174,5 +174,7 @@ def _check_same_grid(path: Path, own: Header, image: Path, header: Header) -> No
         )
 
 
-def _file(path: Path) -> dict[str, str]:
-    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+def _file(path: Source) -> dict[str, str]:
+    """What the record says of an input; one in memory counts as the NIfTI file that it would be."""
+    data = path.data if isinstance(path, MemoryImage) else Path(path).read_bytes()
+    return {"path": str(path), "sha256": hashlib.sha256(data).hexdigest()}

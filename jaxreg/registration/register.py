@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,10 @@ from jaxtyping import Float
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
+from jaxreg.io.images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
+from jaxreg.progress import Progress
 from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
 from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, on_grid
@@ -26,18 +28,20 @@ from jaxreg.runtime import in_threads
 
 
 class Clock:
-    """Seconds by the name of the work, in the order in which it was begun."""
+    """Seconds by the name of the work, in the order in which it was begun; `progress` shows it."""
 
-    def __init__(self):
+    def __init__(self, progress: Progress | None = None):
         """Nothing has been measured yet."""
         self.seconds: dict[str, float] = {}
+        self.progress = progress or Progress()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Add the time that the block takes to `name`."""
         start = time.perf_counter()
         try:
-            yield
+            with self.progress.phase(name):
+                yield
         finally:
             spent = time.perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
@@ -85,24 +89,27 @@ class Registration(NamedTuple):
 
 
 def register_pair(
-    fixed_path: Path,
-    moving_path: Path,
+    fixed_path: Path | MemoryImage,
+    moving_path: Path | MemoryImage,
     config: RegisterConfig,
     clock: Clock,
     *,
+    in_memory: Mapping[str, MemoryImage] | None = None,
     say: Callable[[str], None] = print,
     method: Method | None = None,
 ) -> Registration:
     """A pair registered as `config` says; `say` gets lines for the user as they come up.
 
-    `method` is what `load_method` gives for `config`, None to load it here.
+    `in_memory` has masks and label maps that no file holds, by the name of their setting. `method`
+    is what `load_method` gives for `config`, None to load it here.
 
     Raises:
         InputError: a file that is not what it must be, fields of view that do not overlap, a model
             that does not fit.
     """
     with clock("read"):
-        fixed, moving = _read(fixed_path, moving_path, config)
+        fixed = _read("fixed", fixed_path, config, in_memory or {})
+        moving = _read("moving", moving_path, config, in_memory or {})
     warnings: list[str] = []
 
     def warn(lines: tuple[str, ...]):
@@ -162,23 +169,18 @@ def register_pair(
     )
 
 
-def _read(fixed: Path, moving: Path, config: RegisterConfig) -> tuple[Subject, Subject]:
-    return (
-        read_subject(
-            "fixed",
-            fixed,
-            mask=config.fixed_mask,
-            ignore=config.fixed_ignore,
-            labels=config.fixed_labels,
-        ),
-        read_subject(
-            "moving",
-            moving,
-            mask=config.moving_mask,
-            ignore=config.moving_ignore,
-            labels=config.moving_labels,
-        ),
+def _read(
+    role: str,
+    image: Path | MemoryImage,
+    config: RegisterConfig,
+    in_memory: Mapping[str, MemoryImage],
+) -> Subject:
+    """One side of the pair, with the files that the settings name for it."""
+    mask, ignore, labels = (
+        in_memory.get(f"{role}_{kind}", getattr(config, f"{role}_{kind}"))
+        for kind in ("mask", "ignore", "labels")
     )
+    return read_subject(role, image, mask=mask, ignore=ignore, labels=labels)
 
 
 def _best_start(

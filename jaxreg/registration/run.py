@@ -1,16 +1,18 @@
-"""A registration from files to a complete folder of results: what `jaxreg register` does."""
+"""A registration from images to a complete folder of results: what `jaxreg register` does."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed_folder
+from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.checks import numbers_of
 from jaxreg.registration.output.files import (
+    Outputs,
     check_folder,
     make_outputs,
     write_curve,
@@ -18,10 +20,95 @@ from jaxreg.registration.output.files import (
 )
 from jaxreg.registration.output.metrics import metrics_of
 from jaxreg.registration.output.provenance import file_hashes, provenance_of, provenance_of_settings
-from jaxreg.registration.register import Clock, register_pair
+from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.registration.report.build import report_of
-from jaxreg.registration.report.page import write_failure_report, write_report
+from jaxreg.registration.report.page import Number, write_failure_report, write_report
 from jaxreg.runtime import peak_gigabytes
+
+
+class Finished(NamedTuple):
+    """A registered pair, and everything that its folder of results is written from."""
+
+    registration: Registration
+    outputs: Outputs
+    metrics: dict[str, float]
+    numbers: tuple[Number, ...]
+    provenance: dict[str, Any]
+    clock: Clock
+
+    def write(self, out: Path, *, overwrite: bool, every_lam: bool) -> None:
+        """Write the folder of results, which appears when it is complete.
+
+        Equal inputs give equal bytes, but for `timings.json`.
+
+        Raises:
+            InputError: a folder in use, no space left.
+        """
+        check_folder(out, overwrite=overwrite)
+        result, clock = self.registration, self.clock
+        provenance = dict(self.provenance)
+        with completed_folder(out) as folder:
+            with clock("write"):
+                write_outputs(result, self.outputs, folder)
+                if every_lam:
+                    write_curve(result, folder)
+            with clock("report"):
+                provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
+                title = f"{result.fixed.path.name} ← {result.moving.path.name}"
+                report = report_of(result, self.numbers, provenance, title=title)
+                write_report(folder / "report.html", report)
+            _write_json(folder / "provenance.json", provenance)
+            _write_json(folder / "timings.json", self._timings())
+
+    def summary(self, out: Path) -> dict[str, Any]:
+        """The numbers and the paths of what `write` wrote to `out`, as JSON values."""
+        return {
+            "out": str(out),
+            "files": {path.name: str(path) for path in sorted(out.iterdir())},
+            "metrics": self.metrics,
+            "warnings": list(self.registration.warnings),
+            **self._timings(),
+        }
+
+    def lines(self) -> list[str]:
+        """The numbers, a line each."""
+        marks = {"warn": " (warning)"}
+        return [f"{n.name}: {n.value}{marks.get(n.status, '')}" for n in self.numbers]
+
+    def _timings(self) -> dict[str, Any]:
+        seconds = {name: round(value, 3) for name, value in self.clock.seconds.items()}
+        return {"seconds": seconds, "peak_gigabytes": round(peak_gigabytes(), 3)}
+
+
+def register_images(
+    fixed: Path | MemoryImage,
+    moving: Path | MemoryImage,
+    config: RegisterConfig,
+    *,
+    in_memory: Mapping[str, MemoryImage] | None = None,
+    say: Callable[[str], None] = print,
+    clock: Clock | None = None,
+    method: Method | None = None,
+) -> Finished:
+    """Register two images; writes nothing.
+
+    `in_memory` has masks and label maps that no file holds, by the name of their setting. `clock`
+    may have been started before; `method` is what `load_method` gives for `config`, where several
+    pairs share it.
+
+    Raises:
+        InputError: wrong images or settings.
+    """
+    clock, given = clock or Clock(), in_memory or {}
+    provenance = provenance_of_settings(fixed, moving, config, in_memory=given)
+    result = register_pair(fixed, moving, config, clock, in_memory=given, say=say, method=method)
+    with clock("whole map, moved images"):
+        outputs = make_outputs(result)
+    with clock("numbers"):
+        metrics = metrics_of(result, outputs)
+        numbers = numbers_of(result, metrics)
+        provenance |= provenance_of(result, metrics)
+    return Finished(result, outputs, metrics, numbers, provenance, clock)
 
 
 def register_files(
@@ -33,63 +120,43 @@ def register_files(
     overwrite: bool = False,
     every_lam: bool = False,
     say: Callable[[str], None] = print,
+    detail: Callable[[str], None] | None = None,
     clock: Clock | None = None,
     method: Method | None = None,
-) -> dict[str, float]:
-    """Register two files and write the results' folder; returns the numbers.
+) -> Finished:
+    """Register two files and write the folder of results.
 
-    The folder appears when it is complete. When a pair fails, `report.html` with the reason stands
-    there alone, unless an earlier run does. `every_lam` adds the sweep's curve and moved images.
-    `clock` may have been started before; `method` is what `load_method` gives for `config`, where
-    several pairs share it. Equal inputs give equal bytes, but for `timings.json`.
+    When a pair fails, `report.html` with the reason stands there alone, unless an earlier run does.
+    `every_lam` adds the sweep's curve and moved images. `say` gets the lines for the user, `detail`
+    those on settings, seconds and memory. `clock` and `method` are as for `register_images`.
 
     Raises:
         InputError: wrong files or settings, a folder in use, no space left.
     """
+    detail = detail or say
     check_folder(out, overwrite=overwrite)
     for path in (fixed, moving):
         if not path.is_file():
             raise InputError(f"{path}: no such file.")
-    provenance = provenance_of_settings(fixed, moving, config)
-    given = ((k, v) for k, v in provenance["command"].items() if v is not None)
-    say("settings: " + ", ".join(f"{name} = {value}" for name, value in given))
-    clock = clock or Clock()
+    known = provenance_of_settings(fixed, moving, config)
+    given = ((k, v) for k, v in known["command"].items() if v is not None)
+    detail("settings: " + ", ".join(f"{name} = {value}" for name, value in given))
     try:
-        result = register_pair(fixed, moving, config, clock, say=say, method=method)
-        with clock("whole map, moved images"):
-            outputs = make_outputs(result)
-        with clock("numbers"):
-            metrics = metrics_of(result, outputs)
-            numbers = numbers_of(result, metrics)
-            provenance |= provenance_of(result, metrics)
+        finished = register_images(fixed, moving, config, say=say, clock=clock, method=method)
     except InputError as error:
-        raise InputError(f"{error}{_write_failure(out, error, provenance)}") from error
+        raise InputError(f"{error}{_write_failure(out, error, known)}") from error
     except Exception as error:
-        error.add_note(_write_failure(out, error, provenance))
+        error.add_note(_write_failure(out, error, known))
         raise
-    with completed_folder(out) as folder:
-        with clock("write"):
-            write_outputs(result, outputs, folder)
-            if every_lam:
-                write_curve(result, folder)
-        with clock("report"):
-            provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
-            title = f"{fixed.name} ← {moving.name}"
-            write_report(
-                folder / "report.html", report_of(result, numbers, provenance, title=title)
-            )
-        _write_json(folder / "provenance.json", provenance)
-        seconds = {name: round(value, 3) for name, value in clock.seconds.items()}
-        timings = {"seconds": seconds, "peak_gigabytes": round(peak_gigabytes(), 3)}
-        _write_json(folder / "timings.json", timings)
-    for number in numbers:
-        mark = " (warning)" if number.status == "warn" else ""
-        say(f"{number.name}: {number.value}{mark}")
-    spent = ", ".join(f"{name} {value:.1f}" for name, value in clock.seconds.items())
-    say(f"seconds: {spent}; in all {sum(clock.seconds.values()):.1f}")
-    say(f"peak memory: {peak_gigabytes():.2f} GB")
+    finished.write(out, overwrite=overwrite, every_lam=every_lam)
+    for line in finished.lines():
+        say(line)
+    seconds = finished.clock.seconds
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    detail(f"seconds: {spent}; in all {sum(seconds.values()):.1f}")
+    detail(f"peak memory: {peak_gigabytes():.2f} GB")
     say(f"results are in {out}; look at {out / 'report.html'}")
-    return metrics
+    return finished
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

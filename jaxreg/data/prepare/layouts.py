@@ -6,13 +6,14 @@ Only names are looked at here; no volume is opened. A person's mask and labels l
 
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from jaxreg.configuration.preparation import Layout
 from jaxreg.data.cohort import SPLITS
 from jaxreg.errors import InputError, require_choice
 from jaxreg.io.tables import read_table
 
-LAYOUTS = ("bids", "hcp", "ixi", "table")
+LAYOUTS = get_args(Layout)
 DOMAINS = ("T1w", "T2w", "FLAIR")
 """Contrasts that are looked for; the first that a person has is the reference of the others."""
 

@@ -12,13 +12,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import SPLITS, read_structures
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare import foreground, layouts, template
@@ -33,7 +33,7 @@ from jaxreg.data.prepare.subject import (
     write_image,
 )
 from jaxreg.data.prepare.template import Aligner, Head
-from jaxreg.errors import InputError, require_choice
+from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.io import images
@@ -41,45 +41,6 @@ from jaxreg.io.atomic import completed
 
 MEAN_ROUNDS = 2
 """How often these are aligned to their mean, after the first of them."""
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Make a cohort from people's scans: one space, one grid, intensities, labels, splits."""
-
-    layout: str
-    """bids, hcp (S1200), ixi or table (TSV: participant_id, T1w, T2w, FLAIR, mask, dseg, split)."""
-    source: Path
-    """Folder of the data set, or the table."""
-    out: Path
-    """Folder of the cohort: a new one, or one to be continued with the same settings."""
-    spacing: float = 2.0
-    """Isotropic voxel size of the cohort, mm."""
-    split: str | None = None
-    """TRAIN/VAL/TEST numbers of people, such as 800/50/191; default 80, 10 and 10 %."""
-    seed: int = 0
-    """Seed of the split."""
-    template: Path | None = None
-    """Image whose space and extent the cohort takes; default the mean of up to 20 of its people."""
-    labels: str | None = None
-    """freesurfer, own (label-N) or a TSV (index, name): whose numbers; default as the layout says.
-
-    FreeSurfer's cortical parcels 1000-1035 and 2000-2035 are merged into left and right cortex.
-    """
-    jobs: int | None = None
-    """People worked on at the same time; default the number of cores."""
-
-    def __post_init__(self):
-        """Refuse what cannot be meant."""
-        require_choice("layout", self.layout, layouts.LAYOUTS)
-        if not 0.5 <= self.spacing <= 20:
-            raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
-        if self.seed < 0:
-            raise InputError(f"--seed: expected at least 0, got {self.seed}.")
-        if self.jobs is not None and self.jobs < 1:
-            raise InputError(f"--jobs: expected at least 1, got {self.jobs}.")
-        if self.split is not None:
-            parse_split(self.split)
 
 
 class Summary(NamedTuple):
@@ -92,14 +53,16 @@ class Summary(NamedTuple):
     remarks: list[str]
     structures: dict[int, str]
 
-
-def parse_split(text: str) -> tuple[int, int, int]:
-    """(train, val, test) of a text such as 800/50/191."""
-    parts = text.split("/")
-    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or int(parts[0]) < 1:
-        raise InputError(f"--split: expected TRAIN/VAL/TEST such as 800/50/191, got {text!r}.")
-    train, val, test = map(int, parts)
-    return train, val, test
+    def __str__(self) -> str:
+        """Remarks, who was left out or failed and why, and the numbers, a line each."""
+        left_out = [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
+        failed = [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
+        counts = ", ".join(f"{count} {split}" for split, count in self.people.items())
+        numbers = (
+            f"{self.folder}: {counts}; {len(self.structures)} structures scored; "
+            f"{len(self.failed)} failed, {len(self.left_out)} left out."
+        )
+        return "\n".join([*self.remarks, *left_out, *failed, numbers])
 
 
 def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
@@ -164,21 +127,6 @@ def prepare(config: PrepareConfig, align: Aligner) -> Summary:
         raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
     people = {split: sum(s == split for s in done.values()) for split in SPLITS}
     return Summary(config.out, people, failed, found.left_out, _remarks(records), names)
-
-
-def print_summary(summary: Summary) -> None:
-    """Print remarks, whoever was left out or failed and why, and the numbers."""
-    for remark in summary.remarks:
-        print(remark)
-    for name, reason in summary.left_out.items():
-        print(f"{name}: left out, {reason}")
-    for name, reason in summary.failed.items():
-        print(f"{name}: failed, {reason}")
-    counts = ", ".join(f"{count} {split}" for split, count in summary.people.items())
-    print(
-        f"{summary.folder}: {counts}; {len(summary.structures)} structures scored; "
-        f"{len(summary.failed)} failed, {len(summary.left_out)} left out."
-    )
 
 
 def structures(labels: Sequence[Sequence[int]], *, freesurfer: bool) -> dict[int, str]:

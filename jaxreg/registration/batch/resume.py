@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxreg.configuration.registration import AUTO, OPTIONAL_FILES, RegisterConfig
+from jaxreg.configuration.registration import AUTO, LINEAR_STARTS, OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.registration.batch.pairs import FilePair
 from jaxreg.registration.deformable.method import Method
-from jaxreg.registration.linear.affine import MODES
 from jaxreg.registration.output.files import holds_nothing
 from jaxreg.registration.output.provenance import init_sha256
 
@@ -93,7 +92,7 @@ def _settings(command: dict[str, Any]) -> dict[str, Any]:
     names = [n for n in RegisterConfig.__dataclass_fields__ if n not in ("model", *OPTIONAL_FILES)]
     settings = {name: command.get(name) for name in names}
     init = settings["init"] or AUTO
-    return {**settings, "init": init if init in (*MODES, AUTO) else "a file"}
+    return {**settings, "init": init if init in (*LINEAR_STARTS, AUTO) else "a file"}
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import DIRECT_LAM, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.errors import InputError
+from jaxreg.io.images import MemoryImage
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
 from jaxreg.models.model import Model, encoder_of
 from jaxreg.models.release import SHIPPED, load_model
@@ -33,7 +34,9 @@ class Method(NamedTuple):
     weights_sha256: str | None
 
 
-def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
+def method_of(
+    config: RegisterConfig, fixed: Path | MemoryImage, moving: Path | MemoryImage
+) -> Method:
     """The method that a configuration asks for on two files, its network loaded.
 
     Raises:
@@ -42,7 +45,12 @@ def method_of(config: RegisterConfig, fixed: Path, moving: Path) -> Method:
     return routed(load_method(config), config, fixed, moving)
 
 
-def routed(method: Method, config: RegisterConfig, fixed: Path, moving: Path) -> Method:
+def routed(
+    method: Method,
+    config: RegisterConfig,
+    fixed: Path | MemoryImage,
+    moving: Path | MemoryImage,
+) -> Method:
     """The method for the domains of two files; all else is shared, and so is what was compiled.
 
     Raises:
@@ -126,7 +134,10 @@ def _learned(source: _ByHash) -> Similarity:
 
 
 def domains_of(
-    given: str | None, fixed: Path, moving: Path, own: tuple[str, str]
+    given: str | None,
+    fixed: Path | MemoryImage,
+    moving: Path | MemoryImage,
+    own: tuple[str, str],
 ) -> tuple[str, str]:
     """(fixed, moving) domains: as given, else from the file names, else the model's own order.
 
@@ -159,7 +170,7 @@ def _network_lam(config: RegisterConfig, model: Model) -> float:
     return own
 
 
-def _domain_in_name(path: Path, own: tuple[str, str]) -> str | None:
+def _domain_in_name(path: Path | MemoryImage, own: tuple[str, str]) -> str | None:
     """The domain that stands last in a file's name, between underscores."""
     parts = path.name.split(".")[0].split("_")
     return next((part for part in reversed(parts) if part in own), None)

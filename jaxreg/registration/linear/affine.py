@@ -12,13 +12,13 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
+from jaxreg.configuration.registration import LINEAR_STARTS
 from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import resample as coarser
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.itk_transforms import LPS, itk_affine, ras_matrix
 
-MODES = ("none", "com", "rigid", "affine")
 _Mask = Bool[np.ndarray, "_ _ _"]
 
 _FRAME = np.diag([1 / 60, 1 / 60, 1 / 60, 1.0]) @ LPS
@@ -65,7 +65,7 @@ def register_affine(
         InputError: an unknown mode, fields of view that do not overlap, an empty mask or image, or
             no believable result.
     """
-    require_choice("init", mode, MODES)
+    require_choice("init", mode, LINEAR_STARTS)
     for ignore, volume, role in ((fixed_ignore, fixed, "fixed"), (moving_ignore, moving, "moving")):
         if ignore is not None and ignore.shape != volume.array.shape:
             raise InputError(

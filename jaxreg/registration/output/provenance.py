@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 from jaxreg._version import __version__
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
+from jaxreg.io.images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.register import Registration
@@ -19,13 +20,20 @@ from jaxreg.registration.register import Registration
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
 
 
-def provenance_of_settings(fixed: Path, moving: Path, config: RegisterConfig) -> dict[str, Any]:
-    """What is known of a run before it begins: the versions, the files named, the settings."""
+def provenance_of_settings(
+    fixed: Path | MemoryImage,
+    moving: Path | MemoryImage,
+    config: RegisterConfig,
+    *,
+    in_memory: Mapping[str, MemoryImage] | None = None,
+) -> dict[str, Any]:
+    """What is known of a run before it begins: the versions, the images named, the settings."""
+    named = {name: str(image) for name, image in (in_memory or {}).items()}
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "versions": {"jaxreg": __version__, "python": platform.python_version(), **versions},
         "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}",
-        "command": {"fixed": str(fixed), "moving": str(moving), **as_json(config)},
+        "command": {"fixed": str(fixed), "moving": str(moving), **as_json(config), **named},
     }
 
 

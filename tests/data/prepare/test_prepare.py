@@ -17,18 +17,12 @@ from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.prepare import foreground, layouts, template
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels
 from jaxreg.data.prepare.layouts import Files
-from jaxreg.data.prepare.prepare import (
-    PrepareConfig,
-    assign_splits,
-    parse_split,
-    prepare,
-    print_summary,
-    structures,
-)
+from jaxreg.data.prepare.prepare import assign_splits, prepare, structures
 from jaxreg.data.prepare.subject import align_head
 from jaxreg.data.prepare.template import Head
 from jaxreg.data.volumes import Volumes
@@ -171,7 +165,9 @@ def made(request, tmp_path_factory):
     """(layout, its cohort, the summary)."""
     root = tmp_path_factory.mktemp(request.param)
     source = BUILDERS[request.param](root / "source")
-    config = PrepareConfig(request.param, source, root / "cohort", spacing=6.0, jobs=2)
+    config = PrepareConfig(
+        layout=request.param, source=source, out=root / "cohort", spacing=6.0, jobs=2
+    )
     return request.param, config, prepare(config, align)
 
 
@@ -180,7 +176,9 @@ def config_of(tmp_path, **changes):
     path = tmp_path / "source" / "people.tsv"
     if not path.is_file():
         table(tmp_path / "source")
-    return PrepareConfig("table", path, tmp_path / "cohort", **{"spacing": 8.0, **changes})
+    return PrepareConfig(
+        layout="table", source=path, out=tmp_path / "cohort", **{"spacing": 8.0, **changes}
+    )
 
 
 def refuses(function, *names):
@@ -277,7 +275,7 @@ def test_labels_lie_on_their_mark_and_none_is_invented(made):
 
 def test_whole_heads_and_missing_masks_are_said(made, capsys):
     layout, _, summary = made
-    print_summary(summary)
+    print(summary)
     out = capsys.readouterr().out
     assert ("4 of 4 people have no brain mask" in out) == (layout in ("ixi", "table"))
     assert "2 train, 1 val, 1 test" in out and "0 failed" in out
@@ -301,7 +299,11 @@ def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
     )
     template = source / "sub-01_T1w.nii.gz"
     config = PrepareConfig(
-        "table", tmp_path / "people.tsv", tmp_path / "cohort", spacing=5.0, template=template
+        layout="table",
+        source=tmp_path / "people.tsv",
+        out=tmp_path / "cohort",
+        spacing=5.0,
+        template=template,
     )
     prepare(config, affine.register_affine)
     got = np.array(record_of(config.out, "one")["images"]["T1w"]["cohort_to_file_ras_mm"])
@@ -373,7 +375,7 @@ def test_who_fails_is_listed_and_does_not_stop_the_others(tmp_path, capsys):
     assert set(summary.failed) == {first, second} and summary.people["train"] == 2
     assert str(bad) in summary.failed[first] and "-4" in summary.failed[second]
     assert set(read_cohort(config.out).participants) == set(splits) - {first, second}
-    print_summary(summary)
+    print(summary)
     assert f"{first}: failed, {bad}" in capsys.readouterr().out
     assert (config.out / "failures.tsv").read_text().count("\n") == 3
     bad.write_bytes(whole)

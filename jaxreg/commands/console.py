@@ -1,0 +1,77 @@
+"""What a command prints, and where: lines on standard output, progress on standard error."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxreg.errors import InputError
+from jaxreg.progress import Progress, ShownProgress
+
+WARNING = "warning: "
+"""How a line begins that --quiet does not silence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printing:
+    """What is printed."""
+
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+    verbose: bool = False
+    """Print the settings, the seconds and the memory as well."""
+    json: bool = False
+    """Print one JSON object; all other lines go to standard error."""
+
+    def __post_init__(self):
+        """Refuse what contradicts itself."""
+        if self.quiet and self.verbose:
+            raise InputError("expected either --quiet or --verbose, got both.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """Where a run is written."""
+
+    out: Path
+    """Folder of the results; it appears when they are complete."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOutput(Printing, Folder):
+    """Where the results go, and what is printed."""
+
+
+class Console:
+    """Prints what the flags ask for."""
+
+    def __init__(self, printing: Printing):
+        """Nothing is printed yet."""
+        self._printing = printing
+
+    @property
+    def progress(self) -> Progress:
+        """Where long work shows that it goes on."""
+        return Progress() if self._printing.quiet else ShownProgress(sys.stderr)
+
+    def say(self, line: str) -> None:
+        """Print a line, unless --quiet asks for warnings alone; those go to standard error."""
+        warning = line.startswith(WARNING)
+        if warning or not self._printing.quiet:
+            print(line, file=sys.stderr if warning else self._lines(), flush=True)
+
+    def detail(self, line: str) -> None:
+        """Print a line that only --verbose asks for."""
+        if self._printing.verbose:
+            print(line, file=self._lines(), flush=True)
+
+    def result(self, values: dict[str, Any]) -> None:
+        """Print the object of --json; paths and other values become text."""
+        if self._printing.json:
+            print(json.dumps(values, ensure_ascii=False, default=str), flush=True)
+
+    def _lines(self) -> Any:
+        return sys.stderr if self._printing.json else sys.stdout

@@ -1,0 +1,126 @@
+"""Flags from a dataclass: help in groups with one line a flag, and errors in one line.
+
+tyro reads the flags. What is added here: a default that is None is not shown, a choice shows its
+values, and what tyro refuses becomes an `InputError`. A nested dataclass is a group of the help.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from jaxreg.errors import InputError
+
+T = TypeVar("T")
+
+_MARKERS = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+_Arg = type(tyro.conf.arg())
+_FRAME = re.compile("\\x1b\\[[0-9;]*m|[─-╿]")
+"""What tyro draws around an error: colours and the lines of a box."""
+_AFTER = ("Argument helptext", "Got errors", "For full helptext")
+"""How the lines begin that follow the error itself."""
+
+
+def parse(config: type[T], argv: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    """The `config` that flags ask for; fields they leave out are those of `default`.
+
+    `--help` prints the flags and ends the program with code 0.
+
+    Raises:
+        InputError: a flag that is unknown, lacks its value, or cannot be read.
+    """
+    shown = _shown(config)
+    given = {} if default is None else {"default": _converted(default, shown)}
+    refusal = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refusal):
+            found = tyro.cli(shown, args=list(argv), prog=prog, config=_MARKERS, **given)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise InputError(f"{_one_line(refusal.getvalue())} See `{prog} --help`.") from None
+    return _converted(found, config)
+
+
+def _one_line(box: str) -> str:
+    """The error that tyro draws in a box, as a sentence."""
+    lines = [" ".join(_FRAME.sub(" ", line).split()) for line in box.splitlines()]
+    said = []
+    for line in lines[1:]:  # the first one is the title of the box
+        if not line or line.startswith(_AFTER):
+            break
+        said.append(line)
+    text = " ".join(said)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def _shown(config: type[Any]) -> type[Any]:
+    """A subclass of a dataclass whose annotations say how each field is shown."""
+    hints = get_type_hints(config, include_extras=True)
+    fields = []
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(_bare(hint)):
+            nested: Any = _shown(_bare(hint))
+            fields.append((field.name, nested, dataclasses.field(default_factory=nested)))
+        else:
+            fields.append((field.name, _described(hint, field.default), _same(field)))
+    shown = dataclasses.make_dataclass(
+        config.__name__, fields, bases=(config,), frozen=True, kw_only=True
+    )
+    shown.__doc__ = config.__doc__
+    return shown
+
+
+def _described(hint: Any, default: Any) -> Any:
+    """A field's annotation with what the help says of its default and its choices."""
+    own = [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, _Arg)]
+    arg: Any = own[0] if own else tyro.conf.arg()
+    bare, choices = _bare(hint), _choices(_bare(hint))
+    known = default is not dataclasses.MISSING and default not in (None, False, "", ())
+    parts = [", ".join(choices)] if choices else []
+    parts += [f"default: {default}"] if known and default is not True else []
+    changes: dict[str, Any] = {"help_behavior_hint": f"({'; '.join(parts)})" if parts else ""}
+    if choices:
+        changes["metavar"] = arg.metavar or "NAME"
+        bare = str if type(None) not in get_args(bare) else str | None
+    markers = [extra for extra in getattr(hint, "__metadata__", ()) if not isinstance(extra, _Arg)]
+    return Annotated[(bare, *markers, dataclasses.replace(arg, **changes))]
+
+
+def _choices(bare: Any) -> tuple[str, ...]:
+    """The values of `Literal[…]` or `Literal[…] | None`; none for any other type.
+
+    The dataclass checks them itself, and its words for a wrong one name the flag.
+    """
+    parts = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    parts = [part for part in parts if part is not type(None)]
+    if len(parts) == 1 and get_origin(parts[0]) is Literal:
+        return get_args(parts[0])
+    return ()
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _same(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return dataclasses.field(default=field.default)
+
+
+def _converted(config: Any, wanted: type[Any]) -> Any:
+    """A dataclass with its nested ones as another class of the same fields."""
+    hints = get_type_hints(wanted, include_extras=True)
+    values = {}
+    for field in dataclasses.fields(wanted):
+        value = getattr(config, field.name)
+        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        values[field.name] = _converted(value, _bare(hints[field.name])) if nested else value
+    return wanted(**values)
