@@ -1,11 +1,12 @@
 """How a long run shows that it works: bars on a terminal, elsewhere a line every ten seconds."""
 
+import io
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ class Progress:
 class ShownProgress(Progress):
     """Writes phases and bars to a stream; `seconds` is the longest silence."""
 
-    def __init__(self, stream: TextIO, *, seconds: float = SECONDS):
+    def __init__(self, stream: Any, *, seconds: float = SECONDS):
         """Nothing has been written yet."""
         self._stream, self._seconds = stream, seconds
         self._last = time.monotonic()
@@ -57,7 +58,7 @@ class ShownProgress(Progress):
 
     def each(self, items: Iterable[T], *, total: int, name: str) -> Iterator[T]:
         """The items, with a bar."""
-        for item in bar(items, total=total, desc=name, file=self._stream, leave=False):
+        for item in bar(items=items, total=total, desc=name, file=self._stream, leave=False):
             self._last = time.monotonic()
             yield item
 
@@ -81,11 +82,18 @@ class _Lines(tqdm):
 
         return write
 
+    def close(self) -> None:
+        """Write the last state, where it is not written yet."""
+        if not self.disable and self.n > self.last_print_n:
+            self.refresh()
+        self.leave, self.fp = False, io.StringIO()  # tqdm would end its own line here
+        super().close()
+
 
 _LINE = "{desc}: {n_fmt} of {total_fmt} in {elapsed}, {remaining} left{postfix}"
 
 
-def bar(items: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+def bar(*, items: Iterable[Any] | None = None, **settings: Any) -> tqdm:
     """A bar of the items, or one to be updated; plain lines where the stream is no terminal."""
     stream = settings.get("file") or sys.stderr
     if stream.isatty():

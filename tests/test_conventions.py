@@ -29,7 +29,8 @@ HOMES = {
     "matplotlib": {"jaxreg.evaluation.figures.basic", "jaxreg.evaluation.figures.comparison"},
     "orbax": {"jaxreg.models.checkpoint"},
     "grain": {"jaxreg.data.pipeline"},
-    "tyro": {m for m in MODULES if m.startswith("jaxreg.commands.")},
+    "tyro": {m for m in MODULES if m.startswith("jaxreg.commands.")}
+    - {"jaxreg.commands.console", "jaxreg.commands.demo"},  # these only name fields
     "SimpleITK": {"jaxreg.registration.linear.affine", "jaxreg.io.itk_transforms"},
 }
 LAYERS = ("spatial", "networks", "losses", "training")

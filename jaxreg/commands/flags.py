@@ -7,6 +7,7 @@ values, and what tyro refuses becomes an `InputError`. A nested dataclass is a g
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import types
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ T = TypeVar("T")
 
 _MARKERS = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 _Arg = type(tyro.conf.arg())
-_FRAME = re.compile("\\x1b\\[[0-9;]*m|[─-╿]")
-"""What tyro draws around an error: colours and the lines of a box."""
+_FRAME = re.compile(r"\x1b\[[0-9;]*m|[─-╿]|-{5,}")
+"""What tyro draws around an error: colours, and the lines of a box in Unicode or ASCII."""
 _AFTER = ("Argument helptext", "Got errors", "For full helptext")
 """How the lines begin that follow the error itself."""
 
@@ -50,12 +51,10 @@ def parse(config: type[T], argv: Sequence[str], *, prog: str, default: T | None 
 def _one_line(box: str) -> str:
     """The error that tyro draws in a box, as a sentence."""
     lines = [" ".join(_FRAME.sub(" ", line).split()) for line in box.splitlines()]
-    said = []
-    for line in lines[1:]:  # the first one is the title of the box
-        if not line or line.startswith(_AFTER):
-            break
-        said.append(line)
-    text = " ".join(said)
+    said = lines[1:]  # the first one is the title of the box
+    if said and not said[0]:  # its frame, where it is drawn without Unicode
+        said = said[1:]
+    text = " ".join(itertools.takewhile(lambda line: line and not line.startswith(_AFTER), said))
     return text if text.endswith((".", "?")) else f"{text}."
 
 

@@ -68,7 +68,7 @@ class AdvancedSettings:
     optimize_only: bool = False
     """Find the velocity by direct optimisation, without a network."""
     loss: DirectLoss = "lncc"
-    """Similarity that --optimize-only maximises."""
+    """Loss of --optimize-only."""
     steps: int = 80
     """Steps of --optimize-only."""
     spacing: float = 2.0

@@ -10,7 +10,7 @@ from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed_folder
 from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
-from jaxreg.registration.output.checks import numbers_of
+from jaxreg.registration.output.checks import Number, numbers_of
 from jaxreg.registration.output.files import (
     Outputs,
     check_folder,
@@ -22,7 +22,7 @@ from jaxreg.registration.output.metrics import metrics_of
 from jaxreg.registration.output.provenance import file_hashes, provenance_of, provenance_of_settings
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.registration.report.build import report_of
-from jaxreg.registration.report.page import Number, write_failure_report, write_report
+from jaxreg.registration.report.page import write_failure_report, write_report
 from jaxreg.runtime import peak_gigabytes
 
 

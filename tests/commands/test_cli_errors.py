@@ -176,9 +176,3 @@ def test_an_unknown_or_unreadable_flag_exits_with_2_and_writes_nothing(place, ca
     assert caught.value.code == 2
     assert "Traceback" not in capfd.readouterr().err
     assert contents(place) == before
-
-
-def test_no_command_exits_with_2_and_help_with_0(capfd):
-    assert cli.main([]) == 2
-    assert cli.main(["--help"]) == 0
-    assert capfd.readouterr().out.count("usage: jaxreg") == 2

@@ -79,11 +79,15 @@ def test_a_saved_transform_is_the_whole_map(result, tmp_path):
 @pytest.mark.parametrize(
     ("fixed", "settings", "message"),
     [
-        (3, {}, "NIfTI"),
+        (3, {}, "fixed: expected a path, a NIfTI image"),
         ((np.zeros((4, 4, 4)), np.eye(3)), {}, "affine of shape"),
         ("absent.nii", {}, "no such file"),
-        ("absent.nii", {"smoothness": 1}, "smoothness"),
-        ("absent.nii", {"lam": 2.0}, "--lam"),
+        ("absent.nii", {"lam": 2.0}, "^lam: expected a number"),
+        (
+            "absent.nii",
+            {"optimize_only": True, "refine": 2},
+            "^refine: not read with optimize_only",
+        ),
     ],
 )
 def test_unusable_arguments_are_refused(pair, fixed, settings, message):

@@ -1,0 +1,160 @@
+"""What the commands say of themselves, without loading anything that a registration needs."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from jaxreg import __version__, cli
+from jaxreg.commands import flags, register
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"jax", "SimpleITK", "scipy", "nibabel", "matplotlib", "numpy", "flax", "orbax"}
+FAST = ["register", "sweep", "apply", "convert", "compare", "prepare"]
+
+
+def help_of(command, monkeypatch, *, columns=100):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    stream.seek(0)
+    return stream.read()
+
+
+@pytest.mark.parametrize("argv", [[], ["-h"], ["--help"]])
+def test_without_a_command_the_help_describes_each(argv, capsys):
+    assert cli.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, command in cli.COMMANDS.items():
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert line.endswith(command.description)
+
+
+def test_the_version_is_printed(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxreg {__version__}\n"
+
+
+@pytest.mark.parametrize("command", FAST)
+def test_help_loads_nothing_that_only_work_needs(command):
+    code = (
+        "import sys\nfrom jaxreg.cli import main\n"
+        f"try:\n    main(['{command}', '--help'])\n"
+        f"except SystemExit as error:\n    assert not error.code\nprint({HEAVY} & set(sys.modules))"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # JAX's threads here, and a fork
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
+        )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_flags_of_register_stand_in_groups_a_line_each(monkeypatch):
+    shown = help_of("register", monkeypatch)
+    groups = re.findall(r"╭─ (.*?) ─", shown)
+    assert groups == [
+        "positional arguments",
+        "options",
+        "input options",
+        "registration options",
+        "output options",
+        "advanced options",
+    ]
+    rows = [line.strip("│ ") for line in shown.splitlines() if line.startswith("│")]
+    named = [row.split()[0] for row in rows if row.startswith("--")]
+    for name in RegisterConfig.__dataclass_fields__:
+        assert named.count("--" + name.replace("_", "-")) == 1
+    for row in (row for row in rows if row.startswith("--")):
+        assert row.endswith((".", ")")), row  # the text of a flag ends in its own line
+    assert "None" not in shown and "(deformable, affine, rigid; default: deformable)" in shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A group."""
+
+    kind: Literal["one", "two"] | None = None
+    """Which."""
+    on: bool = True
+    """Whether."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """Two levels."""
+
+    inner: Inner = field(default_factory=Inner)
+    count: int
+    """How many."""
+
+
+def test_flags_give_the_dataclass_itself_and_leave_out_what_the_default_has():
+    assert flags.parse(Outer, ["--count=2"], prog="x") == Outer(count=2)
+    default = Outer(inner=Inner(kind="two"), count=5)
+    found = flags.parse(Outer, ["--no-on"], prog="x", default=default)
+    assert found == Outer(inner=Inner(kind="two", on=False), count=5)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--count=many"], r"--count.*'many'.* See `x --help`\.$"),
+        (["--count"], r"--count"),
+        ([], r"--count"),
+        (["--count=1", "--size=2"], r"--size"),
+        (["--count=1", "more"], r"more"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(argv, said):
+    with pytest.raises(InputError, match=said) as caught:
+        flags.parse(Outer, argv, prog="x")
+    assert not set("\n│|") & set(str(caught.value)) and "---" not in str(caught.value)
+
+
+def test_the_error_is_the_same_where_the_terminal_draws_boxes(monkeypatch):
+    said = []
+    for encoding in ("utf-8", "ascii"):
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+        with pytest.raises(InputError) as caught:
+            flags.parse(Outer, ["--count=1", "--size=2"], prog="x")
+        said.append(str(caught.value))
+    assert said == ["Unrecognized options: --size=2. See `x --help`."] * 2
+
+
+def test_groups_of_flags_become_the_settings():
+    argv = ["a", "b", "--out=c", "--lam=auto", "--moving-mask=m.nii", "--passes=3"]
+    config = flags.parse(register.Config, argv, prog="x")
+    settings = register.settings_of(config.input, config.registration, config.advanced)
+    assert settings == RegisterConfig(lam="auto", moving_mask=Path("m.nii"), passes=3)
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    assert cli.main(["register", "a", "b", "--out=c", "--quiet", "--verbose"]) == 2
+    assert "--quiet" in capsys.readouterr().err
+
+
+def test_json_of_apply_is_one_object_on_standard_output(tmp_path, capsys):
+    matrix = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+    matrix += "Parameters: 1 0 0 0 1 0 0 0 1 5 0 0\nFixedParameters: 0 0 0\n"
+    (tmp_path / "shift.tfm").write_text(matrix)
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n")
+    out = tmp_path / "moved.csv"
+    argv = ["apply", str(tmp_path / "shift.tfm"), f"--points={tmp_path / 'points.csv'}"]
+    assert cli.main([*argv, f"--out={out}", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"out": str(out), "remarks": []}
+    # LPS +5 in x takes fixed to moving, so a point of the moving space goes the other way: RAS +5
+    assert out.read_text().splitlines()[1].startswith("6.000000,2.000000")
