@@ -1,6 +1,6 @@
-"""Where the files of each person lie: HCP, BIDS and IXI trees, or a table of paths.
+"""Where the files of each subject lie: HCP, BIDS and IXI trees, or a table of paths.
 
-Only names are looked at here; no volume is opened. A person's mask and labels lie in the space
+Only names are looked at here; no volume is opened. A subject's mask and labels lie in the space
 (millimetres) of the first of the images, on any grid.
 """
 
@@ -15,11 +15,11 @@ from jaxreg.io.tables import read_table
 
 LAYOUTS = get_args(Layout)
 DOMAINS = ("T1w", "T2w", "FLAIR")
-"""Contrasts that are looked for; the first that a person has is the reference of the others."""
+"""Contrasts that are looked for; the first that a subject has is the reference of the others."""
 
 
 class Files(NamedTuple):
-    """One person's files; `split` only where the source itself says it."""
+    """One subject's files; `split` only where the source itself says it."""
 
     participant: str
     images: dict[str, Path]
@@ -29,22 +29,22 @@ class Files(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a source folder or table holds, people sorted by identifier."""
+    """What a source folder or table holds, subjects sorted by identifier."""
 
     people: list[Files]
     left_out: dict[str, str]
     """Who is left out, and why."""
     aligned: bool
-    """The images of a person are aligned to each other already."""
+    """The images of a subject are aligned to each other already."""
     freesurfer: bool
     """Labels carry FreeSurfer's numbers."""
 
 
 def find(layout: str, path: Path) -> Source:
-    """The people of a folder or a table in a layout of `LAYOUTS`.
+    """The subjects of a folder or a table in a layout of `LAYOUTS`.
 
     Raises:
-        InputError: an unknown layout, nothing at `path`, or nobody found in this layout.
+        InputError: an unknown layout, nothing at `path`, or no subject found in this layout.
     """
     require_choice("layout", layout, LAYOUTS)
     if layout == "table":
@@ -102,8 +102,8 @@ def _bids(root: Path) -> Source:
 
     A derivative belongs to an image if its name is the image's but for `desc` and suffix: then it
     lies in the image's own space. Those of a mean of several images, or in a template's space
-    (`space-…`), are not used. All people have the same kind of labels, since the numbers differ:
-    the kind that most people have.
+    (`space-…`), are not used. All subjects have the same kind of labels, since the numbers differ:
+    the kind that most subjects have.
     """
     images, left_out = {}, {}
     for folder in _folders(root, "sub-*"):
