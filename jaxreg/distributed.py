@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float, UInt8
 
 from jaxreg.configuration.training import ProcessConfig
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, first_line
 
 T = TypeVar("T")
 
@@ -50,10 +50,9 @@ def start(config: ProcessConfig) -> None:
             shutdown_timeout_seconds=config.process_timeout,
         )
     except (RuntimeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"--coordinator: the processes did not come together ({reason}).") from (
-            error
-        )
+        raise InputError(
+            f"--coordinator: the processes did not come together ({first_line(error)})."
+        ) from error
     if index() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     wait("start")  # Gloo connects at the first collective, and waits only half a minute for that
@@ -131,7 +130,7 @@ def label() -> str:
 
 def lost(error: Exception) -> str | None:
     """What to say of an error that another process's end caused; None for any other error."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     if not _joined() or not re.search(_LOST, reason):
         return None
     return (

@@ -55,3 +55,8 @@ def in_arguments(text: str, function: Callable[..., object]) -> str:
         flag = "--" + name.replace("_", "-")
         text = re.sub(rf"(?<![\w/.-]){flag}(?![\w-])", name, text)
     return text
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jaxreg.geometry.resampling import linear_weights
+
 
 def identity_grid(shape: tuple[int, ...]) -> Float[Array, "x y z 3"]:
     """Voxel index of every voxel: the points at which `sample` returns the volume itself."""
@@ -236,7 +238,7 @@ def resize(
     for axis in range(3):
         if factor[axis] == 1 and shape[axis] == volume.shape[axis]:
             continue
-        matrix = _linear_weights(volume.shape[axis], shape[axis], factor[axis])
+        matrix = linear_weights(volume.shape[axis], shape[axis], factor[axis])
         volume = jnp.moveaxis(
             jnp.tensordot(jnp.asarray(matrix, volume.dtype), volume, axes=(1, axis)), 0, axis
         )
@@ -251,13 +253,6 @@ def resize_displacement(
     """The same map on a grid `factor` times finer: values are multiplied by `factor` too."""
     resized = resize(displacement, shape, factor)
     return jnp.stack([resized[..., a] * f for a, f in enumerate(factor)], axis=-1)
-
-
-@functools.cache
-def _linear_weights(n: int, n_out: int, factor: float) -> np.ndarray:
-    """Matrix [n_out, n] of linear interpolation at (j + 0.5)/factor − 0.5, edge-clamped."""
-    at = np.clip((np.arange(n_out) + 0.5) / factor - 0.5, 0, n - 1)
-    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n)[None, :]))
 
 
 def displacement_of(

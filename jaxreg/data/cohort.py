@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import is_plain
+from jaxreg.io.checksums import file_sha256
 from jaxreg.io.tables import read_table
 
 SPLITS = ("train", "val", "test")
@@ -120,5 +121,5 @@ def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:
         for path in (cohort.file(participant, k) for k in (kind, "mask", "ignore")):
             if path.is_file():
                 digest.update(path.name.encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()

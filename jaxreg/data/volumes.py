@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxreg import distributed
 from jaxreg.data.cohort import Cohort
+from jaxreg.data.foreground import background_value
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
@@ -110,7 +111,7 @@ class Volumes:
         self._check_grid(path, image)
         mask = self._read_mask(participant, "mask")
         if mask is None:
-            mask = Volume(image.array != 0, image.affine)
+            mask = Volume(image.array != (background_value(image.array) or 0), image.affine)
         elif not mask.array.any():
             mask_path = self.cohort.file(participant, "mask")
             raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")

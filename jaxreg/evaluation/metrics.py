@@ -1,11 +1,13 @@
 """Scores of one registered pair: overlap, surface distance, folding, inverse consistency.
 
-All are pure functions of one sample; all but `hd95_mm` (SciPy) can be jitted, and vmapped over λ.
+All are pure functions of one sample; all but those of NumPy arrays (`hd95_mm`, `shared_labels`,
+`mean_dice`) can be jitted, and vmapped over λ.
 Displacements are in voxels, labels are integers, percentages run from 0 to 100. Determinants and
 volumes leave out the two outermost voxels on each side of the grid (`BORDER`), where a clamped
 sampling grid and one-sided differences say little about the warp.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -15,6 +17,9 @@ from jaxreg import spatial
 
 BORDER = 2
 """Voxels cropped on each side of a grid before determinants are counted or averaged."""
+
+_VOXELS, _STRUCTURES = 2**18, 32
+"""`mean_dice` computes for multiples of so many, so that images of many sizes share a program."""
 
 DETERMINANT_FLOOR = 1e-3
 """Smallest det J that enters a logarithm: a folded voxel counts as compressed a thousandfold."""
@@ -51,6 +56,38 @@ def dice(
     apart, both = jnp.bincount(bins.ravel(), length=2 * (n + 1)).reshape(2, n + 1)[:, :n]
     total = jnp.bincount(fixed.ravel(), length=n + 1)[:n] + apart + both
     return jnp.where(total > 0, 2 * both / jnp.maximum(total, 1), jnp.nan)
+
+
+def shared_labels(
+    fixed_labels: Int[np.ndarray, "x y z"], moving_labels: Int[np.ndarray, "i j k"]
+) -> Int[np.ndarray, " s"]:
+    """The labels that both maps have, in ascending order; 0 is the background and none."""
+    both = np.intersect1d(fixed_labels, moving_labels)
+    return both[both != 0]
+
+
+def mean_dice(
+    fixed_labels: Int[np.ndarray, "x y z"],
+    moved_labels: Int[np.ndarray, "x y z"],
+    structures: Int[np.ndarray, " s"],
+) -> float:
+    """The mean of `dice` over structures that both subjects have, of maps of any size."""
+    fixed, moved = (_filled(labels, _VOXELS, 0) for labels in (fixed_labels, moved_labels))
+    wanted = _filled(structures, _STRUCTURES, np.iinfo(np.int32).min)[:, 0, 0]
+    return float(jnp.nanmean(_dice(fixed, moved, wanted)))
+
+
+def _filled(labels: np.ndarray, multiple: int, first: int) -> Int[Array, "n 1 1"]:
+    """Labels in a row, and labels that count for nothing up to a multiple: few shapes to compile.
+
+    Those are `first` and what follows it where they have to be distinct, as structures have.
+    """
+    lacking = -labels.size % multiple
+    more = first + np.arange(lacking) * (first != 0)
+    return jnp.asarray(np.append(labels.ravel(), more).reshape(-1, 1, 1), jnp.int32)
+
+
+_dice = jax.jit(dice)
 
 
 def _position(labels, structures):

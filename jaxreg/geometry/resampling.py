@@ -29,11 +29,17 @@ def resample(volume: Volume, spacing_mm: float, *, labels: bool = False) -> Volu
     return Volume(np.ascontiguousarray(array, volume.array.dtype), affine)
 
 
+@functools.cache
+def linear_weights(n: int, n_out: int, factor: float) -> Float[np.ndarray, "o n"]:
+    """Matrix [n_out, n] of linear interpolation at (j + 0.5)/factor − 0.5, edge-clamped."""
+    at = np.clip((np.arange(n_out) + 0.5) / factor - 0.5, 0, n - 1)
+    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n)[None, :]))
+
+
 def _resampling_weights(n: int, n_out: int, factor: float) -> np.ndarray:
     """Matrix [n_out, n], rows sum to 1: overlap of intervals (coarser) or linear (finer)."""
     if factor >= 1:
-        at = np.clip((np.arange(n_out) + 0.5) / factor - 0.5, 0, n - 1)
-        return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n)))
+        return linear_weights(n, n_out, factor)
     start = np.arange(n_out)[:, None] / factor
     voxel = np.arange(n)[None, :]
     overlap = np.minimum(start + 1 / factor, voxel + 1) - np.maximum(start, voxel)

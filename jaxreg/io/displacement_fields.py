@@ -12,18 +12,19 @@ import numpy as np
 from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Image
 
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.field import SHEAR, Field, shear
 from jaxreg.io.header_checks import check_gzip
 from jaxreg.io.images import (
     UNREADABLE,
     check_affine,
-    first_line,
     open_image,
     save,
 )
 
-_LPS = np.array([-1, -1, 1], np.float32)
+LPS = np.array([-1, -1, 1], np.float32)
+"""ITK's world axes as signs of the RAS axes. This module has no SimpleITK, so that processes may
+read fields beside another build of ITK."""
 
 
 def read_field(path: Path | str) -> Field:
@@ -47,7 +48,7 @@ def read_field(path: Path | str) -> Field:
     check_affine(path, image.affine)
     if not np.isfinite(vectors).all():
         raise InputError(f"{path}: expected finite displacements, got NaN or infinity.")
-    return Field(vectors * _LPS, np.asarray(image.affine, np.float64))
+    return Field(vectors * LPS, np.asarray(image.affine, np.float64))
 
 
 def write_field(path: Path | str, field: Field) -> None:
@@ -62,7 +63,7 @@ def write_field(path: Path | str, field: Field) -> None:
             f"{path}: expected a grid with orthogonal axes, as ITK fields have, got a cosine of "
             f"{sheared:.3g} between two axes; resample the image first."
         )
-    write_vectors(path, (field.vectors * _LPS)[:, :, :, None], field.affine, "vector")
+    write_vectors(path, (field.vectors * LPS)[:, :, :, None], field.affine, "vector")
 
 
 def write_vectors(

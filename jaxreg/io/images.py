@@ -21,11 +21,16 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.funcs import as_closest_canonical
 from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
-from nibabel.orientations import OrientationError
+from nibabel.orientations import (
+    OrientationError,
+    apply_orientation,
+    io_orientation,
+    ornt_transform,
+)
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import ArrayLike
 
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.atomic import is_file
 from jaxreg.io.header_checks import check_gzip, check_size, check_start
@@ -142,10 +147,8 @@ def read_grid(path: Source) -> Grid:
 
 def reordered(volume: Volume, grid: Grid) -> Shaped[np.ndarray, "x y z"]:
     """A volume's array in the axis order of a grid that has the same voxels, such as its file's."""
-    turn = np.linalg.inv(volume.affine[:3, :3]) @ grid.affine[:3, :3]
-    order = np.abs(turn).argmax(axis=0)
-    array = volume.array.transpose(order)
-    return np.flip(array, [a for a in range(3) if turn[order[a], a] < 0])
+    here, there = (io_orientation(affine) for affine in (volume.affine, grid.affine))
+    return apply_orientation(volume.array, ornt_transform(here, there))
 
 
 def write(path: Path | str, volume: Volume, *, dtype: Any = None) -> None:
@@ -203,9 +206,13 @@ def save(path: Path | str, image: Nifti1Image) -> None:
     path.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
 
 
-def label_volume(array: Int[np.ndarray, "x y z"]) -> np.ndarray:
-    """Labels in the smallest unsigned type that holds them, for writing."""
-    return array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
+def smallest_labels(labels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    """Labels in the smallest type of NIfTI that holds them; int16 before uint16."""
+    low, high = labels.min(initial=0), labels.max(initial=0)
+    for dtype in (np.uint8, np.int16, np.uint16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return labels.astype(dtype)
+    return labels
 
 
 UNREADABLE = (
@@ -282,8 +289,3 @@ def check_affine(path: Source, affine: np.ndarray) -> None:
     """Raise InputError unless a file's affine is finite and invertible."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: expected an invertible affine, got {affine.tolist()}.")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error) or type(error).__name__).splitlines()[0]

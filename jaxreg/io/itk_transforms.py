@@ -18,8 +18,10 @@ from jaxtyping import Float
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import affine_points
+from jaxreg.io.displacement_fields import LPS
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_MATRIX = np.diag([*LPS.astype(float), 1.0])
+"""RAS to LPS millimetres, and back: it is its own inverse."""
 _PROBE = """
 import resource, sys
 import SimpleITK
@@ -64,7 +66,7 @@ def read_transform(path: Path | str) -> list[np.ndarray | Field]:
 
 
 def itk_affine(
-    transform: Any, matrix: np.ndarray, centre: np.ndarray, *, frame: np.ndarray = LPS
+    transform: Any, matrix: np.ndarray, centre: np.ndarray, *, frame: np.ndarray = LPS_MATRIX
 ) -> Any:
     """`transform` (Euler or affine) set to a RAS matrix about a RAS centre."""
     there = frame @ matrix @ np.linalg.inv(frame)
@@ -75,7 +77,7 @@ def itk_affine(
     return transform
 
 
-def ras_matrix(transform: Any, *, frame: np.ndarray = LPS) -> np.ndarray:
+def ras_matrix(transform: Any, *, frame: np.ndarray = LPS_MATRIX) -> np.ndarray:
     """The RAS matrix of a linear ITK transform, whatever its centre: from where it takes points."""
     origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
     matrix = np.eye(4)
@@ -93,7 +95,7 @@ def _elements(path: Path | str, transform: Any) -> Iterator[np.ndarray | Field]:
             yield from _elements(path, transform.GetNthTransform(n))
     elif isinstance(transform, sitk.DisplacementFieldTransform):
         image = transform.GetDisplacementField()
-        vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(LPS)[:3]
+        vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * LPS.astype(float)
         affine = _grid_affine(image)
         if not np.isfinite(vectors).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise InputError(f"{path}: expected finite displacements on a grid, got others.")
@@ -113,7 +115,7 @@ def _grid_affine(image: sitk.Image) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return LPS @ affine
+    return LPS_MATRIX @ affine
 
 
 def _check_hdf5(path: Path | str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxreg import distributed
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, first_line
 from jaxreg.io import checksums
 
 KEPT = 3
@@ -149,7 +149,7 @@ class Checkpoints:
     def _whole(self, step: int) -> Meta | str:
         """What a checkpoint says of itself, or what is wrong with it, in words."""
         folder = self.folder / str(step)
-        flaw = checksums.flaw(folder)
+        flaw = checksums.mismatch(folder)
         if flaw is not None and (folder / checksums.NAME).exists():
             return flaw
         try:
@@ -214,9 +214,8 @@ def _is_step(path: Path) -> bool:
 
 def _reason(error: BaseException) -> str:
     """What went wrong, in a line; TensorStore says it at the end of a very long one."""
-    text = str(error) or type(error).__name__
-    known = [words for words in map(os.strerror, _DISK) if words in text]
-    return known[0] if known else text.splitlines()[0][:200]
+    known = [words for words in map(os.strerror, _DISK) if words in str(error)]
+    return known[0] if known else first_line(error)[:200]
 
 
 def _abstract(tree):

@@ -20,7 +20,15 @@ from jaxreg.geometry.transforms import (
 from jaxreg.io.atomic import completed
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.headers import read_header
-from jaxreg.io.images import NIFTI, Source, image_like, read_image, read_labels, save
+from jaxreg.io.images import (
+    NIFTI,
+    Source,
+    image_like,
+    read_image,
+    read_labels,
+    save,
+    smallest_labels,
+)
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.io.points import PointTable, read_points, write_points
 
@@ -140,7 +148,7 @@ def _moved(image: Source | None, labels: Source | None, reference: Any, mapping)
     assert labels is not None
     read_header(labels)
     array = resample(read_labels(labels), mapping, grid, order=0)
-    return image_like(smallest(array), reference)
+    return image_like(smallest_labels(array), reference)
 
 
 def apply_files(
@@ -217,12 +225,3 @@ def _check_output(out: Path | str, *, points: bool) -> None:
     suffixes = (".csv",) if points else NIFTI
     if not str(out).endswith(suffixes):
         raise InputError(f"{out}: expected an output name that ends in {' or '.join(suffixes)}.")
-
-
-def smallest(labels: np.ndarray) -> np.ndarray:
-    """Labels in the smallest NIfTI type that holds them."""
-    low, high = labels.min(initial=0), labels.max(initial=0)
-    for dtype in (np.uint8, np.int16, np.uint16):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return labels.astype(dtype)
-    return labels

@@ -1,31 +1,26 @@
 """One side of a pair as its files give it: image, brain, what to ignore, labels, and remarks."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxreg.data.prepare.foreground import foreground
+from jaxreg.data.foreground import background_value, foreground
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume
-from jaxreg.geometry.resampling import mask_like
+from jaxreg.io.checksums import bytes_sha256, file_sha256
 from jaxreg.io.headers import Header, read_header
 from jaxreg.io.images import MemoryImage, Source, read_image, read_labels
 
-BRAIN_LITRES = 2.5
-"""A foreground cut out of zeros and no larger than this is a brain; a head has three or more."""
-BACKGROUND_SHARE = 0.25
-"""Share of the voxels with the lowest value from which on that is a background cut to it."""
 FEWEST_VOXELS, EXTENT_MM = 5, (20.0, 1500.0)
 """Below or beyond, a header is wrong, or what it describes is no head."""
 LARGEST = 1e12
 """Intensities beyond it are damage, and lose their digits in float32 sums."""
 LABEL_VALUES, LABEL_FLATNESS = 20_000, 0.35
-"""A label map has whole values, at most so many, and its non-zero voxels mostly equal their
-neighbours: 0.56 to 0.93 of them in label maps of 1 to 8 mm, 0.13 at most in images of 50 grey
+"""A label map has whole values, at most so many, and its foreground voxels mostly equal
+their neighbours: 0.56 to 0.93 of them in label maps of 1 to 8 mm, 0.13 at most in images of 50 grey
 levels and more."""
 
 
@@ -58,9 +53,9 @@ def read_subject(
 ) -> Subject:
     """One side of a pair, its files read and checked; `role` is fixed or moving.
 
-    Without a mask, an image whose lowest value fills a quarter of its voxels and leaves at most
-    2.5 litres is taken for a brain cut out of its background. Any other image is a whole head,
-    and there is a warning.
+    Without a mask, an image of which a quarter or more of the voxels have the value of the
+    background, and the rest are at most 2.5 litres, is taken for a brain that was cut out. Any
+    other image is a whole head, and there is a warning.
 
     Raises:
         InputError: a file that cannot be read or used, a label map as image, a mask or labels on
@@ -102,13 +97,14 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
         return False
     if len(np.unique(array)) > LABEL_VALUES:
         return False
+    background = background_value(array) or 0.0
     shares = []
     for axis in range(3):
         here, there = (
             np.take(array, range(first, array.shape[axis] - 1 + first), axis=axis)
             for first in (0, 1)
         )
-        inside = (here != 0) & (there != 0)
+        inside = (here != background) & (there != background)
         if inside.any():
             shares.append(float((here == there)[inside].mean()))
     return bool(shares) and float(np.mean(shares)) > LABEL_FLATNESS
@@ -120,21 +116,19 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Source | None):
         if not mask.array.any():
             raise InputError(f"{path}: expected a mask of the brain, got only zeros.")
         return mask.array != 0, True, f"{role}: brain from {path}"
-    share = float((image.array == image.array.min()).mean())
-    shown = mask_like(foreground(image), image, np.eye(4))
-    litres = float(shown.sum()) * abs(np.linalg.det(image.affine[:3, :3])) / 1e6
-    if share >= BACKGROUND_SHARE and litres <= BRAIN_LITRES:
+    shown = foreground(image)
+    if shown.is_brain:
         remark = (
-            f"{role}: no mask; {share:.0%} of the voxels are background and the rest are "
-            f"{litres:.2f} litres: taken as a brain that was cut out"
+            f"{role}: no mask; {shown.background_share:.0%} of the voxels are background and the "
+            f"rest are {shown.litres:.2f} litres: taken as a brain that was cut out"
         )
-        return shown, True, remark
+        return shown.mask, True, remark
     remark = (
-        f"{role}: no mask, and {litres:.1f} litres of foreground are more than a brain: the whole "
-        "head is registered. Skull and neck draw on the result; a brain mask "
+        f"{role}: no mask, and {shown.litres:.1f} litres of foreground are more than a brain: the "
+        "whole head is registered. Skull and neck draw on the result; a brain mask "
         f"(--{role}-mask) is better."
     )
-    return shown, False, remark
+    return shown.mask, False, remark
 
 
 def _check_plausible(path: Source, header: Header) -> None:
@@ -176,5 +170,8 @@ def _check_same_grid(path: Source, own: Header, image: Source, header: Header) -
 
 def _file(path: Source) -> dict[str, str]:
     """What the record says of an input; one in memory counts as the NIfTI file that it would be."""
-    data = path.data if isinstance(path, MemoryImage) else Path(path).read_bytes()
-    return {"path": str(path), "sha256": hashlib.sha256(data).hexdigest()}
+    in_memory = isinstance(path, MemoryImage)
+    return {
+        "path": str(path),
+        "sha256": bytes_sha256(path.data) if in_memory else file_sha256(path),
+    }

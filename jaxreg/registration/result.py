@@ -23,10 +23,10 @@ from jaxreg.io.images import (
     image_of,
     read_image,
     read_labels,
+    smallest_labels,
     source_of,
 )
 from jaxreg.io.itk_transforms import write_affine
-from jaxreg.registration.apply import smallest
 from jaxreg.registration.run import Finished
 
 
@@ -75,7 +75,7 @@ class Transform(NamedTuple):
             grid = read_header(source_of(reference, "reference")).grid
         order = 0 if labels else 1
         array = resample(volume, partial(map_points, self.chain), grid, order=order)
-        return image_of(Volume(smallest(array) if labels else array, grid.affine))
+        return image_of(Volume(smallest_labels(array) if labels else array, grid.affine))
 
     def apply_points(self, points: ArrayLike) -> Float[np.ndarray, "n 3"]:
         """Points [n, 3] (RAS mm) taken where the image goes: from the moving to the fixed space."""
@@ -180,7 +180,7 @@ def result_of(finished: Finished, *, every_lam: bool, arguments_of: Any) -> Resu
         metrics=finished.metrics,
         warnings=tuple(in_arguments(line, arguments_of) for line in found.warnings),
         jacobian=image_like(outputs.jacobian, fixed),
-        moved_labels=None if labels is None else image_like(smallest(labels), fixed),
+        moved_labels=None if labels is None else image_like(smallest_labels(labels), fixed),
         curve=tuple(
             CurvePoint(d.lam, d.similarity, d.folds_percent, d.sdlogj) for d in found.curve
         ),

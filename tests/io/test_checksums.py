@@ -17,8 +17,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_sealed_folder_has_no_flaw_here_nor_for_coreutils(folder):
-    assert checksums.flaw(folder) is None
+def test_a_sealed_folder_matches_its_sums_here_nor_for_coreutils(folder):
+    assert checksums.mismatch(folder) is None
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "-c", "--strict", checksums.NAME], cwd=folder, check=True)
 
@@ -35,15 +35,15 @@ def test_every_flipped_bit_is_seen(folder, at):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
-    assert checksums.flaw(folder) == "a b/zwölf is changed"
+    assert checksums.mismatch(folder) == "a b/zwölf is changed"
 
 
 def test_missing_and_truncated_files_are_named(folder):
     path = folder / "a b" / "zwölf"
     path.write_bytes(path.read_bytes()[:-1])
-    assert checksums.flaw(folder) == "a b/zwölf is changed"
+    assert checksums.mismatch(folder) == "a b/zwölf is changed"
     path.unlink()
-    assert checksums.flaw(folder) == "a b/zwölf is missing"
+    assert checksums.mismatch(folder) == "a b/zwölf is missing"
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_missing_and_truncated_files_are_named(folder):
 )
 def test_sums_that_are_none_or_lead_out_of_the_folder_are_refused(folder, text, flaw):
     (folder / checksums.NAME).write_text(text)
-    assert flaw in (checksums.flaw(folder) or "")
+    assert flaw in (checksums.mismatch(folder) or "")
 
 
 def test_without_its_sums_a_folder_is_not_whole(folder):
     (folder / checksums.NAME).unlink()
-    assert checksums.flaw(folder) == "SHA256SUMS is missing"
+    assert checksums.mismatch(folder) == "SHA256SUMS is missing"

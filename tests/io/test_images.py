@@ -223,9 +223,11 @@ def test_an_empty_mask_gives_zeros():
     assert not normalize(image, np.zeros(image.shape, bool)).any()
 
 
-@pytest.mark.parametrize(("largest", "dtype"), [(255, np.uint8), (256, np.uint16)])
+@pytest.mark.parametrize(
+    ("largest", "dtype"), [(255, np.uint8), (256, np.int16), (32768, np.uint16), (65536, np.int32)]
+)
 def test_labels_are_written_in_the_smallest_type(largest, dtype):
-    got = images.label_volume(np.full((2, 2, 2), largest, np.int32))
+    got = images.smallest_labels(np.full((2, 2, 2), largest, np.int32))
     assert got.dtype == dtype and (got == largest).all()
 
 

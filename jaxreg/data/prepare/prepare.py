@@ -6,7 +6,6 @@ is complete. The tables that make it a cohort are written last.
 """
 
 import errno
-import hashlib
 import json
 import os
 from collections import Counter
@@ -20,8 +19,9 @@ from tqdm import tqdm
 
 from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import SPLITS, read_structures
+from jaxreg.data.foreground import foreground
 from jaxreg.data.intensities import normalize
-from jaxreg.data.prepare import foreground, layouts, template
+from jaxreg.data.prepare import layouts, template
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
 from jaxreg.data.prepare.layouts import Files
 from jaxreg.data.prepare.subject import (
@@ -33,11 +33,12 @@ from jaxreg.data.prepare.subject import (
     write_image,
 )
 from jaxreg.data.prepare.template import Aligner, Head
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, first_line
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.io import images
 from jaxreg.io.atomic import completed
+from jaxreg.io.checksums import file_sha256
 
 MEAN_ROUNDS = 2
 """How often these are aligned to their mean, after the first of them."""
@@ -156,7 +157,7 @@ def _numbers(labels: str | None, *, freesurfer: bool) -> tuple[dict[int, str] | 
 
 def _claim(config: PrepareConfig, splits: dict[str, str]) -> None:
     """Write the settings into a new folder, or compare them with those of an existing one."""
-    template = config.template and hashlib.sha256(config.template.read_bytes()).hexdigest()
+    template = config.template and file_sha256(config.template)
     settings = {
         "layout": config.layout,
         "source": str(config.source.resolve()),
@@ -202,8 +203,7 @@ def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Hea
             grid = grid_of(head.image)
         else:
             image = images.read_image(config.template)
-            mask = resampling.mask_like(foreground.foreground(image), image, IDENTITY)
-            head = Head(image, mask)
+            head = Head(image, foreground(image).mask)
             grid = template.grid_over([head], [IDENTITY], config.spacing)
         write_image(path, *resampling.resample_masked(*head, IDENTITY, grid), grid)
     stored = images.read_image(path)
@@ -254,7 +254,7 @@ def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return None, images.first_line(error)
+        return None, first_line(error)
 
 
 def _each(work: Callable, people: list[Files], config: PrepareConfig) -> dict[str, str]:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from jaxreg.data.foreground import coarse, foreground
 from jaxreg.data.intensities import normalize
-from jaxreg.data.prepare import foreground
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.layouts import Files
-from jaxreg.data.prepare.template import Aligner, Head, coarse, head
+from jaxreg.data.prepare.template import Aligner, Head, head
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
@@ -74,7 +74,7 @@ def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> di
         image = images.read_image(files.images[domain])
         to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
         if files.mask is None:
-            mask = resampling.mask_like(foreground.foreground(image), image, IDENTITY)
+            mask = foreground(image).mask
         else:
             to_brain = np.linalg.inv(to_image)
             mask = resampling.mask_like(Volume(brain, reference.affine), image, to_brain)
@@ -109,10 +109,9 @@ def _write(
 def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]:
     """The mask of a person's first image on its grid: the file's, or what the image shows."""
     if files.mask is None:
-        shown = foreground.foreground(reference)
+        mask = foreground(reference).mask
     else:
-        shown = images.read_labels(files.mask)
-    mask = resampling.mask_like(shown, reference, IDENTITY)
+        mask = resampling.mask_like(images.read_labels(files.mask), reference, IDENTITY)
     if not mask.any():
         path = files.mask or next(iter(files.images.values()))
         raise InputError(f"{path}: expected a brain in the image's field of view, got none.")
@@ -172,7 +171,7 @@ def _labels(path: Path, to_labels: np.ndarray, grid: Grid, *, freesurfer: bool) 
     array = resampling.resample_labels(labels, to_labels, grid)
     if not array.any():
         raise InputError(f"{path}: expected labels on the image, got none on the cohort's grid.")
-    return Volume(images.label_volume(array), grid.affine)
+    return Volume(images.smallest_labels(array), grid.affine)
 
 
 def write_image(

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import linalg
 
+from jaxreg.data.foreground import coarse
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
-from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.resampling import resample_masked
 
@@ -25,8 +25,6 @@ MARGIN_MM = 8.0
 """Between the people's bounding box and the border of the grid, at least."""
 MEAN_PEOPLE = 20
 """The mean of a cohort is that of this many people of the train split."""
-ALIGN_MM = 2.0
-"""Volumes are averaged to this spacing before they are aligned (coarser ones stay)."""
 
 
 class Head(NamedTuple):
@@ -34,11 +32,6 @@ class Head(NamedTuple):
 
     image: Volume
     mask: Bool[np.ndarray, "x y z"]
-
-
-def coarse(image: Volume, *, labels: bool = False) -> Volume:
-    """A volume averaged to `ALIGN_MM`, or left at its finest spacing where that is coarser."""
-    return resampling.resample(image, max(ALIGN_MM, min(image.spacing_mm)), labels=labels)
 
 
 def head(image: Volume, mask: Bool[np.ndarray, "x y z"]) -> Head:

@@ -217,5 +217,5 @@ def _write_subject(folder, subject, affine):
         stored = np.where(brain, np.clip(np.rint(image * scale), 1, 255), 0)
         path = folder / f"{folder.name}_{domain}.nii.gz"
         images.write(path, Volume(stored, affine), dtype=np.uint8)
-    labels = images.label_volume(subject.labels)
+    labels = images.smallest_labels(subject.labels)
     images.write(folder / f"{folder.name}_dseg.nii.gz", Volume(labels, affine))

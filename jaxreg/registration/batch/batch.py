@@ -139,7 +139,7 @@ def _shared_method(config: RegisterConfig, weights_sha256: str | None) -> Method
 
 def _on_cluster(address, work, todo, weights_sha256, say) -> Iterator[Outcome]:
     jobs = {pair.name: _job(work, pair, weights_sha256) for pair in todo}
-    for name, found in run_jobs(address, jobs, say=say):
+    for name, found in run_jobs(address, register_sent, jobs, say=say):
         yield Outcome(name, found, {}) if isinstance(found, str) else Outcome(**found)
 
 

@@ -6,12 +6,13 @@ used, from files that all workers see.
 """
 
 import importlib
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxreg import runtime
-from jaxreg.errors import InputError, reason_of
+from jaxreg.errors import InputError, first_line, reason_of
 
 _IN_FLIGHT = 5000
 """Jobs that the scheduler knows at a time; a million at once would cost it gigabytes."""
@@ -19,17 +20,22 @@ _TIMEOUT_S = 30
 
 
 def run_jobs(
-    address: str, jobs: Mapping[str, dict[str, Any]], *, say: Callable[[str], None] = print
+    address: str,
+    run: Callable[[dict[str, Any]], dict[str, Any]],
+    jobs: Mapping[str, dict[str, Any]],
+    *,
+    say: Callable[[str], None] = print,
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """(name, outcome) of each job in the order in which they end; of a job that failed, the reason.
 
-    `address` is that of a scheduler (tcp://HOST:PORT), or of its file. A worker that dies costs
-    only what it was working on: Dask gives that to another, until three have died of it.
+    `run` is a module's function, which gives a job's outcome. `address` is that of a scheduler
+    (tcp://HOST:PORT), or of its file. A worker that dies costs only what it was working on: Dask
+    gives that to another, until three have died of it.
 
     Raises:
         InputError: `distributed` is not installed, nobody answers, or the scheduler is gone.
     """
-    distributed = _distributed()
+    distributed, named = _distributed(), pickle.dumps(run)  # a function is pickled as its name
     with _client(distributed, address) as client:
         say(f"{address}: {len(client.scheduler_info(n_workers=-1)['workers'])} workers so far")
         waiting = iter(jobs.items())
@@ -38,7 +44,7 @@ def run_jobs(
         def submit(count: int) -> list[Any]:
             futures = []
             for _, (name, job) in zip(range(count), waiting, strict=False):
-                futures.append(client.submit(run_job, job, pure=False))
+                futures.append(client.submit(run_prepared, named, job, pure=False))
                 names[futures[-1].key] = name
             return futures
 
@@ -51,10 +57,13 @@ def run_jobs(
             running.update(submit(1))
 
 
-def run_job(job: dict[str, Any]) -> dict[str, Any]:
-    """A pair's outcome, on a worker; JAX is imported after its environment has been set."""
+def run_prepared(named: bytes, job: dict[str, Any]) -> dict[str, Any]:
+    """A job's outcome, on a worker, by the function whose pickled name is `named`.
+
+    Looking the function up imports JAX, so the environment is set before.
+    """
     runtime.prepare()
-    return importlib.import_module("jaxreg.registration.batch.batch").register_sent(job)
+    return pickle.loads(named)(job)
 
 
 def _client(distributed: Any, address: str) -> Any:
@@ -69,8 +78,9 @@ def _client(distributed: Any, address: str) -> Any:
     try:
         return distributed.Client(**where, timeout=_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"--cluster: no scheduler answers at {address} ({reason}).") from error
+        raise InputError(
+            f"--cluster: no scheduler answers at {address} ({first_line(error)})."
+        ) from error
 
 
 def _distributed() -> Any:

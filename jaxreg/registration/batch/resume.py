@@ -1,12 +1,12 @@
 """What stands in a pair's folder: its own finished result, room for one, or something else."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from jaxreg.configuration.registration import AUTO, LINEAR_STARTS, OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json
+from jaxreg.io.checksums import file_sha256
 from jaxreg.registration.batch.pairs import FilePair
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.files import holds_nothing
@@ -40,7 +40,7 @@ class Ingredients:
         """A file's hash, None where it cannot be read; read once, however many pairs have it."""
         if path not in self._hashes:
             try:
-                self._hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                self._hashes[path] = file_sha256(path)
             except (OSError, ValueError):
                 self._hashes[path] = None  # the registration says what is wrong with it
         return self._hashes[path]

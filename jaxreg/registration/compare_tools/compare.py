@@ -132,12 +132,9 @@ def score(name: str, result: Registration, labels, displacement: np.ndarray) -> 
     u = jnp.asarray(displacement, jnp.float32)
     similarity, folds = _scores(result.pair, u)
     dice = float("nan")
-    both = np.zeros(0, int) if labels is None else np.intersect1d(labels[0], labels[1])
-    structures = jnp.asarray(both[both != 0], jnp.int32)
-    if labels is not None and structures.size:
-        fixed, moving = (jnp.asarray(part, jnp.int32) for part in labels)
-        moved = warp(moving[..., None], u, order=0)[..., 0]
-        dice = float(jnp.nanmean(metrics.dice(fixed, moved, structures)))
+    if labels is not None and len(shared := metrics.shared_labels(*labels)):
+        moved = warp(jnp.asarray(labels[1], jnp.int32)[..., None], u, order=0)[..., 0]
+        dice = metrics.mean_dice(labels[0], np.asarray(moved), shared)
     return Row(name, dice, float(similarity), float(folds), 0.0, 0.0, "")
 
 

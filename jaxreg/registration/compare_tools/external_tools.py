@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.io.displacement_fields import read_field
+from jaxreg.io.displacement_fields import LPS, read_field
 from jaxreg.io.images import read_image
 from jaxreg.runtime import peak_gigabytes
 
@@ -28,7 +28,6 @@ DISTRIBUTIONS = {
     "elastix": "itk-elastix",
     "convexadam": "convexAdam",
 }
-_LPS = np.array([-1.0, -1.0, 1.0])
 
 Displacement = Float[np.ndarray, "x y z 3"]
 
@@ -101,9 +100,9 @@ def elastix(folder: Path) -> Displacement:
         fixed, moving, parameter_object=settings, log_to_console=False
     )
     field = itk.transformix_deformation_field(moving, found)
-    vectors = itk.array_from_image(field).transpose(2, 1, 0, 3) * _LPS
+    vectors = itk.array_from_image(field).transpose(2, 1, 0, 3) * LPS
     axes = np.asarray(itk.array_from_matrix(fixed.GetDirection())) * np.asarray(fixed.GetSpacing())
-    return vectors @ np.linalg.inv(_LPS[:, None] * axes).T
+    return vectors @ np.linalg.inv(LPS[:, None] * axes).T
 
 
 ENGINES = {"ants": ants, "greedy": greedy, "elastix": elastix, "convexadam": convexadam}

@@ -17,11 +17,11 @@ from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import resample as coarser
 from jaxreg.geometry.transforms import affine_points
-from jaxreg.io.itk_transforms import LPS, itk_affine, ras_matrix
+from jaxreg.io.itk_transforms import LPS_MATRIX, itk_affine, ras_matrix
 
 _Mask = Bool[np.ndarray, "_ _ _"]
 
-_FRAME = np.diag([1 / 60, 1 / 60, 1 / 60, 1.0]) @ LPS
+_FRAME = np.diag([1 / 60, 1 / 60, 1 / 60, 1.0]) @ LPS_MATRIX
 """ITK's axes with 60 mm as the unit: a step of the descent then means as much for a shift as for a
 turn or a stretch, which act on a brain's outer parts at about that distance."""
 

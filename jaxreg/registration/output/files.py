@@ -16,9 +16,8 @@ from jaxreg.geometry.transforms import (
     resample_by,
 )
 from jaxreg.io.displacement_fields import write_field
-from jaxreg.io.images import write_like
+from jaxreg.io.images import smallest_labels, write_like
 from jaxreg.io.itk_transforms import write_affine
-from jaxreg.registration.apply import smallest
 from jaxreg.registration.register import Registration
 from jaxreg.runtime import in_threads
 
@@ -84,7 +83,7 @@ def write_outputs(result: Registration, outputs: Outputs, folder: Path) -> None:
         partial(write_affine, folder / "affine.mat", result.affine),
     ]
     if outputs.moved_labels is not None:
-        array = smallest(outputs.moved_labels)
+        array = smallest_labels(outputs.moved_labels)
         jobs.append(partial(write_like, folder / "moved_labels.nii.gz", array, reference))
     in_threads(*jobs)
 

@@ -1,11 +1,8 @@
 """The numbers of a registration: similarity, folds, lengths, inverse consistency, Dice."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume
@@ -13,17 +10,6 @@ from jaxreg.io.images import reordered
 from jaxreg.registration.deformable.grid import in_millimetres
 from jaxreg.registration.output.files import Outputs
 from jaxreg.registration.register import Registration
-
-_VOXELS, _STRUCTURES = 2**18, 32
-"""Dice is computed for multiples of so many, so images of many sizes share a program."""
-
-
-class Dice(NamedTuple):
-    """Mean Dice over the labels that both images have, after the affine and in the end."""
-
-    affine: float
-    moved: float
-    labels: int
 
 
 def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
@@ -57,43 +43,24 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
     }
     if result.config.transform != "deformable":
         del numbers["lam"]
-    overlap = dice_of(result, outputs)
-    if overlap is not None:
-        numbers |= {
-            "dice_affine": overlap.affine,
-            "dice": overlap.moved,
-            "dice_labels": float(overlap.labels),
-        }
-    return numbers
+    return numbers | _dice_numbers(result, outputs)
 
 
-_dice = jax.jit(metrics.dice)
 _inverse_consistency = jax.jit(metrics.inverse_consistency_mm)
 
 
-def dice_of(result: Registration, outputs: Outputs) -> Dice | None:
-    """Mean Dice over the labels of both images; None without label maps or a common label."""
-    if outputs.affine_labels is None or outputs.moved_labels is None:
-        return None
-    assert result.fixed.labels is not None and result.moving.labels is not None
-    fixed = _filled(reordered(result.fixed.labels, outputs.warp.grid), _VOXELS, 0)
-    both = np.intersect1d(result.fixed.labels.array, result.moving.labels.array)
-    both = both[both != 0]
-    if not len(both):
-        return None
-    structures = _filled(both, _STRUCTURES, np.iinfo(np.int32).min)[:, 0, 0]
-    values = [
-        float(jnp.nanmean(_dice(fixed, _filled(labels, _VOXELS, 0), structures)))
-        for labels in (outputs.affine_labels, outputs.moved_labels)
-    ]
-    return Dice(values[0], values[1], len(both))
-
-
-def _filled(labels: np.ndarray, multiple: int, first: int) -> Int[Array, "n 1 1"]:
-    """Labels in a row, and labels that count for nothing up to a multiple: few shapes to compile.
-
-    Those are `first` and what follows it where they have to be distinct, as structures have.
-    """
-    lacking = -labels.size % multiple
-    more = first + np.arange(lacking) * (first != 0)
-    return jnp.asarray(np.append(labels.ravel(), more).reshape(-1, 1, 1), jnp.int32)
+def _dice_numbers(result: Registration, outputs: Outputs) -> dict[str, float]:
+    """Mean Dice over the labels of both images; none without label maps or a common label."""
+    fixed, moving = result.fixed.labels, result.moving.labels
+    if fixed is None or moving is None:
+        return {}
+    assert outputs.affine_labels is not None and outputs.moved_labels is not None
+    shared = metrics.shared_labels(fixed.array, moving.array)
+    if not len(shared):
+        return {}
+    on_file_axes = reordered(fixed, outputs.warp.grid)
+    return {
+        "dice_affine": metrics.mean_dice(on_file_axes, outputs.affine_labels, shared),
+        "dice": metrics.mean_dice(on_file_axes, outputs.moved_labels, shared),
+        "dice_labels": float(len(shared)),
+    }

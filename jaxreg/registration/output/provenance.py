@@ -1,6 +1,5 @@
 """Where a result comes from: versions, settings, hashes, geometry, numbers."""
 
-import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import jax
 from jaxreg._version import __version__
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
+from jaxreg.io.checksums import file_sha256
 from jaxreg.io.images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.registration.inputs import Subject
@@ -74,12 +74,12 @@ def init_sha256(config: RegisterConfig) -> str | None:
     """SHA-256 of the file that a registration starts from; None where none is given."""
     if config.init is None or config.init_mode is not None:
         return None
-    return hashlib.sha256(Path(config.init).read_bytes()).hexdigest()
+    return file_sha256(config.init)
 
 
 def file_hashes(paths: Sequence[Path]) -> dict[str, str]:
     """SHA-256 of files, by name."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}
+    return {p.name: file_sha256(p) for p in sorted(paths)}
 
 
 def _side(subject: Subject) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import read_cohort
-from jaxreg.data.prepare import foreground, layouts, template
+from jaxreg.data.prepare import layouts, template
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels
 from jaxreg.data.prepare.layouts import Files
 from jaxreg.data.prepare.prepare import assign_splits, prepare, structures
@@ -708,28 +708,6 @@ def test_nothing_outside_the_field_of_view_is_made_up():
     got, there = resampling.resample_masked(image, np.ones((4, 4, 4), bool), np.eye(4), grid)
     np.testing.assert_array_equal(there.any(axis=(1, 2)), np.arange(12) < 4)
     np.testing.assert_allclose(got[there], 7)
-
-
-def test_what_was_cut_out_is_the_foreground():
-    at = millimetres(SHAPE, scanner())
-    image = np.where(inside(at), gradient(at), -3)
-    got = foreground.foreground(Volume(image, scanner()))
-    np.testing.assert_array_equal(got.array, inside(at))
-
-
-def test_a_head_in_noisy_air_is_found_with_its_dark_inside():
-    rng = np.random.default_rng(0)
-    affine = scanner((1, 1, 1), (0, 0, 0), (3.0, 3.0, 3.0))
-    shape = (32, 36, 32)
-    affine[:3, 3] = CENTRE_MM - 3 * (np.array(shape) - 1) / 2
-    at = millimetres(shape, affine)
-    image = np.where(at[..., 0] < CENTRE_MM[0], 300.0, 120.0)  # the dark half counts too
-    image = np.where(inside(at) & ~inside(at, 0.3), image, 0)
-    image = np.hypot(image + rng.normal(0, 12, shape), rng.normal(0, 12, shape))
-    mask = foreground.foreground(Volume(image.astype(np.float32), affine))
-    got = resampling.mask_like(mask, Volume(image, affine), np.eye(4))
-    dice = 2 * (got & inside(at)).sum() / (got.sum() + inside(at).sum())
-    assert dice > 0.95 and got[inside(at, 0.5)].all()  # a rim of half a voxel costs 0.03
 
 
 def ellipsoid(radii, centre=(0.0, 0.0, 0.0)):

@@ -1,0 +1,98 @@
+"""Background, foreground, and whether it is a brain, of images for which no mask says it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import ndimage
+
+from jaxreg.geometry import resampling
+from jaxreg.geometry.grid import Volume
+
+ALIGN_MM = 2.0
+"""Volumes are averaged to this spacing before they are aligned (coarser ones stay)."""
+CUT_SHARE = 0.25
+"""From this share of the voxels on, one value is a background to which an image was cut."""
+FACE_SHARE = 0.5
+"""This share of a field of view's outer voxels has a background that is not the lowest value."""
+BRAIN_LITRES = 2.5
+"""A foreground cut out and no larger than this is a brain; a head has three or more."""
+
+
+class Foreground(NamedTuple):
+    """What an image shows, on its own grid.
+
+    `background_share` is that of the voxels with the background's value, None where the background
+    is air with noise and the foreground the whole head.
+    """
+
+    mask: Bool[np.ndarray, "x y z"]
+    background_share: float | None
+    litres: float
+
+    @property
+    def is_brain(self) -> bool:
+        """Whether a brain was cut out of its background, and no head."""
+        return self.background_share is not None and self.litres <= BRAIN_LITRES
+
+
+def background_value(array: Shaped[np.ndarray, "x y z"]) -> float | None:
+    """The value to which an image was cut, the most frequent one; None where there is none.
+
+    It is the lowest value where a quarter of the voxels have that. Otherwise it is the most
+    frequent value of the field of view's outer voxels, where it has half of these and a quarter of
+    all: a brain of standardised intensities lies in zeros, which are not the lowest value.
+    """
+    lowest = array.min()
+    if (array == lowest).mean() >= CUT_SHARE:
+        return float(lowest)
+    faces = [np.take(array, side, axis=axis).ravel() for axis in range(3) for side in (0, -1)]
+    values, counts = np.unique(np.concatenate(faces), return_counts=True)
+    commonest = values[np.argmax(counts)]
+    if counts.max() < FACE_SHARE * counts.sum() or (array == commonest).mean() < CUT_SHARE:
+        return None
+    return float(commonest)
+
+
+def foreground(image: Volume) -> Foreground:
+    """The foreground of an image that has no mask: what was cut out, or else the whole head.
+
+    Without a background of one value, the background is air with noise: the head is the largest
+    connected part brighter than half of Otsu's threshold at `ALIGN_MM`, holes filled.
+    """
+    background = background_value(image.array)
+    if background is not None:
+        mask = image.array != background
+        share = 1 - float(mask.mean())
+    else:
+        mask, share = resampling.mask_like(_head(image), image, np.eye(4)), None
+    voxel_litres = abs(np.linalg.det(image.affine[:3, :3])) / 1e6
+    return Foreground(mask, share, float(mask.sum()) * voxel_litres)
+
+
+def coarse(image: Volume, *, labels: bool = False) -> Volume:
+    """A volume averaged to `ALIGN_MM`, or left at its finest spacing where that is coarser."""
+    return resampling.resample(image, max(ALIGN_MM, min(image.spacing_mm)), labels=labels)
+
+
+def _head(image: Volume) -> Volume:
+    """The mask of a head in noisy air, at `ALIGN_MM`."""
+    values, affine = coarse(image)
+    bright = values > (float(values.min()) + _otsu(values)) / 2
+    labelled: Any = ndimage.label(ndimage.binary_opening(bright, iterations=2))
+    sizes = np.bincount(labelled[0].ravel(), minlength=2)[1:]
+    largest = np.pad(labelled[0] == 1 + int(np.argmax(sizes)), 3)  # closing erodes at the border
+    closed = ndimage.binary_closing(largest, iterations=3)[3:-3, 3:-3, 3:-3]
+    return Volume(np.asarray(ndimage.binary_fill_holes(closed)), affine)
+
+
+def _otsu(image: Float[np.ndarray, "x y z"]) -> float:
+    """Otsu's threshold (1979) of 256 bins up to the 99th percentile."""
+    top = float(np.percentile(image, 99))
+    counts, edges = np.histogram(np.minimum(image, top), bins=256)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    sums = np.cumsum(counts * middles)
+    above = below[-1] - below
+    between = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(below * above, 1)
+    return float(middles[int(np.argmax(between))])
