@@ -67,7 +67,7 @@ def foreground(image: Volume) -> Foreground:
     else:
         mask, share = resampling.mask_like(_head(image), image, np.eye(4)), None
     voxel_litres = abs(np.linalg.det(image.affine[:3, :3])) / 1e6
-    return Foreground(mask, share, float(mask.sum()) * voxel_litres)
+    return Foreground(mask, share, float(mask.sum() * voxel_litres))
 
 
 def coarse(image: Volume, *, labels: bool = False) -> Volume:

@@ -206,7 +206,7 @@ def save(path: Path | str, image: Nifti1Image) -> None:
     path.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
 
 
-def smallest_labels(labels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+def smallest_labels(labels: Int[np.ndarray, "..."]) -> np.ndarray:
     """Labels in the smallest type of NIfTI that holds them; int16 before uint16."""
     low, high = labels.min(initial=0), labels.max(initial=0)
     for dtype in (np.uint8, np.int16, np.uint16):

@@ -12,7 +12,7 @@ AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 
 
 def ellipsoid(scale=1.0):
-    at = np.stack(np.indices(SHAPE), axis=-1) - (np.array(SHAPE) - 1) / 2
+    at = np.moveaxis(np.indices(SHAPE), 0, -1) - (np.array(SHAPE) - 1) / 2
     return ((at / (scale * np.array([10, 13, 11]))) ** 2).sum(axis=-1) < 1
 
 

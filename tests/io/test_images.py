@@ -354,7 +354,7 @@ def test_labels_that_a_scale_in_float32_rounds_are_whole(tmp_path):
     with open(path, "r+b") as file:
         file.seek(112)  # scl_slope
         file.write(np.float32(1 / 255).tobytes())
-    stored = np.asarray(nib.nifti1.load(path).dataobj)
+    stored = np.asarray(Nifti1Image.from_filename(path).dataobj)
     assert (stored != 1).all() and np.abs(stored - 1).max() < 1e-6
     np.testing.assert_array_equal(images.read_labels(path).array, 1)
 
