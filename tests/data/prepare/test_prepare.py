@@ -662,7 +662,7 @@ def test_a_table_of_names_decides_what_is_scored(tmp_path):
     prepare(config, align)
     assert read_cohort(config.out).structures == {1003: "front"}
     labels = images.read(config.out / "p0" / "p0_dseg.nii.gz")
-    assert labels.array.dtype == np.uint16 and set(np.unique(labels.array)) == {
+    assert labels.array.dtype == np.int16 and set(np.unique(labels.array)) == {
         0,
         2,
         17,
