@@ -38,7 +38,7 @@ class Cohort:
         """Participants of a split who have a domain, sorted.
 
         Raises:
-            InputError: nobody in the split, or nobody there has the domain.
+            InputError: no subject in the split, or none there with the domain.
         """
         people = sorted(p for p, s in self.participants.items() if s == split)
         if not people:
@@ -103,7 +103,7 @@ def read_structures(table: Path) -> dict[int, str]:
 def neighbour_pairs(fixed: Sequence[str], moving: Sequence[str]) -> list[tuple[str, str]]:
     """Each of `fixed` with the next of `moving` in sorted order, the last with the first.
 
-    Nobody is paired with themselves.
+    No subject is paired with itself.
     """
     moving = sorted(moving)
     pairs = []

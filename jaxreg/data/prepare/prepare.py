@@ -1,8 +1,8 @@
-"""People's scans as they come → a prepared cohort on one grid (HCP, BIDS, IXI, a table of paths).
+"""Subjects' scans as they come → a prepared cohort on one grid (HCP, BIDS, IXI, a table of paths).
 
-The cohort folder is filled person by person and can be continued: `prepare.json` holds the
-settings, `template.nii.gz` the template on the cohort's grid, and a person's folder appears when it
-is complete. The tables that make it a cohort are written last.
+The cohort folder is filled subject by subject and can be continued: `prepare.json` holds the
+settings, `template.nii.gz` the template on the cohort's grid, and a subject's folder appears when
+it is complete. The tables that make it a cohort are written last.
 """
 
 import errno
@@ -45,7 +45,7 @@ MEAN_ROUNDS = 2
 
 
 class Summary(NamedTuple):
-    """What came out: people per split, who failed or was left out and why, structures scored."""
+    """What came out: subjects per split, who failed or was left out and why, structures scored."""
 
     folder: Path
     people: dict[str, int]
@@ -69,17 +69,17 @@ class Summary(NamedTuple):
 def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
     """Participant → split: the table's own, or shuffled by the seed and dealt by the numbers.
 
-    Without numbers val and test get a tenth each, at least one where there are three people.
+    Without numbers val and test get a tenth each, at least one where there are three subjects.
     Whoever the numbers leave over is in no split.
 
     Raises:
-        InputError: more asked for than there are, or a table that splits some people only.
+        InputError: more asked for than there are, or a table that splits some subjects only.
     """
     own = {p.participant: p.split for p in people if p.split is not None}
     if own and (split is not None or len(own) < len(people)):
         raise InputError(
-            "split: expected a column split with a value for everybody and no --split, or --split "
-            f"and no column; got {len(own)} of {len(people)} people with a value."
+            "--split: expected this flag, or a column split with a value for every subject, not "
+            f"both; got {len(own)} of {len(people)} subjects with a value."
         )
     if own:
         return own
@@ -87,7 +87,7 @@ def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> d
     tenth = max(int(n >= 3), round(n / 10))
     counts = (n - 2 * tenth, tenth, tenth) if split is None else parse_split(split)
     if sum(counts) > n:
-        raise InputError(f"--split: expected at most {n} people, as many as found; got {split}.")
+        raise InputError(f"--split: expected at most {n} subjects, as many as found; got {split}.")
     order = np.random.default_rng(seed).permutation(sorted(p.participant for p in people)).tolist()
     splits = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     return dict(sorted(zip(order, splits, strict=False)))
@@ -96,9 +96,9 @@ def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> d
 def prepare(config: PrepareConfig, align: Aligner) -> Summary:
     """Make or continue the cohort of a configuration; `align` is as `common_space` says.
 
-    A person who fails is listed (also in failures.tsv) and does not stop the others. The tables are
-    written if at least half of the people succeeded and no split lost all of its own: a few bad
-    scans are usual, more of them are a mistake that one would not want to train on.
+    A subject who fails is listed (also in failures.tsv) and does not stop the others. The tables
+    are written if at least half of the subjects succeeded and no split lost all of its own: a few
+    bad scans are usual, more of them are a mistake that one would not want to train on.
 
     Raises:
         InputError: an unusable source, setting, template or output folder; too many failed.
@@ -131,7 +131,7 @@ def prepare(config: PrepareConfig, align: Aligner) -> Summary:
 
 
 def structures(labels: Sequence[Sequence[int]], *, freesurfer: bool) -> dict[int, str]:
-    """Number → name of what is scored: found in at least half of the people who have labels.
+    """Number → name of what is scored: found in at least half of the subjects who have labels.
 
     FreeSurfer's numbers are those of the standard structures; others are named label-N.
     """
@@ -186,7 +186,7 @@ def _compare(path: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{path}: expected the settings of `prepare` ({error}).") from error
     for name, value in settings.items():
         if name == "participants" and before.get(name) != value:
-            raise InputError(f"{path}: expected the same people and splits; give another --out.")
+            raise InputError(f"{path}: expected the same subjects and splits; give another --out.")
         if before.get(name) != value:
             raise InputError(
                 f"{path}: expected the settings it was made with, --{name} {before.get(name)}; "
@@ -195,7 +195,7 @@ def _compare(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Head:
-    """What everybody is aligned to, on the cohort's grid; kept in template.nii.gz."""
+    """What every subject is aligned to, on the cohort's grid; kept in template.nii.gz."""
     path = config.out / "template.nii.gz"
     if not path.is_file():
         if config.template is None:
@@ -227,7 +227,9 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
         tried = list(pool.map(lambda files: _attempt(read, files), people))
         heads = [head for head, _ in tried if head is not None]
         if not heads:
-            raise InputError(f"template: nobody's {domain} can be read, such as {tried[0][1]}")
+            raise InputError(
+                f"template: no subject's {domain} can be read; the first says: {tried[0][1]}"
+            )
 
         def align_all(fixed: Head, heads: Sequence[Head]) -> list[np.ndarray | None]:
             def one(head: Head) -> np.ndarray:
@@ -236,7 +238,7 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
 
             aligned = list(pool.map(lambda head: _attempt(one, head), heads))
             for reason in (reason for _, reason in aligned if reason is not None):
-                tqdm.write(f"template: one person less in this round's mean, {reason}")
+                tqdm.write(f"template: one subject less in this round's mean, {reason}")
             return [matrix for matrix, _ in aligned]
 
         spacing_mm = config.spacing
@@ -248,7 +250,7 @@ def _jobs(config: PrepareConfig) -> int:
 
 
 def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
-    """(result, None), or (None, reason) where the person is at fault; a full disk is not theirs."""
+    """(result, None), or (None, reason) where the subject is at fault, which a full disk is not."""
     try:
         return function(item), None
     except (InputError, OSError, MemoryError, RuntimeError) as error:
@@ -258,11 +260,11 @@ def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
 
 
 def _each(work: Callable, people: list[Files], config: PrepareConfig) -> dict[str, str]:
-    """Work on everybody who is not done; returns who failed and why."""
+    """Work on every subject that is not done; returns the failed ones and why."""
     failed = {}
     todo = [files for files in people if not (config.out / files.participant).is_dir()]
     done = len(people) - len(todo)
-    bar = tqdm(total=len(people), initial=done, unit="person", dynamic_ncols=True)
+    bar = tqdm(total=len(people), initial=done, unit="subject", dynamic_ncols=True)
     pool = ThreadPoolExecutor(_jobs(config))
     try:
         futures = {pool.submit(_attempt, work, files): files.participant for files in todo}
@@ -288,8 +290,8 @@ def _check_failures(out: Path, splits: dict[str, str], failed: dict[str, str]) -
     if 2 * len(failed) > len(splits) or left != set(splits.values()):
         name, reason = next(iter(failed.items()))
         raise InputError(
-            f"{out}: {len(failed)} of {len(splits)} people failed (all are in failures.tsv), such "
-            f"as {name}: {reason} The others are kept; run it again when that is put right."
+            f"{out}: {len(failed)} of {len(splits)} subjects failed, which failures.tsv lists. The "
+            f"first is {name}: {reason} The others are kept; mend it and run the command again."
         )
 
 
@@ -315,7 +317,7 @@ def _remarks(records: dict[str, Any]) -> list[str]:
     unmasked = sum(record["mask"] is None for record in records.values())
     if unmasked:
         remarks.append(
-            f"{unmasked} of {len(records)} people have no brain mask: all but the background "
+            f"{unmasked} of {len(records)} subjects have no brain mask: all but the background "
             "counts as brain, the whole head where the images show it."
         )
     for name, record in records.items():

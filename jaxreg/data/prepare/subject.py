@@ -1,4 +1,4 @@
-"""One person's scans → a folder of the cohort: images, labels, and a record of where they are from.
+"""One subject's scans → a folder of the cohort: images, labels, and a record of their sources.
 
 The first image is aligned affinely to the template, the others rigidly to the first one; each is
 resampled once, from its file to the cohort's grid.
@@ -28,14 +28,14 @@ IDENTITY = np.eye(4)
 
 
 def record_file(out: Path, participant: str) -> Path:
-    """Where the record of a finished person lies: files, matrices, labels, what is on the grid."""
+    """Where the record of a finished subject lies: files, matrices, labels, what is on the grid."""
     return out / participant / f"{participant}_prepare.json"
 
 
 def prepare_person(
     files: Files, template: Head, out: Path, align: Aligner, *, aligned: bool, freesurfer: bool
 ) -> None:
-    """Make a person's folder in `out`; it appears when it is complete.
+    """Make a subject's folder in `out`; it appears when it is complete.
 
     `aligned`: the images lie in one space already. `freesurfer`: cortical parcels are merged.
 
@@ -64,7 +64,7 @@ class _Scan(NamedTuple):
 
 
 def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> dict[str, _Scan]:
-    """A person's images by domain, the first one first."""
+    """A subject's images by domain, the first one first."""
     first, *others = files.images
     reference = images.read_image(files.images[first])
     brain = reference_mask(files, reference)
@@ -107,7 +107,7 @@ def _write(
 
 
 def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]:
-    """The mask of a person's first image on its grid: the file's, or what the image shows."""
+    """The mask of a subject's first image on its grid: the file's, or what the image shows."""
     if files.mask is None:
         mask = foreground(reference).mask
     else:
@@ -119,7 +119,7 @@ def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]
 
 
 def align_head(template: Head, head: Head, align: Aligner) -> Float[np.ndarray, "4 4"]:
-    """The affine pull-back from a template to a person.
+    """The affine pull-back from a template to a subject.
 
     The masks' centres are brought together first: scanners put their origins anywhere, and fields
     of view that do not overlap are no fault here.
@@ -139,7 +139,7 @@ def _centre_mm(head: Head) -> np.ndarray:
 
 
 def _align_rigidly(reference, image, files, brain, align) -> np.ndarray:
-    """Pull-back from a person's first image to another one; a mask from a file serves both."""
+    """Pull-back from a subject's first image to another one; a mask from a file serves both."""
     fixed, moving = coarse(reference), coarse(image)
     mask = None
     if files.mask is not None:

@@ -1,4 +1,4 @@
-"""The common space of a cohort: masks, the mean of people aligned to each other, one resampling.
+"""The common space of a cohort: masks, the mean of subjects aligned to each other, one resampling.
 
 Matrices are pull-backs in RAS millimetres: `to_image` takes a point of the common space to the
 point of an image where its value is read. An aligner, which data get as an argument since they know
@@ -22,13 +22,13 @@ from jaxreg.geometry.resampling import resample_masked
 Aligner = Callable[..., Float[np.ndarray, "4 4"]]
 
 MARGIN_MM = 8.0
-"""Between the people's bounding box and the border of the grid, at least."""
+"""Between the subjects' bounding box and the border of the grid, at least."""
 MEAN_PEOPLE = 20
-"""The mean of a cohort is that of this many people of the train split."""
+"""The mean of a cohort is that of this many subjects of the train split."""
 
 
 class Head(NamedTuple):
-    """A person as the aligner sees them: coarse, in [0, 1], 0 outside the mask (brain or head)."""
+    """A subject as the aligner sees them: coarse, in [0, 1], 0 outside the mask (brain or head)."""
 
     image: Volume
     mask: Bool[np.ndarray, "x y z"]
@@ -49,18 +49,18 @@ def mean_head(
     spacing_mm: float,
     rounds: int,
 ) -> Head:
-    """The mean of people aligned to the first of them, then `rounds` times to their mean.
+    """The mean of subjects aligned to the first of them, then `rounds` times to their mean.
 
-    `align` returns each person's pull-back, or None where it failed: they are not in this mean, and
+    `align` returns each subject's pull-back, or None where it failed: it is not in this mean, and
     tried again with the next. After each round the space is moved by the mean of the matrices'
-    logarithms, so that the mean has the people's mean size and pose.
+    logarithms, so that the mean has the subjects' mean size and pose.
     """
     mean = heads[0]
     for _ in range(rounds + 1):
         aligned = zip(heads, align(mean, heads), strict=True)
         kept = [(one, to_head) for one, to_head in aligned if to_head is not None]
         if not kept:
-            raise InputError("template: nobody could be aligned to it; give --template FILE.")
+            raise InputError("template: no subject could be aligned to it; give --template FILE.")
         to_mean = linalg.expm(np.mean([_log(to_head) for _, to_head in kept], axis=0))
         to_heads = [to_head @ np.linalg.inv(to_mean) for _, to_head in kept]
         used = [one for one, _ in kept]
@@ -77,7 +77,7 @@ def evenly(people: Sequence[Any]) -> list[Any]:
 def _log(matrix: np.ndarray) -> np.ndarray:
     log: Any = linalg.logm(matrix)
     if np.abs(log.imag).max() > 1e-6:  # half a turn, or a mirror
-        raise InputError("template: people differ by half a turn or more; give --template FILE.")
+        raise InputError("template: subjects differ by half a turn or more; give --template FILE.")
     return np.real(log)
 
 
@@ -108,7 +108,7 @@ def grid_over(
 def average(
     heads: Sequence[Head], to_heads: Sequence[Float[np.ndarray, "4 4"]], grid: Grid
 ) -> Head:
-    """The mean of people on a grid, each under their own matrix; what half of them cover counts."""
+    """The mean of subjects on a grid, each under its own matrix; what half of them cover counts."""
     total = np.zeros(grid.shape, np.float32)
     inside = np.zeros(grid.shape, np.float32)
     for one, to_head in zip(heads, to_heads, strict=True):

@@ -30,7 +30,7 @@ SUBJECTS: Mapping[str, int] = MappingProxyType({"train": 12, "val": 2, "test": 4
 
 
 class Subject(NamedTuple):
-    """One simulated person: an image in [0, 1] per domain, 0 outside the brain, and the labels."""
+    """One simulated subject: an image in [0, 1] per domain, 0 outside the brain, and the labels."""
 
     images: dict[str, Float32[np.ndarray, "x y z"]]
     labels: Int[np.ndarray, "x y z"]

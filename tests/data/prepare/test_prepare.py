@@ -277,7 +277,7 @@ def test_whole_heads_and_missing_masks_are_said(made, capsys):
     layout, _, summary = made
     print(summary)
     out = capsys.readouterr().out
-    assert ("4 of 4 people have no brain mask" in out) == (layout in ("ixi", "table"))
+    assert ("4 of 4 subjects have no brain mask" in out) == (layout in ("ixi", "table"))
     assert "2 train, 1 val, 1 test" in out and "0 failed" in out
 
 
@@ -489,7 +489,7 @@ def test_a_cohort_of_other_settings_is_refused_and_left_alone(tmp_path, changes,
     other = dataclasses.replace(config, **changes)
     refuses(lambda: prepare(other, align), named, "prepare.json")
     table(tmp_path / "source", people=5)
-    refuses(lambda: prepare(config, align), "people", "prepare.json")
+    refuses(lambda: prepare(config, align), "subjects", "prepare.json")
     assert contents(config.out) == before
 
 
