@@ -13,7 +13,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxreg.configuration.objective import CONTRASTIVE_LOSSES, ObjectiveConfig
-from jaxreg.configuration.training import NetworkConfig, OptimizerConfig, RegistrationConfig
+from jaxreg.configuration.training import (
+    NetworkConfig,
+    OptimizerConfig,
+    RegistrationConfig,
+    Stem,
+)
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
@@ -46,13 +51,13 @@ def pair(shape: Shape) -> Pair:
     return Pair(fixed * inside, moving * inside, mask, mask)
 
 
-def _config(loss="nce_mi", stem="fold") -> RegistrationConfig:
+def _config(loss="nce_mi", stem: Stem = "fold") -> RegistrationConfig:
     return RegistrationConfig(
         network=NetworkConfig(stem=stem), objective=ObjectiveConfig(loss=loss)
     )
 
 
-def training_step(shape: Shape, *, loss: str, stem: str = "fold") -> Callable[[], None]:
+def training_step(shape: Shape, *, loss: str, stem: Stem = "fold") -> Callable[[], None]:
     """A step of stage 2 on one pair: loss, gradient, Adam."""
     config = _config(loss, stem)
     contrastive = loss in CONTRASTIVE_LOSSES
@@ -62,7 +67,7 @@ def training_step(shape: Shape, *, loss: str, stem: str = "fold") -> Callable[[]
     params = init_params(jax.random.key(0), config, encoder)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    spacing_mm = (2.0, 2.0, 2.0)  # read by --pose alone
+    spacing_mm = (2.0, 2.0, 2.0)  # read by --pose-fraction alone
     step = make_step(sample_loss(config, encoder, spacing_mm=spacing_mm), optimizer, mesh, 0)
     batch = {k: v[None] for k, v in pair(shape)._asdict().items() if v is not None}
     # Placed as training places them, so that the second step finds the first one's program.

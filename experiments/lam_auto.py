@@ -40,8 +40,8 @@ class Config:
     """Split whose neighbouring pairs are registered."""
     pairs: int = 10
     """Pairs at most."""
-    steps: int = 80
-    """Steps of direct optimisation."""
+    steps: int | None = None
+    """Steps of direct optimisation; by default those of `register --optimize-only`."""
 
 
 def main(config: Config) -> None:

@@ -22,6 +22,7 @@ from scipy import ndimage, stats
 from tqdm import tqdm
 
 from jaxreg import runtime
+from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.evaluate import require_spacing, split_pairs
@@ -132,7 +133,9 @@ def candidates(fixed, moving, fields, spacing_mm) -> Iterator[tuple[str, np.ndar
     middle, inside = moved[len(fields) // 2], fixed[..., 0] > 0
     everywhere = jnp.ones(inside.shape, jnp.float32)
     images = jnp.asarray(fixed), jnp.asarray(middle)[..., None]
-    correlation = squared_correlation(*images, weight=everywhere)
+    correlation = squared_correlation(
+        *images, weight=everywhere, window=LNCC_WINDOW, epsilon=LNCC_EPSILON
+    )
     dissimilarity = 1 - np.asarray(correlation)
     spread = np.sqrt(u_mm.var(axis=0).sum(axis=-1))
     contrast = moved.std(axis=0)

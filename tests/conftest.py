@@ -1,12 +1,14 @@
 """Two CPU devices, strict JAX settings, and shape annotations checked while the tests run."""
 
 import os
+import pkgutil
 
 DEVICES = "--xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # a worker inherits it from the first process
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
 
+import jaxreg  # noqa: E402
 from jaxreg import runtime  # noqa: E402
 
 runtime.prepare()  # before jax is imported: it sets the compilation cache
@@ -17,7 +19,9 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-install_import_hook("jaxreg", "beartype.beartype")
+# All but the configurations, which refuse wrong values themselves, in words for the user.
+PACKAGES = {m.name for m in pkgutil.iter_modules(jaxreg.__path__, "jaxreg.")}
+install_import_hook(sorted(PACKAGES - {"jaxreg.configuration"}), "beartype.beartype")
 
 
 def pytest_terminal_summary(

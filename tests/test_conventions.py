@@ -45,10 +45,6 @@ HOMES = {
 """The modules and packages of jaxreg in which a library may be used."""
 WITHOUT_JAX = ("configuration", "geometry", "io", "errors", "runtime")
 """Parts that import no JAX: a command says what is wrong with its input before JAX starts."""
-UNTIL_MOVED = {
-    ("jaxreg.configuration.objective", "jaxreg.losses.regularizers"),
-}
-"""Imports that still go up: the names of choices have to move into the configuration."""
 
 
 def public_functions():
@@ -110,13 +106,11 @@ def test_imports_run_downwards_only(module):
     for other in import_graph.imported_modules(module):
         inside = import_graph.part_of(other) == import_graph.part_of(module)
         below = LEVELS[import_graph.part_of(other)] > level
-        assert inside or below or (module, other) in UNTIL_MOVED, f"{module} imports {other}"
+        assert inside or below, f"{module} imports {other}"
 
 
 def test_no_modules_import_each_other_in_a_circle():
     graph = {module: import_graph.imported_modules(module) for module in SOURCES}
-    for module, other in UNTIL_MOVED:
-        graph[module].discard(other)
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 

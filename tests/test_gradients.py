@@ -22,12 +22,12 @@ of the value, which is 1e-8 of these derivatives; truncation grows with (STEP ·
 of the MI's 32, and is as small; kinks (cells, ties) lie further off than STEP."""
 
 SIMILARITIES = {
-    "mi": lambda key, *images: global_mi(key, *images, samples=500),
-    "mi_whole": lambda key, *images: global_mi(key, *images, samples=0),
-    "local_mi": lambda key, *images: local_mi(key, *images, patch=4),
-    "ngf": lambda key, *images: ngf(*images),
-    "mind": lambda key, *images: mind(*images),
-    "lncc": lambda key, *images: lncc(*images),
+    "mi": lambda key, *images: global_mi(key, *images, samples=500, bins=32),
+    "mi_whole": lambda key, *images: global_mi(key, *images, samples=0, bins=32),
+    "local_mi": lambda key, *images: local_mi(key, *images, patch=4, bins=32),
+    "ngf": lambda key, *images: ngf(*images, eta=0.05),
+    "mind": lambda key, *images: mind(*images, radius=1, dilation=2),
+    "lncc": lambda key, *images: lncc(*images, window=7, epsilon=1e-5),
     "mse": lambda key, *images: mse(*images),
     "l1": lambda key, *images: l1(*images),
 }
@@ -72,7 +72,9 @@ def test_similarities_of_both_images(name):
 def test_mind_where_half_of_the_image_is_nearly_flat_and_its_variance_clamped():
     faint = _smooth(0)
     faint[:4] *= 0.01
-    _assert_derivatives(lambda f, m: mind(f, m, jnp.ones(SHAPE, bool)), faint, _smooth(1))
+    _assert_derivatives(
+        lambda f, m: mind(f, m, jnp.ones(SHAPE, bool), radius=1, dilation=2), faint, _smooth(1)
+    )
 
 
 def test_patch_nce_of_both_features():

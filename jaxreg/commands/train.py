@@ -1,24 +1,25 @@
 """`jaxreg train` and train.py: stage 1 (--stage=ae) or stage 2 (--stage=reg)."""
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import tyro
+from typing import Any, TypeVar, get_args
 
 from jaxreg import distributed
-from jaxreg.configuration import training
-from jaxreg.configuration.objective import COMPARED_LOSSES, CONTRASTIVE_LOSSES
+from jaxreg.commands import flags
+from jaxreg.configuration.objective import COMPARED_LOSSES
 from jaxreg.configuration.training import (
     DEFAULT_STEPS,
     EMBEDDED,
     EMBEDDED_STEPS,
-    PRESETS,
     AutoencoderConfig,
+    Preset,
     RegistrationConfig,
+    registration_preset,
 )
+from jaxreg.configuration.unread import flag_of
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError, require_choice
@@ -26,13 +27,17 @@ from jaxreg.training.autoencoder import autoencoder_task
 from jaxreg.training.loop import run
 from jaxreg.training.registration import registration_task
 
+Config = TypeVar("Config", AutoencoderConfig, RegistrationConfig)
+
 STAGES = {"ae": AutoencoderConfig, "reg": RegistrationConfig}
-_HELP = f"""usage: train.py --stage=ae|reg [--preset={"|".join(PRESETS)}] [flags of the stage]
+_PRESETS = "|".join(get_args(Preset))
+_HELP = f"""usage: train.py --stage=ae|reg [--preset={_PRESETS}] [flags of the stage]
 
   --stage    ae: one autoencoder per contrast, without pairs; reg: the registration network,
              with --loss=all one after another with each of {", ".join(COMPARED_LOSSES)},
              into <workdir>/<loss>. No default.
-  --preset   paper (ISMRM 2022), or miccai (ContraReg: 1024 negatives, symmetric). (default: paper)
+  --preset   For --stage=reg: paper (ISMRM 2022), or miccai (ContraReg: 1024 negatives, symmetric).
+             (default: paper)
 """
 
 
@@ -40,41 +45,81 @@ def main(argv: Sequence[str]) -> None:
     """Train a stage; continues where the workdir's run stopped."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--stage")
-    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--preset")
     parser.add_argument("--loss")
-    known, flags = parser.parse_known_args(argv)
-    if {"-h", "--help"} & set(flags):
+    known, rest = parser.parse_known_args(argv)
+    if {"-h", "--help"} & set(rest):
         _print_help(STAGES if known.stage not in STAGES else (known.stage,))
         return
     if known.stage is None:
         raise InputError("--stage: expected ae (autoencoders) or reg (registration), got none.")
     require_choice("stage", known.stage, tuple(STAGES))
-    if known.stage == "reg" and known.loss == "all":
-        _train_all(known.preset, flags)
-        return
-    if known.loss is not None:
-        flags = [*flags, f"--loss={known.loss}"]
-    train_stage(known.stage, parse(known.stage, known.preset, flags))
+    if known.stage == "ae":
+        _refuse_flags_of_registration(argv)
+        train_stage("ae", parse(AutoencoderConfig(), rest))
+    elif known.loss == "all":
+        _train_all(known.preset or "paper", rest)
+    else:
+        train_stage("reg", parse_registration(known.preset or "paper", known.loss, rest))
 
 
-def parse(stage: str, preset: str, flags: Sequence[str]) -> Any:
-    """The configuration of a stage that flags ask for."""
-    return tyro.cli(
-        tyro.conf.OmitArgPrefixes[STAGES[stage]],  # pyright: ignore[reportInvalidTypeArguments]
-        prog=f"train.py --stage={stage}",
-        args=list(flags),
-        default=training.preset(stage, preset),
-    )
+def parse_registration(preset: str, loss: str | None, argv: Sequence[str]) -> RegistrationConfig:
+    """The configuration of stage 2 that flags ask for."""
+    default = registration_preset(preset, loss or RegistrationConfig().objective.loss)
+    return parse(default, argv)
 
 
-def _train_all(preset: str, flags: Sequence[str]) -> None:
-    """Each compared loss into <workdir>/<loss>, one after another; finished ones are passed."""
+def parse(default: Config, argv: Sequence[str]) -> Config:
+    """A stage's configuration with what flags change in it."""
+    stage = next(name for name, kind in STAGES.items() if isinstance(default, kind))
+    return flags.parse(type(default), argv, prog=f"train.py --stage={stage}", default=default)
+
+
+def _refuse_flags_of_registration(argv: Sequence[str]) -> None:
+    known = {"preset", "loss", *_settings_of(RegistrationConfig())}
+    known -= set(_settings_of(AutoencoderConfig()))
+    for flag, _ in _flags_in(argv):
+        name = flag.removeprefix("--no-")
+        if {flag, f"--{name}"} & {flag_of(setting) for setting in known}:
+            raise InputError(f"{flag}: read only by --stage=reg, not by --stage=ae.")
+
+
+def _train_all(preset: str, argv: Sequence[str]) -> None:
+    """Each compared loss into <workdir>/<loss>, one after another; finished ones are passed.
+
+    A setting that some of the losses read goes to those.
+    """
     for loss in COMPARED_LOSSES:
-        config = parse("reg", preset, [*flags, f"--loss={loss}"])
+        default = registration_preset(preset, loss)
+        unread = {flag_of(name) for name in (*default.objective.unread, *default.unread)}
+        unread -= {flag_of("endpoint_fraction"), flag_of("validation_pairs")}  # of no loss
+        own = [arg for flag, args in _flags_in(argv) if flag not in unread for arg in args]
+        config = parse(default, own)
         workdir = (config.session.workdir or Path("runs/all")) / loss
         session = dataclasses.replace(config.session, workdir=workdir)
-        encoders = config.encoders if loss in CONTRASTIVE_LOSSES else None
-        train_stage("reg", dataclasses.replace(config, session=session, encoders=encoders))
+        train_stage("reg", dataclasses.replace(config, session=session))
+
+
+def _flags_in(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Arguments by flag: (its name as `--some-name`, it and the values behind it)."""
+    found: list[tuple[str, list[str]]] = []
+    for arg in argv:
+        if arg.startswith("--"):
+            found.append((arg.partition("=")[0].replace("_", "-"), [arg]))
+        elif found:
+            found[-1][1].append(arg)
+        else:
+            found.append(("", [arg]))
+    return found
+
+
+def _settings_of(config: Any) -> list[str]:
+    """The names of a configuration's settings, those of nested configurations included."""
+    names: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        names += _settings_of(value) if dataclasses.is_dataclass(value) else [field.name]
+    return names
 
 
 def train_stage(stage: str, config: Any) -> Path:
@@ -120,8 +165,8 @@ def _embedded_cohort() -> Path:
 def _print_help(stages) -> None:
     print(_HELP)
     for stage in stages:
-        config = tyro.conf.OmitArgPrefixes[STAGES[stage]]  # pyright: ignore[reportInvalidTypeArguments]
-        print(tyro.extras.get_parser(config, prog=f"train.py --stage={stage}").format_help())
+        with contextlib.suppress(SystemExit):
+            parse(STAGES[stage](), ["--help"])
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,20 @@
 in its checkpoints, and is what evaluation and registration rebuild the networks from.
 """
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.augmentation import AugmentationConfig
+from jaxreg.configuration.objective import CONTRASTIVE_LOSSES, ObjectiveConfig
+from jaxreg.configuration.unread import flag_of, refuse_unread
 from jaxreg.errors import InputError, require_choice, require_share
 
-STEMS = ("fold", "conv")
-CONDITIONINGS = ("cin", "hypernet", "none")
-DTYPES = ("float32", "bfloat16")
+Stem = Literal["fold", "conv"]
+Conditioning = Literal["cin", "hypernet", "none"]
+Dtype = Literal["float32", "bfloat16"]
 EMBEDDED = Path("runs/embedded")
 
 
@@ -30,26 +33,12 @@ class CohortConfig:
     """Resample the cohort to this isotropic spacing in mm on load; none keeps its own."""
     flip: bool = True
     """Mirror left and right at random (both images of a pair alike)."""
-    vary: bool = False
-    """Stage 2: a random gamma, bias field, blur and noise in what the network sees; not in the
-    loss."""
-    synth: float = 0.0
-    """Stage 2: share of the images that the network sees as made from the labels with random
-    contrast (SynthMorph); the loss sees the true ones."""
-    cut: float = 0.0
-    """Stage 2: share of the images that the network sees without cerebellum and brain stem, as some
-    brain extractions leave them (by the labels); the loss sees all."""
-    pose: float = 0.0
-    """Stage 2: share of the pairs that are turned, shifted and scaled at random, the moving image a
-    little further than the fixed one, so that the network does not learn places by heart."""
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""
         parts = self.domains.split(",")
         if len(parts) != 2 or not all(p.isalnum() for p in parts):
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
-        for name in ("synth", "cut", "pose"):
-            require_share(name, getattr(self, name))
         if self.spacing is not None and not 0 < self.spacing <= 100:
             raise InputError(f"--spacing: expected millimetres above 0, got {self.spacing}.")
 
@@ -82,13 +71,11 @@ class OptimizerConfig:
         for name, low in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
-                raise InputError(
-                    f"--{name.replace('_', '-')}: expected at least {low}, got {value}."
-                )
+                raise InputError(f"{flag_of(name)}: expected at least {low}, got {value}.")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 value = getattr(self, name)
-                raise InputError(f"--{name.replace('_', '-')}: expected above 0, got {value}.")
+                raise InputError(f"{flag_of(name)}: expected above 0, got {value}.")
 
 
 @dataclass(frozen=True)
@@ -133,57 +120,62 @@ class SessionConfig:
     """Steps between checkpoints."""
     validate_every: int = 500
     """Steps between validations, with a picture in TensorBoard; 0 never."""
-    validation_pairs: int = 10
-    """Neighbouring pairs of the val split that are scored at each validation, at most."""
     log_every: int = 10
     """Steps between TensorBoard scalars."""
     processes: ProcessConfig = field(default_factory=ProcessConfig)
 
     def __post_init__(self):
         """Refuse intervals that cannot be meant."""
-        for name in ("checkpoint_every", "log_every", "validation_pairs"):
+        for name in ("checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag}: expected at least 1, got {getattr(self, name)}.")
+                raise InputError(
+                    f"{flag_of(name)}: expected at least 1, got {getattr(self, name)}."
+                )
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """The autoencoders' shape."""
 
-    stem: str = "fold"
+    stem: Stem = "fold"
     """fold (2×2×2 voxels into channels, features at 1/2, 1/4, 1/8) or conv (at 1, 1/2, 1/4)."""
 
     def __post_init__(self):
         """Refuse unknown names."""
-        require_choice("stem", self.stem, STEMS)
+        require_choice("stem", self.stem, get_args(Stem))
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """The registration network's shape and how it sees λ."""
 
-    stem: str = "fold"
+    stem: Stem = "fold"
     """fold (2×2×2 voxels into channels) or conv (a first convolution at full resolution)."""
-    conditioning: str = "cin"
+    conditioning: Conditioning = "cin"
     """cin (instance norm that knows λ), hypernet (kernels made from λ) or none (one λ, --lam)."""
     lam: float | None = None
     """The one λ of --conditioning=none, in [0, 1]."""
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     """float32, or bfloat16 for the convolutions, on GPUs and TPUs that have it in hardware;
     parameters, velocity, integration, warp and losses stay float32."""
 
     def __post_init__(self):
         """Refuse unknown names and a λ that is missing, out of range or not read."""
-        require_choice("stem", self.stem, STEMS)
-        require_choice("conditioning", self.conditioning, CONDITIONINGS)
-        require_choice("dtype", self.dtype, DTYPES)
+        require_choice("stem", self.stem, get_args(Stem))
+        require_choice("conditioning", self.conditioning, get_args(Conditioning))
+        require_choice("dtype", self.dtype, get_args(Dtype))
         if self.conditioning == "none" and (self.lam is None or not 0 <= self.lam <= 1):
             raise InputError(
                 f"--lam: expected a number in [0, 1] with --conditioning=none, got {self.lam}."
             )
-        if self.conditioning != "none" and self.lam is not None:
-            raise InputError("--lam: read only with --conditioning=none; λ is sampled otherwise.")
+        refuse_unread(self)
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """λ, where it is drawn in each step."""
+        if self.conditioning == "none":
+            return {}
+        return {"lam": "read only with --conditioning=none; λ is sampled otherwise"}
 
 
 @dataclass(frozen=True)
@@ -203,36 +195,63 @@ class RegistrationConfig:
     cohort: CohortConfig = field(default_factory=CohortConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     encoders: Path | None = None
     """Finished stage 1 run whose encoders nce and nce_mi use; default runs/ae."""
     init_from: Path | None = None
     """Registration run whose parameters are the start (step 0, fresh optimiser)."""
-    again: float = 0.0
+    second_pass_fraction: float = 0.0
     """Share of the pairs that the network sees as it already moves them, to add what they still
     need, as later passes ask it to (--passes of register)."""
+    validation_pairs: int = 10
+    """Neighbouring pairs of the val split that are scored at each validation, at most."""
 
     def __post_init__(self):
-        """Refuse what is no share."""
-        require_share("again", self.again)
+        """Refuse numbers out of range and settings that the others leave unread."""
+        require_share("second-pass-fraction", self.second_pass_fraction)
+        if self.validation_pairs < 1:
+            raise InputError(
+                f"--validation-pairs: expected at least 1, got {self.validation_pairs}."
+            )
+        refuse_unread(self)
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Settings that nothing reads as the others stand, and why."""
+        reasons: dict[str, str] = {}
+        if not self.objective.spec.contrastive:
+            reasons["encoders"] = (
+                f"read only by {' and '.join(CONTRASTIVE_LOSSES)}, not by "
+                f"--loss={self.objective.loss}"
+            )
+        if self.network.conditioning == "none":
+            reasons["objective.endpoint_fraction"] = (
+                "not read with --conditioning=none, which trains at one λ"
+            )
+        if not self.session.validate_every:
+            reasons["validation_pairs"] = "not read with --validate-every=0"
+        return reasons
 
 
-PRESETS = ("paper", "miccai")
+Preset = Literal["paper", "miccai"]
 DEFAULT_STEPS = {"ae": 1000, "reg": 10_000}
 """Steps of the experiment at 2 mm."""
 EMBEDDED_STEPS = {"ae": 600, "reg": 1500}
 """Steps on the embedded cohort, such that each stage ends within 15 minutes on two cores."""
 
 
-def preset(stage: str, name: str) -> Any:
-    """The default configuration of a stage under a preset; flags override its values.
+def registration_preset(name: str, loss: str) -> RegistrationConfig:
+    """The default configuration of stage 2 under a preset, for a loss; flags override its values.
 
-    `miccai` departs from `paper` by 1024 negatives and symmetry (ContraReg, MICCAI 2022).
+    `miccai` departs from `paper` by 1024 negatives (where the loss has any) and by symmetry
+    (ContraReg, MICCAI 2022).
     """
-    require_choice("preset", name, PRESETS)
-    if stage == "ae":
-        return AutoencoderConfig()
+    require_choice("preset", name, get_args(Preset))
+    objective = ObjectiveConfig(loss=loss)
     if name == "miccai":
-        return RegistrationConfig(objective=ObjectiveConfig(nce_locations=1025, symmetric=True))
-    return RegistrationConfig()
+        objective = dataclasses.replace(objective, symmetric=True)
+        if objective.spec.contrastive:
+            objective = dataclasses.replace(objective, nce_locations=1025)
+    return RegistrationConfig(objective=objective)

@@ -32,8 +32,8 @@ def lncc(
     mask: Bool[Array, "x y z"],
     *,
     weight: Float[Array, "x y z"] | None = None,
-    window: int = 7,
-    epsilon: float = 1e-5,
+    window: int,
+    epsilon: float,
 ) -> Float[Array, ""]:
     """1 − mean of cc² over the mask, in [0, 1]; 0 where every window is linearly related.
 
@@ -50,8 +50,8 @@ def squared_correlation(
     moved: Float[Array, "x y z 1"],
     *,
     weight: Float[Array, "x y z"],
-    window: int = 7,
-    epsilon: float = 1e-5,
+    window: int,
+    epsilon: float,
 ) -> Float[Array, "x y z"]:
     """cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, in [0, 1].
 

@@ -27,8 +27,8 @@ def mind(
     moved: Float[Array, "x y z 1"],
     mask: Bool[Array, "x y z"],
     *,
-    radius: int = 1,
-    dilation: int = 2,
+    radius: int,
+    dilation: int,
 ) -> Float[Array, ""]:
     """Mean squared difference of both descriptors over the mask and the 12 channels, in [0, 1].
 
@@ -40,7 +40,7 @@ def mind(
 
 
 def mind_ssc(
-    image: Float[Array, "x y z 1"], *, radius: int = 1, dilation: int = 2
+    image: Float[Array, "x y z 1"], *, radius: int, dilation: int
 ) -> Float[Array, "x y z 12"]:
     """Descriptor of each voxel, a channel for each of `PAIRS`, in (0, 1], 1 for the nearest pair.
 

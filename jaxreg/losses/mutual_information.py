@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxreg.losses.sampling import draw_voxels, take
 
+SIGMA_BINS = 0.5
+"""Width of the Parzen window, bins."""
 _CHUNK = 16384
 """Voxels whose Parzen weights exist at one time: with 32 bins 2 MB of them an image, in cache."""
 
@@ -19,8 +21,8 @@ def mutual_information(
     moved: Float[Array, " n"],
     weight: Float[Array, " n"],
     *,
-    bins: int = 32,
-    sigma: float = 0.5,
+    bins: int,
+    sigma: float = SIGMA_BINS,
 ) -> Float[Array, ""]:
     """MI of paired intensities in [0, 1], in nats: 0 for independent ones, at most log(bins).
 
@@ -39,9 +41,9 @@ def global_mi(
     moved: Float[Array, "x y z 1"],
     mask: Bool[Array, "x y z"],
     *,
-    samples: int = 65536,
-    bins: int = 32,
-    sigma: float = 0.5,
+    samples: int,
+    bins: int,
+    sigma: float = SIGMA_BINS,
 ) -> Float[Array, ""]:
     """−MI (nats) over `samples` voxels drawn inside the mask, or over all of it where it is 0.
 
@@ -61,9 +63,9 @@ def local_mi(
     moved: Float[Array, "x y z 1"],
     mask: Bool[Array, "x y z"],
     *,
-    patch: int = 16,
-    bins: int = 32,
-    sigma: float = 0.5,
+    patch: int,
+    bins: int,
+    sigma: float = SIGMA_BINS,
 ) -> Float[Array, ""]:
     """−MI (nats) averaged over non-overlapping cubes of `patch` voxels; range [−log(bins), 0].
 

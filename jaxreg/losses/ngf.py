@@ -11,7 +11,7 @@ def ngf(
     moved: Float[Array, "x y z 1"],
     mask: Bool[Array, "x y z"],
     *,
-    eta: float = 0.05,
+    eta: float,
 ) -> Float[Array, ""]:
     """Mean of 1 − ⟨n(∇f), n(∇m)⟩² over the mask, in [0, 1]; 0 for parallel edges, any contrast.
 

@@ -12,24 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxreg.configuration.objective import ALIGNED_LOSSES, REGULARIZERS, ObjectiveConfig
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.losses.regularizers import REGULARIZERS
 from jaxreg.losses.similarity import Masks, Similarity
 from jaxreg.losses.soft_dice import soft_dice
 from jaxreg.pair import Pair
 from jaxreg.spatial import dilate, displacement_of, warp
-
-SIMILARITY_SCALE = {
-    "mi": 1.0,
-    "lmi": 1.0,
-    "ngf": 15.0,
-    "mind": 90.0,
-    "nce": 1.0,
-    "nce_mi": 1.0,
-    "lncc": 8.0,
-    "mse": 100.0,
-    "intra_lncc": 8.0,
-}
-"""One constant a loss, so that each one's best λ lies inside the sweep; 1 for the paper's."""
 
 
 def objective(
@@ -41,7 +29,7 @@ def objective(
     config: ObjectiveConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The loss of one pair and its terms, λ weighing smoothness against similarity."""
-    if config.loss in ALIGNED_LOSSES:
+    if config.spec.aligned:
         pair = pair.within_fixed_contrast()
     key, backward_key, label_key = jax.random.split(key, 3)
     displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
@@ -53,7 +41,7 @@ def objective(
         value = 0.5 * (value + back)
         terms = {name: 0.5 * (terms[name] + back_terms[name]) for name in terms}
     roughness = REGULARIZERS[config.regularizer](velocity)
-    unlike = SIMILARITY_SCALE[config.loss] * value
+    unlike = config.spec.scale * value
     terms = {**terms, "similarity": value, "roughness": roughness}
     fixed_labels, moving_labels = pair.fixed_labels, pair.moving_labels
     if config.label_weight > 0 and fixed_labels is not None and moving_labels is not None:

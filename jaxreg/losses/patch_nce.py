@@ -14,7 +14,7 @@ def patch_nce(
     positive: Float[Array, "n d"],
     cell: Int[Array, "n 3"],
     *,
-    temperature: float = 0.07,
+    temperature: float,
 ) -> Float[Array, ""]:
     """Cross-entropy of (qᵢ·kⱼ/τ) with target i, mean of both directions; ≥ 0, log n if all equal.
 

@@ -19,3 +19,7 @@ def diffusion(velocity: Float[Array, "x y z 3"]) -> Float[Array, ""]:
 def l2(velocity: Float[Array, "x y z 3"]) -> Float[Array, ""]:
     """Mean over voxels of ‖v‖², as the paper prints it."""
     return jnp.mean(jnp.sum(jnp.square(velocity), axis=-1))
+
+
+REGULARIZERS = {"diffusion": diffusion, "l2": l2}
+"""The function of each `--regularizer`."""

@@ -51,6 +51,85 @@ class FeatureExtractor(NamedTuple):
     projections: dict[str, Any]
 
 
+class View(NamedTuple):
+    """What a similarity may look at; `domains`, `encoder` and `features` serve contrastive ones."""
+
+    key: PRNGKeyArray
+    fixed: Float[Array, "x y z 1"]
+    moved: Float[Array, "x y z 1"]
+    masks: Masks
+    config: ObjectiveConfig
+    domains: tuple[str, str]
+    encoder: Encoder | None
+    features: FeatureExtractor | None
+
+
+def _mi(view: View) -> Array:
+    samples, bins = view.config.mi_samples, view.config.mi_bins
+    around = view.masks.around
+    return global_mi(view.key, view.fixed, view.moved, around, samples=samples, bins=bins)
+
+
+def _lmi(view: View) -> Array:
+    patch, bins = view.config.lmi_patch, view.config.mi_bins
+    return local_mi(view.key, view.fixed, view.moved, view.masks.around, patch=patch, bins=bins)
+
+
+def _ngf(view: View) -> Array:
+    return ngf(view.fixed, view.moved, view.masks.brain, eta=view.config.ngf_eta)
+
+
+def _mind(view: View) -> Array:
+    radius, dilation = view.config.mind_radius, view.config.mind_dilation
+    return mind(view.fixed, view.moved, view.masks.brain, radius=radius, dilation=dilation)
+
+
+def _lncc(view: View) -> Array:
+    return lncc(
+        view.fixed,
+        view.moved,
+        view.masks.brain,
+        weight=view.masks.common,
+        window=view.config.lncc_window,
+        epsilon=view.config.lncc_epsilon,
+    )
+
+
+def _mse(view: View) -> Array:
+    return mse(view.fixed, view.moved, view.masks.brain)
+
+
+def _nce(view: View) -> Array:
+    assert view.encoder is not None and view.features is not None
+    maps = [
+        view.encoder.apply({"params": view.features.encoders[domain]}, image[None])
+        for domain, image in zip(view.domains, (view.fixed, view.moved), strict=True)
+    ]
+    strides, features = view.encoder.strides, view.features
+    mask, domains = view.masks.brain, view.domains
+    return nce_over_scales(view.key, maps, mask, domains, strides, features, view.config)
+
+
+def _nce_mi(view: View) -> tuple[Array, dict[str, Array]]:
+    mi_key, nce_key = jax.random.split(view.key)
+    terms = {"nce": _nce(view._replace(key=nce_key)), "mi": _mi(view._replace(key=mi_key))}
+    return NCE_MI_WEIGHTS[0] * terms["nce"] + NCE_MI_WEIGHTS[1] * terms["mi"], terms
+
+
+SIMILARITIES: dict[str, Callable[[View], Any]] = {
+    "mi": _mi,
+    "lmi": _lmi,
+    "ngf": _ngf,
+    "mind": _mind,
+    "nce": _nce,
+    "nce_mi": _nce_mi,
+    "lncc": _lncc,
+    "mse": _mse,
+    "intra_lncc": _lncc,
+}
+"""The function of each loss of `LOSS_SPECS`: its value, or (value, terms) where it has parts."""
+
+
 def make_similarity(
     config: ObjectiveConfig,
     domains: tuple[str, str],
@@ -63,47 +142,10 @@ def make_similarity(
     `domains` are those of fixed and moving; the contrastive losses need `encoder` and `features`.
     """
 
-    def mi(key, fixed, moved, masks):
-        samples, bins = config.mi_samples, config.mi_bins
-        return global_mi(key, fixed, moved, masks.around, samples=samples, bins=bins)
-
-    def nce(key, fixed, moved, masks):
-        assert encoder is not None and features is not None
-        maps = [
-            encoder.apply({"params": features.encoders[domain]}, image[None])
-            for domain, image in zip(domains, (fixed, moved), strict=True)
-        ]
-        return nce_over_scales(key, maps, masks.brain, domains, encoder.strides, features, config)
-
-    def intensities(key, fixed, moved, masks):
-        mask = masks.brain
-        match config.loss:
-            case "mi":
-                return mi(key, fixed, moved, masks)
-            case "lmi":
-                patch, bins = config.lmi_patch, config.mi_bins
-                return local_mi(key, fixed, moved, masks.around, patch=patch, bins=bins)
-            case "ngf":
-                return ngf(fixed, moved, mask, eta=config.ngf_eta)
-            case "mind":
-                radius, dilation = config.mind_radius, config.mind_dilation
-                return mind(fixed, moved, mask, radius=radius, dilation=dilation)
-            case "lncc" | "intra_lncc":
-                window, epsilon = config.lncc_window, config.lncc_epsilon
-                common = masks.common
-                return lncc(fixed, moved, mask, weight=common, window=window, epsilon=epsilon)
-            case "mse":
-                return mse(fixed, moved, mask)
-        raise AssertionError(config.loss)
-
     def similarity(key, fixed, moved, masks):
-        if config.loss == "nce":
-            return nce(key, fixed, moved, masks), {}
-        if config.loss != "nce_mi":
-            return intensities(key, fixed, moved, masks), {}
-        mi_key, nce_key = jax.random.split(key)
-        terms = {"nce": nce(nce_key, fixed, moved, masks), "mi": mi(mi_key, fixed, moved, masks)}
-        return NCE_MI_WEIGHTS[0] * terms["nce"] + NCE_MI_WEIGHTS[1] * terms["mi"], terms
+        view = View(key, fixed, moved, masks, config, domains, encoder, features)
+        found = SIMILARITIES[config.loss](view)
+        return found if isinstance(found, tuple) else (found, {})
 
     return similarity
 

@@ -21,6 +21,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxreg import distributed
+from jaxreg.configuration.earlier_versions import config_of_today, identity_of_today
 from jaxreg.errors import InputError, first_line
 from jaxreg.io import checksums
 
@@ -153,7 +154,7 @@ class Checkpoints:
         if flaw is not None and (folder / checksums.NAME).exists():
             return flaw
         try:
-            meta = Meta(**self._load(step, {"meta": None})["meta"])
+            meta = _meta_of_today(self._load(step, {"meta": None})["meta"])
         except (InputError, TypeError) as error:
             return flaw or str(error)
         return meta if flaw is None or not meta.sealed else flaw
@@ -205,6 +206,15 @@ def parameters_sha256(params: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _meta_of_today(stored: dict[str, Any]) -> Meta:
+    """What a checkpoint says of itself, the names of earlier versions replaced by today's."""
+    meta = Meta(**stored)
+    return meta._replace(
+        config=config_of_today(meta.stage, meta.config),
+        identity=identity_of_today(meta.stage, meta.identity),
+    )
 
 
 def _is_step(path: Path) -> bool:

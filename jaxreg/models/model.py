@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
+from jaxreg.configuration.registration import Defaults
 from jaxreg.configuration.serialization import from_json
 from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
 from jaxreg.errors import InputError
@@ -28,14 +28,6 @@ TEMPLATE = "template.nii.gz"
 """Beside the checkpoints of a run, and in a release."""
 _BYTES_PER_VOXEL = 400
 _TINY = (1, 16, 16, 16, 1)
-
-
-class Defaults(NamedTuple):
-    """How a model registers where no flag says otherwise: λ, steps of refinement, passes."""
-
-    lam: float = 0.7
-    refine: int = 0
-    passes: int = 1
 
 
 class Model(NamedTuple):
@@ -108,7 +100,7 @@ def load_run(workdir: Path) -> Model:
     checkpoints, meta = open_run(workdir, "reg")
     config = from_json(RegistrationConfig, meta.config)
     encoder, encoders, stem = None, {}, None
-    if config.objective.loss in CONTRASTIVE_LOSSES:
+    if config.objective.spec.contrastive:
         stem = meta.identity["encoder_stem"]
         encoder = encoder_of(stem)
         encoders = init_encoders(config.cohort.domain_pair, stem)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg.configuration.objective import CONTRASTIVE_LOSSES
+from jaxreg.configuration.earlier_versions import config_of_today
 from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
@@ -92,9 +92,9 @@ def read_release(folder: Path) -> Model:
     """
     try:
         described = json.loads((folder / _MODEL).read_text(encoding="utf-8"))
-        config = from_json(RegistrationConfig, described["config"])
+        config = from_json(RegistrationConfig, config_of_today("reg", described["config"]))
         encoder, stem = None, None
-        if config.objective.loss in CONTRASTIVE_LOSSES:
+        if config.objective.spec.contrastive:
             stem = described["encoder_stem"]
             encoder = encoder_of(stem)
         like: Any = {

@@ -48,9 +48,9 @@ def register(
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
-    loss: DirectLoss = "lncc",
-    steps: int = 80,
-    spacing: float = 2.0,
+    loss: DirectLoss | None = None,
+    steps: int | None = None,
+    spacing: float | None = None,
     say: Say | None = None,
 ) -> Result:
     """Register the moving image to the fixed image.
@@ -78,9 +78,9 @@ def register(
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
-        loss: the similarity of `optimize_only`.
-        steps: the number of steps of `optimize_only`.
-        spacing: the voxel size of the grid of `optimize_only`, in mm.
+        loss: the loss of `optimize_only`; by default lncc.
+        steps: the number of steps of `optimize_only`; by default 80.
+        spacing: the voxel size of the grid of `optimize_only`, in mm; by default 2.
         say: a function that gets the lines which the command prints, such as `print`.
 
     Returns:
@@ -117,9 +117,9 @@ def sweep(
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
-    loss: DirectLoss = "lncc",
-    steps: int = 80,
-    spacing: float = 2.0,
+    loss: DirectLoss | None = None,
+    steps: int | None = None,
+    spacing: float | None = None,
     say: Say | None = None,
 ) -> Result:
     """Register the moving image to the fixed image at every λ from 0 to 1 by 0.1.
@@ -141,9 +141,9 @@ def sweep(
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
-        loss: the similarity of `optimize_only`.
-        steps: the number of steps of `optimize_only`.
-        spacing: the voxel size of the grid of `optimize_only`, in mm.
+        loss: the loss of `optimize_only`; by default lncc.
+        steps: the number of steps of `optimize_only`; by default 80.
+        spacing: the voxel size of the grid of `optimize_only`, in mm; by default 2.
         say: a function that gets the lines which the command prints, such as `print`.
 
     Returns:

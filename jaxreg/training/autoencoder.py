@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg import distributed
+from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW
 from jaxreg.configuration.serialization import as_json, identity
 from jaxreg.configuration.training import AutoencoderConfig
 from jaxreg.data.cohort import Cohort, fingerprint
@@ -82,7 +83,8 @@ def reconstruction_loss(network: Autoencoder, params: Any, image: jax.Array):
     output = network.apply({"params": params}, image[None])
     assert isinstance(output, jax.Array)
     everywhere = jnp.ones(image.shape[:3], bool)
-    parts = {"l1": l1(image, output[0], everywhere), "lncc": lncc(image, output[0], everywhere)}
+    unlike = lncc(image, output[0], everywhere, window=LNCC_WINDOW, epsilon=LNCC_EPSILON)
+    parts = {"l1": l1(image, output[0], everywhere), "lncc": unlike}
     assert tuple(parts) == _TERMS
     return parts["l1"] + parts["lncc"], parts
 

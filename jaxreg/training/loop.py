@@ -143,11 +143,16 @@ _FLAGS = {
 """The flags behind what a task adds to its identity."""
 
 
+_DECIDING = ("loss", "conditioning")
+"""Settings on which it depends what others there are: they are compared first."""
+
+
 def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
     """Raise InputError where the workdir's run differs from the one asked for."""
     if meta.stage != task.stage:
         raise InputError(f"{workdir}: holds a run of --stage={meta.stage}, not {task.stage}.")
-    for name in sorted(set(meta.identity) | set(task.identity)):
+    names = set(meta.identity) | set(task.identity)
+    for name in sorted(names, key=lambda name: (name not in _DECIDING, name)):
         stored = meta.identity.get(name, task.defaults.get(name))
         asked = task.identity.get(name)
         if stored != asked:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxreg import distributed
-from jaxreg.configuration.objective import ALIGNED_LOSSES, CONTRASTIVE_LOSSES
+from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.serialization import as_json, from_json, identity
 from jaxreg.configuration.training import AutoencoderConfig, RegistrationConfig
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
@@ -36,7 +36,7 @@ from jaxreg.models.model import (
 from jaxreg.models.release import load_model
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image, warp
-from jaxreg.training.augmentation.intensity import as_shown
+from jaxreg.training.augmentation.intensity import augment
 from jaxreg.training.augmentation.pose import posed
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.loop import Task
@@ -47,18 +47,18 @@ VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     """Stage 2 on a cohort, its train split read and checked, encoders loaded where needed."""
     domains = config.cohort.domain_pair
-    twins = config.objective.loss in ALIGNED_LOSSES
+    twins = config.objective.spec.aligned
     fixed, moving = training_people(cohort, domains, twins=twins)
     first, second = domains
     train = sorted(
         {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
     )
-    shares = config.cohort.synth, config.cohort.cut
-    labels = config.objective.label_weight > 0 or max(shares) > 0
+    augmentation = config.augmentation
+    labels = config.objective.label_weight > 0 or augmentation.needs_labels
     if labels:
         train += labelled_people(cohort, {*fixed, *moving})
-    hindbrain = hindbrain_of(cohort) if config.cohort.cut > 0 else ()
-    pairs = validation_pairs(cohort, domains)[: config.session.validation_pairs]
+    hindbrain = hindbrain_of(cohort) if augmentation.drop_hindbrain_fraction > 0 else ()
+    pairs = validation_pairs(cohort, domains)[: config.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
     keys = [*train, *sorted(needed)]
     volumes = Volumes(cohort, keys, spacing_mm=config.cohort.spacing, shared=True)
@@ -80,7 +80,9 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         stage="reg",
         config=as_json(config),
         identity={**identity(config), **info},
-        defaults=identity(RegistrationConfig()),
+        defaults=identity(
+            RegistrationConfig(objective=ObjectiveConfig(loss=config.objective.loss))
+        ),
         params=params,
         frozen=encoders,
         loss=sample_loss(config, encoder, hindbrain=hindbrain, spacing_mm=volumes.spacing_mm),
@@ -147,14 +149,15 @@ def labelled_people(cohort: Cohort, people: set[str]) -> list[tuple[str, str]]:
     if not found or not 0 < len(cohort.structures) < 256:
         raise InputError(
             f"{cohort.folder}: expected people with labels in the train split and 1 to 255 "
-            f"structures in labels.tsv (for --label-weight, --synth and --cut), got {len(found)} "
-            f"people and {len(cohort.structures)} structures."
+            f"structures in labels.tsv (for --label-weight, --synthetic-fraction and "
+            f"--drop-hindbrain-fraction), got {len(found)} people and {len(cohort.structures)} "
+            "structures."
         )
     return found
 
 
 def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
-    """What `--cut` cuts off, as the batches number a cohort's structures (from 1, in order).
+    """What `--drop-hindbrain-fraction` cuts off, as the batches number the structures (from 1).
 
     Raises:
         InputError: no structure of HINDBRAIN, by FreeSurfer's number and name.
@@ -163,7 +166,8 @@ def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
     if not known:
         wanted = ", ".join(f"{n} {STRUCTURES[n]}" for n in HINDBRAIN)
         raise InputError(
-            f"{cohort.folder / 'labels.tsv'}: expected some of {wanted} (for --cut), got none."
+            f"{cohort.folder / 'labels.tsv'}: expected some of {wanted} (for "
+            "--drop-hindbrain-fraction), got none."
         )
     return tuple(i for i, n in enumerate(sorted(cohort.structures), 1) if n in known)
 
@@ -177,8 +181,8 @@ def sample_loss(
 ):
     """(params, frozen, sample, key) → (loss, terms) of one pair at one random λ.
 
-    `spacing_mm` is the grid's; `hindbrain` are the labels, as the batches number them, that `--cut`
-    cuts off.
+    `spacing_mm` is the grid's; `hindbrain` are the labels, as the batches number them, that
+    `--drop-hindbrain-fraction` cuts off.
     """
     network = network_of(config.network)
     domains = config.cohort.domain_pair
@@ -188,13 +192,17 @@ def sample_loss(
         lam = config.network.lam
         fraction = config.objective.endpoint_fraction
         lam = draw_lam(lam_key, fraction) if lam is None else jax.numpy.float32(lam)
-        pair, cohort = Pair(**sample), config.cohort
-        if cohort.pose > 0:
+        pair, augmentation = Pair(**sample), config.augmentation
+        if augmentation.pose_fraction > 0:
             vary_key, pose_key = jax.random.split(vary_key)
-            pair = posed(pose_key, pair, cohort.pose, spacing_mm=spacing_mm)
+            pair = posed(pose_key, pair, augmentation.pose_fraction, spacing_mm=spacing_mm)
         fixed_key, moving_key = jax.random.split(vary_key)
         shown = partial(
-            as_shown, vary=cohort.vary, synth=cohort.synth, cut=cohort.cut, hindbrain=hindbrain
+            augment,
+            vary=augmentation.vary,
+            synthetic=augmentation.synthetic_fraction,
+            drop_hindbrain=augmentation.drop_hindbrain_fraction,
+            hindbrain=hindbrain,
         )
         fixed = shown(fixed_key, pair.fixed, pair.fixed_mask, pair.fixed_labels)
         moving = shown(moving_key, pair.moving, pair.moving_mask, pair.moving_labels)
@@ -203,9 +211,9 @@ def sample_loss(
             variables = {"params": params["network"]}
             return network.apply(variables, fixed[None], moving[None], lam[None])[0]
 
-        if config.again > 0:
-            again_key, similarity_key = jax.random.split(similarity_key)
-            before = jax.random.bernoulli(again_key, config.again) * answer(
+        if config.second_pass_fraction > 0:
+            second_key, similarity_key = jax.random.split(similarity_key)
+            before = jax.random.bernoulli(second_key, config.second_pass_fraction) * answer(
                 jax.lax.stop_gradient(params), moving
             )
             moved = moved_image(moving, before, squarings=config.objective.squarings)
@@ -226,12 +234,7 @@ def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict
     Raises:
         InputError: the encoders are missing, not of stage 1, or lack a domain.
     """
-    if config.objective.loss not in CONTRASTIVE_LOSSES:
-        if config.encoders is not None:
-            raise InputError(
-                f"--encoders: read only by {' and '.join(CONTRASTIVE_LOSSES)}, "
-                f"not by --loss={config.objective.loss}."
-            )
+    if not config.objective.spec.contrastive:
         return None, {}, {}
     workdir = config.encoders or Path("runs/ae")
     checkpoints, meta = open_run(workdir, "ae")

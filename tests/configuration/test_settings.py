@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
 from jaxreg.errors import InputError
 
 
@@ -31,11 +31,13 @@ from jaxreg.errors import InputError
     ],
 )
 def test_the_bounds_of_each_setting(name, refused, taken):
+    readers = [loss for loss, spec in LOSS_SPECS.items() if name in spec.settings]
+    loss = {"loss": readers[0]} if readers else {}
     for value in refused:
         with pytest.raises(InputError, match="--" + name.replace("_", "-")):
-            ObjectiveConfig(**{name: value})
+            ObjectiveConfig(**{**loss, name: value})
     for value in taken:
-        assert getattr(ObjectiveConfig(**{name: value}), name) == value
+        assert getattr(ObjectiveConfig(**{**loss, name: value}), name) == value
 
 
 def test_the_defaults_are_the_papers():
@@ -51,6 +53,6 @@ def test_taps_are_scales_in_order_each_once():
 
 @pytest.mark.parametrize(("loss", "voxels"), [("lncc", 4), ("mind", 5), ("ngf", 1), ("mi", 0)])
 def test_how_far_a_voxels_similarity_sees(loss, voxels):
-    config = ObjectiveConfig(loss=loss, lncc_window=9, mind_radius=2, mind_dilation=3)
-    assert config.reach == voxels
+    own = {"lncc": {"lncc_window": 9}, "mind": {"mind_radius": 2, "mind_dilation": 3}}
+    assert ObjectiveConfig(loss=loss, **own.get(loss, {})).reach == voxels
     assert ObjectiveConfig(loss="intra_lncc", lncc_window=9).reach == 4

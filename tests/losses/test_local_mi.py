@@ -51,11 +51,11 @@ def _local(f, m, mask, patch, start):
     return -total / mask.sum()
 
 
-def _jitted(patch, **options):
+def _jitted(patch, *, bins=32):
     """Local MI of (seed, fixed, moved, mask), compiled."""
 
     def value(seed, *images):
-        return local_mi(jax.random.key(seed), *images, patch=patch, **options)
+        return local_mi(jax.random.key(seed), *images, patch=patch, bins=bins)
 
     return jax.jit(value)
 
@@ -78,7 +78,7 @@ def test_one_patch_has_its_mutual_information():
     block = np.zeros(SHAPE, bool)
     block[2:4, 1:3, 5:7] = True
     a, b = (x[..., 0][block] for x in (f, m))
-    wanted = -mutual_information.mutual_information(a, b, jnp.ones(8))
+    wanted = -mutual_information.mutual_information(a, b, jnp.ones(8), bins=32)
     local = _jitted(16)
     got = [float(local(seed, f, m, jnp.asarray(block))) for seed in range(15)]
     # An origin cuts the block with a chance of 1 − (15/16)³ = 0.18: most calls see it whole.
@@ -123,7 +123,7 @@ def test_mi_in_chunks_is_the_sum_over_all_and_so_is_its_gradient(monkeypatch):
     mask = jnp.asarray(_mask())
 
     def value(m):
-        return global_mi(jax.random.key(0), f, m, mask, samples=0)
+        return global_mi(jax.random.key(0), f, m, mask, samples=0, bins=32)
 
     whole, gradient = jax.jit(jax.value_and_grad(value))(m)
     monkeypatch.setattr(mutual_information, "_CHUNK", 64)  # 280 voxels: the last one is padded
@@ -139,8 +139,8 @@ def test_mi_in_chunks_is_the_sum_over_all_and_so_is_its_gradient(monkeypatch):
 def test_the_gradient_at_1_mm_is_bounded_in_memory(loss, limit):
     def value(moved, fixed, mask):
         if loss == "global":
-            return global_mi(jax.random.key(0), fixed, moved, mask, samples=0)
-        return local_mi(jax.random.key(0), fixed, moved, mask)
+            return global_mi(jax.random.key(0), fixed, moved, mask, samples=0, bins=32)
+        return local_mi(jax.random.key(0), fixed, moved, mask, patch=16, bins=32)
 
     image = jax.ShapeDtypeStruct((160, 192, 160, 1), jnp.float32)
     mask = jax.ShapeDtypeStruct((160, 192, 160), bool)

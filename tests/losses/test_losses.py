@@ -1,5 +1,6 @@
 """Each loss against an oracle that is not its own code."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxreg.configuration.objective import LOSSES, ObjectiveConfig
+from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
 from jaxreg.losses import (
     intensity,
     mutual_information,
@@ -18,7 +19,7 @@ from jaxreg.losses import (
     regularizers,
     sampling,
 )
-from jaxreg.losses.similarity import make_similarity
+from jaxreg.losses.similarity import SIMILARITIES, make_similarity
 from jaxreg.pair import Pair
 
 SHAPE = (11, 9, 13)
@@ -51,11 +52,13 @@ def test_global_mi_is_the_parzen_sum_over_the_mask_and_symmetric():
     f, m = _images()
     mask = _mask()
     key = jax.random.key(0)
-    got = jax.jit(lambda f, m: mutual_information.global_mi(key, f, m, mask, samples=0))(f, m)
+    got = jax.jit(lambda f, m: mutual_information.global_mi(key, f, m, mask, samples=0, bins=32))(
+        f, m
+    )
     inside = np.asarray(mask)
     a, b = (np.asarray(x, np.float64)[..., 0][inside] for x in (f, m))
     assert float(-got) == pytest.approx(_parzen_mi(a, b, 32, 0.5), abs=2e-4)  # float32 sums
-    swapped = mutual_information.global_mi(key, m, f, mask, samples=0)
+    swapped = mutual_information.global_mi(key, m, f, mask, samples=0, bins=32)
     assert float(swapped) == pytest.approx(float(got), abs=1e-5)
 
 
@@ -75,8 +78,8 @@ def test_mi_of_identical_images_on_bin_centres_is_their_entropy_and_of_independe
 def test_sampled_mi_is_near_the_whole():
     f, m = _images()
     mask = _mask()
-    whole = mutual_information.global_mi(jax.random.key(0), f, m, mask, samples=0)
-    drawn = mutual_information.global_mi(jax.random.key(1), f, m, mask, samples=20_000)
+    whole = mutual_information.global_mi(jax.random.key(0), f, m, mask, samples=0, bins=32)
+    drawn = mutual_information.global_mi(jax.random.key(1), f, m, mask, samples=20_000, bins=32)
     assert float(drawn) == pytest.approx(float(whole), abs=0.03)
 
 
@@ -92,7 +95,8 @@ def test_lncc_is_that_of_scipys_uniform_filter():
     covariance = mean(a * b) - mean(a) * mean(b)
     product = (mean(a * a) - mean(a) ** 2) * (mean(b * b) - mean(b) ** 2)
     wanted = 1 - np.mean((covariance**2 / (product + 1e-5))[np.asarray(mask)])
-    assert float(jax.jit(intensity.lncc)(f, m, mask)) == pytest.approx(wanted, abs=1e-4)
+    value = functools.partial(intensity.lncc, window=7, epsilon=1e-5)
+    assert float(jax.jit(value)(f, m, mask)) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_weighted_lncc_is_that_of_scipys_uniform_filter_and_does_not_see_voxels_of_weight_0():
@@ -108,16 +112,17 @@ def test_weighted_lncc_is_that_of_scipys_uniform_filter_and_does_not_see_voxels_
     covariance = mean(a * b) - mean(a) * mean(b)
     product = (mean(a * a) - mean(a) ** 2) * (mean(b * b) - mean(b) ** 2)
     wanted = 1 - np.mean((weight * covariance**2 / (product + 1e-5))[np.asarray(mask)])
-    value = jax.jit(intensity.lncc)(f, m, mask, weight=jnp.asarray(weight))
+    lncc = jax.jit(functools.partial(intensity.lncc, window=7, epsilon=1e-5))
+    value = lncc(f, m, mask, weight=jnp.asarray(weight))
     assert float(value) == pytest.approx(wanted, abs=1e-4)
-    painted = intensity.lncc(f.at[:5].set(0.9), m, mask, weight=jnp.asarray(weight))
+    painted = lncc(f.at[:5].set(0.9), m, mask, weight=jnp.asarray(weight))
     assert float(painted) == pytest.approx(float(value), abs=1e-5)
 
 
 def test_lncc_needs_no_common_contrast():
     f = _images()[0]
     everywhere = jnp.ones(SHAPE, bool)
-    inverted = intensity.lncc(f, 1 - f, everywhere, epsilon=1e-12)
+    inverted = intensity.lncc(f, 1 - f, everywhere, window=7, epsilon=1e-12)
     assert float(inverted) == pytest.approx(0, abs=2e-3)  # float32 variances
 
 
@@ -125,7 +130,9 @@ def test_nce_of_equal_features_is_log_n_and_of_orthonormal_ones_the_closed_form(
     n, tau = 8, 0.07
     cell = jnp.stack([jnp.arange(n)] * 3, -1)
     equal = jnp.broadcast_to(jnp.eye(n)[:1], (n, n))
-    assert float(patch_nce.patch_nce(equal, equal, cell)) == pytest.approx(np.log(n), abs=1e-5)
+    assert float(patch_nce.patch_nce(equal, equal, cell, temperature=0.07)) == pytest.approx(
+        np.log(n), abs=1e-5
+    )
     got = patch_nce.patch_nce(jnp.eye(n), jnp.eye(n), cell, temperature=tau)
     wanted = np.log1p((n - 1) * np.exp(-1 / tau))
     assert float(got) == pytest.approx(wanted, abs=1e-6)
@@ -136,7 +143,9 @@ def test_locations_of_one_cell_are_not_negatives_of_each_other():
     equal = jnp.ones((3, 1))
     # The first two see themselves and the third; the third sees all three.
     wanted = (2 * np.log(2) + np.log(3)) / 3
-    assert float(patch_nce.patch_nce(equal, equal, cell)) == pytest.approx(wanted, abs=1e-5)
+    assert float(patch_nce.patch_nce(equal, equal, cell, temperature=0.07)) == pytest.approx(
+        wanted, abs=1e-5
+    )
 
 
 def test_regularisers_by_hand_and_a_constant_velocity_costs_at_the_border():
@@ -174,9 +183,10 @@ def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
         fixed = jnp.full((*SHAPE, 1), 0.5)
         if loss == "mi":
             return mutual_information.global_mi(
-                jax.random.key(0), fixed, moved, masks[mask], samples=100
+                jax.random.key(0), fixed, moved, masks[mask], samples=100, bins=32
             )
-        return getattr(intensity, loss)(fixed, moved, masks[mask])
+        settings = {"window": 7, "epsilon": 1e-5} if loss == "lncc" else {}
+        return getattr(intensity, loss)(fixed, moved, masks[mask], **settings)
 
     total, gradient = jax.jit(jax.value_and_grad(value))(jnp.full((*SHAPE, 1), 0.25))
     assert np.isfinite(total) and np.isfinite(gradient).all()
@@ -185,9 +195,13 @@ def test_gradients_are_finite_on_constant_images_and_tiny_masks(loss, mask):
 def test_every_loss_has_the_scale_that_the_docs_say_and_the_papers_are_1():
     page = (Path(__file__).resolve().parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| ([\d.]+) \|$", page, flags=re.MULTILINE)
-    assert {loss: float(scale) for loss, scale in rows} == objective.SIMILARITY_SCALE
-    assert set(objective.SIMILARITY_SCALE) == set(LOSSES)
-    assert objective.SIMILARITY_SCALE["nce_mi"] == objective.SIMILARITY_SCALE["mi"] == 1
+    scales = {loss: spec.scale for loss, spec in LOSS_SPECS.items()}
+    assert {loss: float(scale) for loss, scale in rows} == scales
+    assert scales["nce_mi"] == scales["mi"] == 1
+
+
+def test_every_loss_of_the_table_has_its_function():
+    assert list(SIMILARITIES) == list(LOSS_SPECS)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])

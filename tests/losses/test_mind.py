@@ -1,5 +1,6 @@
 """MIND-SSC against a loop over voxels in float64, impulses by hand, and its invariances."""
 
+import functools
 import itertools
 
 import jax
@@ -12,6 +13,8 @@ from jaxreg.losses.mind import PAIRS, mind, mind_ssc
 
 SHAPE = (7, 6, 8)
 SIX = [np.array(o) for o in itertools.product((-1, 0, 1), repeat=3) if np.abs(o).sum() == 1]
+
+_mind = functools.partial(mind, radius=1, dilation=2)
 
 
 def _image(seed=0):
@@ -77,29 +80,29 @@ def test_an_impulse_is_seen_by_the_four_pairs_that_look_at_it():
 def test_a_linear_map_of_the_intensities_changes_nothing(scale, shift):
     image = _image()
     mapped = scale * image + shift
-    got, wanted = (np.asarray(mind_ssc(_array(x))) for x in (mapped, image))
+    got, wanted = (np.asarray(mind_ssc(_array(x), radius=1, dilation=2)) for x in (mapped, image))
     np.testing.assert_allclose(got, wanted, atol=1e-4)  # rounding of the mapped image
     everywhere = jnp.ones(SHAPE, bool)
-    assert float(mind(_array(image), _array(mapped), everywhere)) < 1e-9
-    assert float(mind(_array(image), _array(_image(1)), everywhere)) > 1e-2
+    assert float(_mind(_array(image), _array(mapped), everywhere)) < 1e-9
+    assert float(_mind(_array(image), _array(_image(1)), everywhere)) > 1e-2
 
 
 def test_mind_is_the_mean_squared_difference_over_mask_and_channels():
     mask = np.random.default_rng(2).uniform(size=SHAPE) < 0.5
     f, m = _image(), _image(1)
-    got = jax.jit(mind)(_array(f), _array(m), jnp.asarray(mask))
+    got = jax.jit(_mind)(_array(f), _array(m), jnp.asarray(mask))
     wanted = np.mean(((_loop(f, 1, 2) - _loop(m, 1, 2)) ** 2)[mask])
     assert float(got) == pytest.approx(wanted, rel=1e-4)
-    assert float(mind(_array(f), _array(m), jnp.zeros(SHAPE, bool))) == 0
+    assert float(_mind(_array(f), _array(m), jnp.zeros(SHAPE, bool))) == 0
 
 
 def test_the_descriptor_of_a_constant_image_is_1():
-    assert (np.asarray(mind_ssc(jnp.full((*SHAPE, 1), 0.3))) == 1).all()
+    assert (np.asarray(mind_ssc(jnp.full((*SHAPE, 1), 0.3), radius=1, dilation=2)) == 1).all()
 
 
 def test_the_gradient_at_1_mm_takes_less_than_3_gb():
     image = jax.ShapeDtypeStruct((160, 192, 160, 1), jnp.float32)
     mask = jax.ShapeDtypeStruct((160, 192, 160), bool)
-    compiled = jax.jit(jax.grad(mind, argnums=1)).lower(image, image, mask).compile()
+    compiled = jax.jit(jax.grad(_mind, argnums=1)).lower(image, image, mask).compile()
     memory = compiled.memory_analysis()
     assert memory is not None and memory.temp_size_in_bytes < 3e9

@@ -13,6 +13,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxreg.cli import main
 from jaxreg.commands import train
+from jaxreg.configuration.objective import LOSS_SPECS
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
@@ -24,7 +25,8 @@ from jaxreg.models.release import load_model
 from jaxreg.training.autoencoder import autoencoder_of
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
-REG = ["train", "--stage=reg", "--validate-every=0", "--nce-locations=32", "--mi-samples=512"]
+REG = ["train", "--stage=reg", "--validate-every=0"]
+SMALL = ["--nce-locations=32", "--mi-samples=512"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def encoders(cohort, tmp_path_factory):
 @pytest.fixture(scope="module")
 def nce_mi(cohort, encoders, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "nce_mi"
-    argv = [*REG, f"--data={cohort}", f"--encoders={encoders}", f"--workdir={workdir}"]
+    argv = [*REG, *SMALL, f"--data={cohort}", f"--encoders={encoders}", f"--workdir={workdir}"]
     assert main([*argv, "--steps=4"]) == 0
     return workdir
 
@@ -60,7 +62,7 @@ def _leaves(workdir: Path, step: int):
 
 
 def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path, capsys):
-    argv = [*REG, "--loss=mi", f"--data={cohort}", "--checkpoint-every=2"]
+    argv = [*REG, "--loss=mi", "--mi-samples=512", f"--data={cohort}", "--checkpoint-every=2"]
     assert main([*argv, f"--workdir={tmp_path / 'whole'}", "--steps=4"]) == 0
     assert main([*argv, f"--workdir={tmp_path / 'parts'}", "--steps=4"]) == 0
     # What an interruption after step 2 leaves: the later checkpoint is not there.
@@ -101,7 +103,7 @@ def test_all_losses_train_one_after_another_and_finished_ones_are_passed(
     cohort, encoders, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(train, "COMPARED_LOSSES", ("ngf", "nce"))  # each takes a compilation
-    argv = [*REG, "--loss=all", f"--data={cohort}", f"--encoders={encoders}", "--steps=2"]
+    argv = [*REG, *SMALL, "--loss=all", f"--data={cohort}", f"--encoders={encoders}", "--steps=2"]
     for _ in range(2):
         assert main([*argv, f"--workdir={tmp_path}"]) == 0
     assert capsys.readouterr().out.count("finished at step 2; nothing to do") == 2
@@ -190,9 +192,8 @@ def test_one_domain_twice_trains_and_one_compilation_serves_a_run(cohort, tmp_pa
 
 
 def test_a_nan_stops_the_run_and_names_step_and_pair(cohort, tmp_path, monkeypatch, capsys):
-    from jaxreg.losses import objective
-
-    monkeypatch.setitem(objective.SIMILARITY_SCALE, "lncc", float("nan"))
+    spec = LOSS_SPECS["lncc"]._replace(scale=float("nan"))
+    monkeypatch.setitem(LOSS_SPECS, "lncc", spec)
     argv = [*REG, "--loss=lncc", f"--data={cohort}", f"--workdir={tmp_path / 'run'}", "--steps=2"]
     assert main(argv) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]

@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxreg.configuration.registration import AUTO, LINEAR_STARTS, OPTIONAL_FILES, RegisterConfig
+from jaxreg.configuration.registration import (
+    AUTO,
+    LINEAR_STARTS,
+    OPTIONAL_FILES,
+    DirectSettings,
+    RegisterConfig,
+)
 from jaxreg.configuration.serialization import as_json
 from jaxreg.io.checksums import file_sha256
 from jaxreg.registration.batch.pairs import FilePair
@@ -91,8 +97,14 @@ def _settings(command: dict[str, Any]) -> dict[str, Any]:
     """The settings among a command's values; what files hold is compared by itself."""
     names = [n for n in RegisterConfig.__dataclass_fields__ if n not in ("model", *OPTIONAL_FILES)]
     settings = {name: command.get(name) for name in names}
+    direct = bool(settings["optimize_only"])
+    for name in ("loss", "steps", "spacing"):  # older records name them where nothing reads them
+        given = settings[name]
+        default = getattr(DirectSettings(), name) if given is None else given
+        settings[name] = default if direct else None
     init = settings["init"] or AUTO
-    return {**settings, "init": init if init in (*LINEAR_STARTS, AUTO) else "a file"}
+    init = init if init in (*LINEAR_STARTS, AUTO) else "a file"
+    return {**settings, "optimize_only": direct, "init": init}
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

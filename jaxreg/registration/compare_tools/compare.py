@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW, ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
@@ -142,7 +142,14 @@ def score(name: str, result: Registration, labels, displacement: np.ndarray) -> 
 def _scores(pair: Pair, displacement: Float[Array, "x y z 3"]):
     config = ObjectiveConfig(loss="lncc")
     moved, masks = moved_by(pair, displacement, config)
-    similarity = 1 - lncc(pair.fixed, moved, masks.brain, weight=masks.common)
+    similarity = 1 - lncc(
+        pair.fixed,
+        moved,
+        masks.brain,
+        weight=masks.common,
+        window=LNCC_WINDOW,
+        epsilon=LNCC_EPSILON,
+    )
     return similarity, metrics.folds_percent(displacement)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.configuration.registration import DIRECT_LAM, RegisterConfig
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.errors import InputError
 from jaxreg.io.images import MemoryImage
@@ -70,17 +70,18 @@ def load_method(config: RegisterConfig) -> Method:
         InputError: no such run, a λ that its network does not take.
     """
     if config.optimize_only or config.transform != "deformable":
-        objective = ObjectiveConfig(loss=config.loss)
+        direct = config.direct
+        objective = ObjectiveConfig(loss=direct.loss)
         return Method(
             model=None,
             objective=objective,
             similarity=_direct_similarity(objective),
-            spacing_mm=(config.spacing, config.spacing, config.spacing),
+            spacing_mm=(direct.spacing, direct.spacing, direct.spacing),
             domains=None,
             exchanged=False,
             passes=0,
-            steps=config.steps if config.transform == "deformable" else 0,
-            lam=float(config.lam) if isinstance(config.lam, float | int) else DIRECT_LAM,
+            steps=direct.steps if config.transform == "deformable" else 0,
+            lam=direct.lam,
             weights_sha256=None,
         )
     model = load_model(config.model or SHIPPED)

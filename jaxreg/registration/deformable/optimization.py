@@ -26,8 +26,8 @@ def optimize_velocity(
     similarity: Similarity,
     config: ObjectiveConfig,
     *,
-    steps: int = 80,
-    learning_rate: float = 0.05,
+    steps: int,
+    learning_rate: float,
 ) -> tuple[Float[Array, "u v w 3"], Float[Array, " steps"]]:
     """(velocity, loss at each step) after Adam on the training objective, from `start`.
 
@@ -64,8 +64,8 @@ def optimize_jointly(
     similarity_of: Callable[[Any], Similarity],
     config: ObjectiveConfig,
     *,
-    steps: int = 80,
-    learning_rate: float = 0.05,
+    steps: int,
+    learning_rate: float,
 ) -> tuple[Float[Array, "u v w 3"], Any, Float[Array, " steps"]]:
     """As `optimize_velocity`, with the parameters of a similarity (NCE's projections) beside v.
 

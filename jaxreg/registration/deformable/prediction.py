@@ -15,7 +15,7 @@ from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image
 
 SHARE = 0.5
-"""How much of a later pass is added by a network that was trained without `--again`: a pair as
+"""How much of a later pass is added by a network that was trained without second passes: a pair as
 close as a moved one is rare in its training, and of such a pair it expects too much motion."""
 
 
@@ -41,7 +41,7 @@ def predicted(
 
 def _again(model: Model, pair: Pair, velocity, lam: float, passes: int):
     squarings = model.config.objective.squarings
-    share = 1.0 if model.config.again > 0 else SHARE
+    share = 1.0 if model.config.second_pass_fraction > 0 else SHARE
     for _ in range(passes - 1):
         moved = _moved(pair.moving, velocity, squarings=squarings)
         (answer,) = _answers(model, pair._replace(moving=moved), [lam])

@@ -67,29 +67,29 @@ def blurred(key: PRNGKeyArray, image: Float[Array, "x y z"]) -> Float[Array, "x 
     return image
 
 
-def as_shown(
+def augment(
     key: PRNGKeyArray,
     image: Float[Array, "x y z 1"],
     mask: Bool[Array, "x y z"],
     labels: UInt8[Array, "x y z"] | None,
     *,
     vary: bool,
-    synth: float,
-    cut: float,
+    synthetic: float,
+    drop_hindbrain: float,
     hindbrain: tuple[int, ...] = (),
 ) -> Float[Array, "x y z 1"]:
     """What the network sees of an image in training.
 
-    In the share `synth` of the cases it is made from the labels, where the person has any; in the
-    share `cut` the labels `hindbrain` are cut off; `vary` changes it in any case.
+    In the share `synthetic` of the cases it is made from the labels, where the subject has any; in
+    the share `drop_hindbrain` the labels `hindbrain` are cut off; `vary` changes it in any case.
     """
     vary_key, synth_key, choice_key, cut_key = jax.random.split(key, 4)
-    if synth > 0 and labels is not None:
-        made = jax.random.bernoulli(choice_key, synth) & jnp.any(labels > 0)
+    if synthetic > 0 and labels is not None:
+        made = jax.random.bernoulli(choice_key, synthetic) & jnp.any(labels > 0)
         image = jnp.where(made, synthesize(synth_key, labels, mask), image)
     image = vary_intensities(vary_key, image, mask) if vary else image
-    if cut > 0 and labels is not None:
-        gone = jax.random.bernoulli(cut_key, cut) & around(labels, hindbrain)
+    if drop_hindbrain > 0 and labels is not None:
+        gone = jax.random.bernoulli(cut_key, drop_hindbrain) & around(labels, hindbrain)
         image = jnp.where(gone[..., None], 0, image)
     return image
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve1d
 
+from jaxreg.configuration.augmentation import AugmentationConfig
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig, SessionConfig
 from jaxreg.data.cohort import read_cohort
@@ -15,7 +16,7 @@ from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError
 from jaxreg.training.augmentation.intensity import (
-    as_shown,
+    augment,
     blurred,
     synthesize,
     vary_intensities,
@@ -33,7 +34,7 @@ def test_varied_intensities_stay_in_range_keep_the_background_and_differ_each_ti
         inside = np.asarray(image[:9]).ravel(), np.asarray(each[:9]).ravel()
         assert np.corrcoef(*inside)[0, 1] > 0.8  # the same anatomy
     assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
-    assert not RegistrationConfig(cohort=CohortConfig()).cohort.vary
+    assert not RegistrationConfig().augmentation.vary
 
 
 def anatomy():
@@ -72,8 +73,16 @@ def test_the_share_of_made_images_is_what_is_asked_and_needs_labels():
     labels, mask = anatomy()
     image = jnp.full((*labels.shape, 1), 0.5)
 
-    def shown(k, synth, labels: jax.Array | None = labels):
-        return as_shown(jax.random.key(k), image, mask, labels, vary=False, synth=synth, cut=0.0)
+    def shown(k, synthetic, labels: jax.Array | None = labels):
+        return augment(
+            jax.random.key(k),
+            image,
+            mask,
+            labels,
+            vary=False,
+            synthetic=synthetic,
+            drop_hindbrain=0.0,
+        )
 
     made = [not np.array_equal(shown(k, 0.3), image) for k in range(60)]
     assert 8 <= sum(made) <= 30
@@ -85,10 +94,9 @@ def test_the_share_of_made_images_is_what_is_asked_and_needs_labels():
 
 def test_a_share_beyond_one_is_refused():
     for share in (-0.1, 1.5, float("nan")):
-        with pytest.raises(InputError, match="--synth"):
-            CohortConfig(synth=share)
-        with pytest.raises(InputError, match="--cut"):
-            CohortConfig(cut=share)
+        for name in ("synthetic_fraction", "drop_hindbrain_fraction"):
+            with pytest.raises(InputError, match="--" + name.replace("_", "-")):
+                dataclasses.replace(AugmentationConfig(), **{name: share})
 
 
 def test_a_step_with_made_images_differs_and_takes_no_label_loss(tmp_path):
@@ -97,7 +105,8 @@ def test_a_step_with_made_images_differs_and_takes_no_label_loss(tmp_path):
     losses = []
     for synth in (0.0, 1.0):
         config = RegistrationConfig(
-            cohort=CohortConfig(data=tmp_path, synth=synth),
+            cohort=CohortConfig(data=tmp_path),
+            augmentation=AugmentationConfig(synthetic_fraction=synth),
             session=SessionConfig(validate_every=0),
             objective=ObjectiveConfig(loss="lncc"),
         )
@@ -118,9 +127,9 @@ def test_a_cut_takes_the_hindbrain_and_its_fluid_and_nothing_else():
     image, mask = jnp.ones((*labels.shape, 1)), jnp.ones(labels.shape, bool)
 
     def shown(k, cut):
-        return as_shown(
-            jax.random.key(k), image, mask, jnp.asarray(labels), vary=False, synth=0.0, cut=cut,
-            hindbrain=(3, 9),
+        return augment(
+            jax.random.key(k), image, mask, jnp.asarray(labels), vary=False, synthetic=0.0,
+            drop_hindbrain=cut, hindbrain=(3, 9),
         )  # fmt: skip
 
     expected = np.ones(image.shape)
@@ -139,9 +148,10 @@ def test_a_cohort_without_a_hindbrain_cannot_be_cut(tmp_path):
     known = {k: v for k, v in cohort.structures.items() if k not in HINDBRAIN}
     known |= dict.fromkeys(HINDBRAIN, "of another atlas")
     config = RegistrationConfig(
-        cohort=CohortConfig(data=tmp_path, cut=0.5),
+        cohort=CohortConfig(data=tmp_path),
+        augmentation=AugmentationConfig(drop_hindbrain_fraction=0.5),
         session=SessionConfig(validate_every=0),
         objective=ObjectiveConfig(loss="lncc"),
     )
-    with pytest.raises(InputError, match="--cut"):
+    with pytest.raises(InputError, match="--drop-hindbrain-fraction"):
         registration_task(config, dataclasses.replace(cohort, structures=known))

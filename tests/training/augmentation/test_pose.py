@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from jaxreg.configuration.training import CohortConfig, RegistrationConfig
+from jaxreg.configuration.augmentation import AugmentationConfig
 from jaxreg.errors import InputError
 from jaxreg.pair import Pair
 from jaxreg.training.augmentation.pose import (
@@ -105,5 +105,7 @@ def test_a_random_affine_turns_shifts_and_stretches_in_millimetres():
 
 
 def test_no_share_is_refused():
-    with pytest.raises(InputError, match=r"--pose: expected a share in \[0, 1\], got -1.0"):
-        RegistrationConfig(cohort=CohortConfig(pose=-1.0))
+    with pytest.raises(
+        InputError, match=r"--pose-fraction: expected a share in \[0, 1\], got -1.0"
+    ):
+        AugmentationConfig(pose_fraction=-1.0)
