@@ -182,6 +182,7 @@ def test_what_is_ignored_has_no_say(pair, loss, side):
     assert abs(float(value(image, lesion) - value(painted, lesion))) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_loss_within_one_contrast_sees_the_twin_and_not_the_moved_image(pair, symmetric):
     velocity = 0.5 * jax.random.normal(jax.random.key(2), (12, 14, 10, 3))
@@ -246,6 +247,7 @@ def test_lambda_lies_on_the_ends_in_the_share_asked_for(fraction, low, high):
         assert 0.4 < lams[~np.isin(lams, [0, 1])].mean() < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taps", ["0", "0,2", "2,1"])
 def test_only_the_tapped_scales_are_compared(pair, features, taps):
     encoder, extractor = features

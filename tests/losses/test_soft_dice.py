@@ -69,6 +69,7 @@ def test_the_gradient_of_soft_dice_is_the_numeric_one():
     assert wanted == pytest.approx(numeric, rel=0.05)  # a few points change their corners
 
 
+@pytest.mark.slow
 def test_the_objective_adds_the_weighted_overlap_to_the_similarity():
     fixed, moving, _ = _labels()
     images = jax.random.uniform(jax.random.key(0), (2, *SHAPE, 1))

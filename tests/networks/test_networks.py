@@ -97,6 +97,7 @@ def test_lambda_changes_the_velocity_once_the_heads_are_not_zero():
     assert not np.allclose(low, high)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", ["cin", "hypernet"])
 def test_features_of_one_pair_serve_all_lambdas(conditioning):
     network = VelocityUNet(channels=(4, 6, 8), conditioning=conditioning)
@@ -125,6 +126,7 @@ def test_encoder_maps_have_their_strides_and_the_autoencoder_its_input_shape(ste
     assert _apply(autoencoder, params, image).shape == image.shape
 
 
+@pytest.mark.slow
 def test_a_hypernetwork_starts_equal_for_every_lambda_and_learns_to_tell_them_apart():
     network = VelocityUNet(channels=(4, 4), conditioning="hypernet")
     rng = np.random.default_rng(0)

@@ -204,6 +204,7 @@ def test_a_linear_transform_undoes_a_motion_of_the_header(tmp_path, capsys, tran
     assert "λ" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
     """T2w fixed and T1w moving: exp(−v) of the network's own order, so the two are inverse."""
     one = write_person(tmp_path, 1, "T1w")
@@ -225,6 +226,7 @@ def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
     assert len(record["model"]["weights_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_refinement_raises_similarity_and_leaves_the_weights(workdir, tmp_path):
     one = write_person(tmp_path, 1, "T1w")
     other = write_person(tmp_path, 2, "T2w")
@@ -276,6 +278,7 @@ def test_an_implausible_affine_leaves_the_other_starts(pair, tmp_path, monkeypat
     assert "scales of 0.3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_many_pairs_load_the_network_once_and_know_its_weights(
     workdir, tmp_path, monkeypatch, capsys
 ):

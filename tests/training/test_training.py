@@ -167,6 +167,7 @@ def test_a_registration_workdir_is_self_contained_and_can_be_moved(nce_mi, cohor
     assert {r["lam"] for r in rows} == {"", "0", "0.5", "1"}
 
 
+@pytest.mark.slow
 def test_a_network_trained_coarsely_is_scored_on_the_cohorts_own_grid(cohort, tmp_path):
     argv = [*REG, "--loss=lncc", f"--data={cohort}", f"--workdir={tmp_path / 'coarse'}"]
     assert main([*argv, "--steps=2", "--spacing=16"]) == 0
@@ -181,6 +182,7 @@ def test_a_network_trained_coarsely_is_scored_on_the_cohorts_own_grid(cohort, tm
     assert none == same["no_registration"]["dice_mean"]  # labels of one grid in both
 
 
+@pytest.mark.slow
 def test_one_domain_twice_trains_and_one_compilation_serves_a_run(cohort, tmp_path, caplog):
     argv = [*REG, "--loss=lncc", f"--data={cohort}", f"--workdir={tmp_path / 'run'}"]
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
@@ -200,6 +202,7 @@ def test_a_nan_stops_the_run_and_names_step_and_pair(cohort, tmp_path, monkeypat
     assert "step 0" in message and "fixed sub-" in message and "λ" in message
 
 
+@pytest.mark.slow
 def test_validation_writes_its_curve(cohort, tmp_path):
     workdir = tmp_path / "run"
     argv = ["train", "--stage=reg", "--loss=lncc", f"--data={cohort}", f"--workdir={workdir}"]

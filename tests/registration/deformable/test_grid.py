@@ -154,6 +154,7 @@ def test_without_template_or_brain_the_grid_surrounds_what_is_fixed(tmp_path, me
     np.testing.assert_array_equal(grid.affine, other.affine)
 
 
+@pytest.mark.slow
 def test_a_brain_that_the_template_does_not_fit_is_surrounded(tmp_path, method):
     """Three times its size: no head differs so much, and the training grid does not hold it."""
     subject = subject_of(write_person(tmp_path, 1, "T1w"))

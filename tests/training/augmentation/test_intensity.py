@@ -99,6 +99,7 @@ def test_a_share_beyond_one_is_refused():
                 dataclasses.replace(AugmentationConfig(), **{name: share})
 
 
+@pytest.mark.slow
 def test_a_step_with_made_images_differs_and_takes_no_label_loss(tmp_path):
     write_phantom_cohort(tmp_path, shape=(24, 32, 16), subjects={"train": 3, "val": 0, "test": 0})
     cohort = read_cohort(tmp_path)
