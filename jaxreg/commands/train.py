@@ -65,7 +65,8 @@ def main(argv: Sequence[str]) -> None:
 
 def parse_registration(preset: str, loss: str | None, argv: Sequence[str]) -> RegistrationConfig:
     """The configuration of stage 2 that flags ask for."""
-    default = registration_preset(preset, loss or RegistrationConfig().objective.loss)
+    known = RegistrationConfig().objective.loss if loss is None else loss
+    default = registration_preset(preset, known)
     return parse(default, argv)
 
 
