@@ -1,1 +1,1 @@
-"""Grids, fields, transforms and resampling in memory; no files."""
+"""Grids, fields, transforms and resampling in memory, by NumPy alone; no files, no JAX."""

@@ -1,1 +1,1 @@
-"""Scans as they come to a prepared cohort on one grid."""
+"""`jaxreg prepare`: scans in a common layout become a cohort on one grid."""

@@ -27,7 +27,7 @@ from jaxreg.data.prepare.layouts import Files
 from jaxreg.data.prepare.subject import (
     IDENTITY,
     align_head,
-    prepare_person,
+    prepare_subject,
     record_file,
     reference_mask,
     write_image,
@@ -112,7 +112,7 @@ def prepare(config: PrepareConfig, align: Aligner) -> Summary:
         template = _template(config, [f for f in chosen if splits[f.participant] == "train"], align)
 
         def work(files: Files) -> None:
-            prepare_person(
+            prepare_subject(
                 files, template, config.out, align, aligned=found.aligned, freesurfer=freesurfer
             )
 

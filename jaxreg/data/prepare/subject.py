@@ -32,7 +32,7 @@ def record_file(out: Path, participant: str) -> Path:
     return out / participant / f"{participant}_prepare.json"
 
 
-def prepare_person(
+def prepare_subject(
     files: Files, template: Head, out: Path, align: Aligner, *, aligned: bool, freesurfer: bool
 ) -> None:
     """Make a subject's folder in `out`; it appears when it is complete.

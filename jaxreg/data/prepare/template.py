@@ -23,7 +23,7 @@ Aligner = Callable[..., Float[np.ndarray, "4 4"]]
 
 MARGIN_MM = 8.0
 """Between the subjects' bounding box and the border of the grid, at least."""
-MEAN_PEOPLE = 20
+MEAN_SUBJECTS = 20
 """The mean of a cohort is that of this many subjects of the train split."""
 
 
@@ -69,8 +69,8 @@ def mean_head(
 
 
 def evenly(people: Sequence[Any]) -> list[Any]:
-    """Up to `MEAN_PEOPLE` of a list, evenly spread over it."""
-    count = min(MEAN_PEOPLE, len(people))
+    """Up to `MEAN_SUBJECTS` of a list, evenly spread over it."""
+    count = min(MEAN_SUBJECTS, len(people))
     return [people[n] for n in np.linspace(0, len(people) - 1, count).round().astype(int)]
 
 

@@ -1,1 +1,1 @@
-"""Many pairs: the table, the results, what is done already, a cluster."""
+"""Many pairs from a table: what is done already, the results, and a Dask cluster."""

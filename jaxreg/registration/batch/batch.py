@@ -24,7 +24,7 @@ from jaxreg.registration.batch.resume import (
     FREE,
     Ingredients,
     numbers_in,
-    standing,
+    state_of,
 )
 from jaxreg.registration.deformable.method import Method, load_method
 from jaxreg.registration.linear.starts import read_affine
@@ -65,7 +65,7 @@ def register_pairs(
     work = Work(_folder(out), _absolute(config), overwrite)
     method = load_method(work.config)
     ingredients = Ingredients(work.config, method)
-    outcomes = _standing_outcomes(work, pairs, ingredients)
+    outcomes = _finished_outcomes(work, pairs, ingredients)
     todo = [pair for pair in pairs if pair.name not in outcomes]
     say(f"{len(pairs)} pairs, {len(outcomes)} of them done already")
     if cluster is None:
@@ -94,7 +94,7 @@ def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
     folder = work.out / pair.name
     try:
         remove_leftovers(work.out, {pair.name})
-        if standing(folder, pair, Ingredients(work.config, method)) != DONE:
+        if state_of(folder, pair, Ingredients(work.config, method)) != DONE:
             register_files(
                 Path(pair.files["fixed"]),
                 Path(pair.files["moving"]),
@@ -143,7 +143,7 @@ def _on_cluster(address, work, todo, weights_sha256, say) -> Iterator[Outcome]:
         yield Outcome(name, found, {}) if isinstance(found, str) else Outcome(**found)
 
 
-def _standing_outcomes(
+def _finished_outcomes(
     work: Work, pairs: list[FilePair], ingredients: Ingredients
 ) -> dict[str, Outcome]:
     """The outcomes of the pairs that are done; the folders of all others are free, or made so."""
@@ -151,7 +151,7 @@ def _standing_outcomes(
     outcomes: dict[str, Outcome] = {}
     for pair in pairs:
         folder = work.out / pair.name
-        found = standing(folder, pair, ingredients)
+        found = state_of(folder, pair, ingredients)
         if found == DONE:
             outcomes[pair.name] = Outcome(pair.name, None, numbers_in(folder))
         elif found != FREE and not work.overwrite:

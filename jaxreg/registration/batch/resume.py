@@ -52,7 +52,7 @@ class Ingredients:
         return self._hashes[path]
 
 
-def standing(folder: Path, pair: FilePair, ingredients: Ingredients) -> str:
+def state_of(folder: Path, pair: FilePair, ingredients: Ingredients) -> str:
     """DONE, FREE, or why a folder is neither: what is there, in words.
 
     A result is done when its record names the settings and files that the pair has now, and every

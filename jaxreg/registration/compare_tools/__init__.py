@@ -1,1 +1,1 @@
-"""Other registration tools on the same pair."""
+"""Other registration tools on the same pair, and their scores beside those of jaxreg."""

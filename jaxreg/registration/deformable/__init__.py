@@ -1,1 +1,1 @@
-"""The deformable part: the network grid, the method and its answer."""
+"""The deformable part: the network grid, the method, its velocities, and the choice of λ."""

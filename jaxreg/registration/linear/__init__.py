@@ -1,1 +1,1 @@
-"""The linear start of a registration."""
+"""The linear part: rigid and affine alignment, and the starts that a registration tries."""

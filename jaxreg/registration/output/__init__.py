@@ -1,1 +1,1 @@
-"""What a registration writes, and the numbers that it reports."""
+"""What a registration writes: its files, its numbers with their verdicts, its provenance."""
