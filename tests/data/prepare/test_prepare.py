@@ -17,6 +17,7 @@ from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from jaxreg import cli
 from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.prepare import layouts, template
@@ -456,7 +457,6 @@ def test_a_mask_elsewhere_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"layout": "dicom"}, "--layout"),
         ({"spacing": 0.0}, "--spacing"),
         ({"spacing": float("nan")}, "--spacing"),
         ({"spacing": -2.0}, "--spacing"),
@@ -471,6 +471,11 @@ def test_a_mask_elsewhere_is_named(tmp_path):
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, changes, named):
     settings = {"layout": "table", "source": tmp_path, "out": tmp_path, **changes}
     refuses(lambda: PrepareConfig(**settings), named)
+
+
+def test_an_unknown_layout_is_refused_by_the_command(tmp_path, capsys):
+    assert cli.main(["prepare", str(tmp_path), "--layout=dicom", f"--out={tmp_path / 'c'}"]) == 2
+    assert "--layout" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
