@@ -7,7 +7,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jaxreg.configuration.unread import flag_of, refuse_unread
 from jaxreg.errors import InputError, require_choice, require_share
@@ -35,7 +35,7 @@ class LossSpec(NamedTuple):
 
     scale: float
     settings: tuple[str, ...] = ()
-    reach: Callable[["ObjectiveConfig"], int] = lambda config: 0
+    reach: Callable[[Any], int] = lambda config: 0
     contrastive: bool = False
     aligned: bool = False
     compared: bool = False
