@@ -42,12 +42,25 @@ _HEADER_BYTES = 1024
 """More than an array's header takes in `weights.npz`."""
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path | str) -> Model:
     """The model of a training workdir, at its newest checkpoint, or of a release.
+
+    Args:
+        folder: a workdir of `jaxreg train`, or a folder with weights.npz and model.json.
+
+    Returns:
+        The parameters with the configuration that they were trained with.
 
     Raises:
         InputError: neither is there, or it is damaged.
+
+    Examples:
+        >>> import jaxreg
+        >>> from jaxreg.models.release import SHIPPED
+        >>> jaxreg.load_model(SHIPPED).config.cohort.domain_pair
+        ('T1w', 'T2w')
     """
+    folder = Path(folder)
     return read_release(folder) if (folder / _MODEL).is_file() else load_run(folder)
 
 

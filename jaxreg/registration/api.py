@@ -1,4 +1,4 @@
-"""Registration from Python: `jaxreg.register`, `sweep`, `apply`, `convert` and `compare`.
+"""Registration from Python: `jaxreg.register`, `sweep`, `apply`, `convert` and `prepare`.
 
 Images are paths, nibabel images or (array [x, y, z], affine to RAS mm [4, 4]). Nothing is written
 until `save` is called, and then what the command of the same name writes.
@@ -11,18 +11,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxreg.configuration.preparation import Layout, PrepareConfig
 from jaxreg.configuration.registration import (
     OPTIONAL_FILES,
     DirectLoss,
     RegisterConfig,
     TransformKind,
 )
+from jaxreg.data.prepare.prepare import Summary
+from jaxreg.data.prepare.prepare import prepare as prepare_cohort
 from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
 from jaxreg.geometry.transforms import Chain
 from jaxreg.io.images import ImageLike, source_of
 from jaxreg.io.points import PointTable, read_points
 from jaxreg.registration.apply import Applied, apply_chain, load_chain
 from jaxreg.registration.convert import convert_file
+from jaxreg.registration.linear.affine import register_affine
 from jaxreg.registration.result import Result, Transform, result_of
 from jaxreg.registration.run import register_images
 
@@ -247,6 +251,62 @@ def convert(
     """
     convert_file(warp, to, out, moving=moving)
     return Path(out)
+
+
+@speaks_of_arguments
+def prepare(
+    source: Path | str,
+    out: Path | str,
+    *,
+    layout: Layout,
+    labels: Path | str | None = None,
+    spacing: float = 2.0,
+    split: str | None = None,
+    seed: int = 0,
+    template: Path | str | None = None,
+    jobs: int | None = None,
+) -> Summary:
+    """Make a cohort for training from scans, or continue one.
+
+    The scans are reoriented, masked, aligned to a common space, resampled, normalised and labelled.
+
+    Args:
+        source: the folder of the data set, or the table of a "table".
+        out: the folder of the cohort: a new one, or one to be continued with the same settings.
+        layout: how the scans are stored: "bids", "hcp", "ixi" or "table"; docs/prepare.md describes
+            each.
+        labels: what the numbers of label maps mean: "freesurfer", "own", or a TSV (index, name); by
+            default as the layout says.
+        spacing: the isotropic voxel size of the cohort, in mm.
+        split: numbers of subjects as "TRAIN/VAL/TEST"; by default 80, 10 and 10 %.
+        seed: the seed of the random split.
+        template: the image of the common space; by default the mean of up to 20 subjects.
+        jobs: subjects worked on at a time; by default the number of cores.
+
+    Returns:
+        Who is in which split, who failed or was left out and why; as text, what the command prints.
+
+    Raises:
+        jaxreg.errors.InputError: scans or settings that cannot be used, or too many failures.
+
+    Examples:
+        >>> import jaxreg
+        >>> summary = jaxreg.prepare("scans.tsv", "cohort", layout="table", spacing=8.0)
+        >>> summary.people["train"], summary.failed
+        (1, {})
+    """
+    config = PrepareConfig(
+        layout=layout,
+        source=Path(source),
+        out=Path(out),
+        labels=None if labels is None else str(labels),
+        spacing=spacing,
+        split=split,
+        seed=seed,
+        template=None if template is None else Path(template),
+        jobs=jobs,
+    )
+    return prepare_cohort(config, register_affine)
 
 
 _SETTINGS = tuple(RegisterConfig.__dataclass_fields__)

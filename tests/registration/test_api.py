@@ -1,5 +1,10 @@
 """`jaxreg.register` from Python: every kind of input, and the example in the documentation."""
 
+import dataclasses
+import doctest
+import hashlib
+import inspect
+import json
 import re
 import subprocess
 import sys
@@ -10,12 +15,17 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from registration_data import motion, write_person
+from nibabel.nifti1 import Nifti1Image
+from registration_data import motion, same_but_for_timings, write_person
 
 import jaxreg
+from jaxreg.cli import main
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.transforms import map_points
 from jaxreg.io.displacement_fields import read_field
+from jaxreg.registration.apply import Applied
+from jaxreg.registration.result import Result
 
 SETTINGS = {"optimize_only": True, "spacing": 8.0, "steps": 3, "init": "none", "lam": 0.5}
 
@@ -93,6 +103,119 @@ def test_a_saved_transform_is_the_whole_map(result, tmp_path):
 def test_unusable_arguments_are_refused(pair, fixed, settings, message):
     with pytest.raises(InputError, match=message):
         jaxreg.register(fixed, pair[1]["image"], **{**SETTINGS, **settings})
+
+
+def test_the_arguments_are_the_settings_with_their_defaults():
+    config = {f.name: f.default for f in dataclasses.fields(RegisterConfig)}
+    parameters = inspect.signature(jaxreg.register).parameters.values()
+    given = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert given.pop("say") is None
+    assert given == config
+    swept = inspect.signature(jaxreg.sweep).parameters
+    assert set(swept) == {"fixed", "moving", "say", *config} - {"lam", "transform"}
+
+
+def test_saving_writes_what_the_command_writes(pair, result, tmp_path):
+    fixed, moving = pair
+    flags = ["--optimize-only", "--spacing=8", "--steps=3", "--init=none", "--lam=0.5"]
+    labels = f"--moving-labels={moving['labels']}"
+    argv = ["register", str(fixed["image"]), str(moving["image"]), *flags, labels]
+    assert main([*argv, f"--out={tmp_path / 'command'}", "--quiet"]) == 0
+    assert result.save(tmp_path / "python") == tmp_path / "python"
+    assert same_but_for_timings(tmp_path / "command", tmp_path / "python") == 8
+    with pytest.raises(InputError, match="overwrite"):
+        result.save(tmp_path / "python")
+    result.save(tmp_path / "python", overwrite=True)
+
+
+def test_what_no_file_holds_is_named_after_its_argument(pair, result, tmp_path):
+    """The same images from memory: only names and hashes of the inputs differ."""
+    fixed, moving = (load(side["image"]) for side in pair)
+    labels = load(pair[1]["labels"])
+    from_memory = jaxreg.register(fixed, moving, moving_labels=labels, **SETTINGS)
+    there, here = result.save(tmp_path / "files"), from_memory.save(tmp_path / "memory")
+    named = {"provenance.json", "report.html", "timings.json"}
+    for path in there.iterdir():
+        if path.name not in named:
+            assert path.read_bytes() == (here / path.name).read_bytes(), path.name
+    record = json.loads((here / "provenance.json").read_text())
+    assert record["command"]["moving_labels"] == "moving_labels"
+    image = record["fixed"]["files"]["image"]
+    nifti = Nifti1Image.from_image(fixed).to_bytes()
+    assert image == {"path": "fixed", "sha256": hashlib.sha256(nifti).hexdigest()}
+
+
+def test_apply_takes_results_matrices_and_arrays(pair, result, tmp_path):
+    fixed, moving = (load(side["image"]) for side in pair)
+    folder = result.save(tmp_path / "run")
+    by_result = jaxreg.apply(result.transform, image=moving, reference=fixed)
+    by_file = jaxreg.apply(folder / "warp.nii.gz", image=pair[1]["image"], reference=fixed)
+    # the warp in the file is float32; intensities of 0 … 1000
+    np.testing.assert_allclose(by_result.image.get_fdata(), by_file.image.get_fdata(), atol=0.5)
+    shift = np.eye(4)
+    shift[0, 3] = 4.0  # fixed x + 4 = moving x, and points go from moving to fixed
+    there: Any = jaxreg.apply([shift, shift], points=[[1.0, 2.0, 3.0]])
+    np.testing.assert_allclose(there.points, [[-7.0, 2.0, 3.0]])
+    back: Any = jaxreg.apply(shift, points=there.points, inverse=True)
+    np.testing.assert_allclose(back.points, [[-3.0, 2.0, 3.0]])
+    assert there.save(tmp_path / "points.csv").read_text().splitlines()[1].startswith("-7.0")
+
+
+def test_apply_writes_what_the_command_writes(pair, result, tmp_path):
+    folder = result.save(tmp_path / "run")
+    images = {"image": pair[1]["image"], "reference": pair[0]["image"]}
+    argv = ["apply", str(folder / "warp.nii.gz"), *(f"--{k}={v}" for k, v in images.items())]
+    assert main([*argv, f"--out={tmp_path / 'command.nii.gz'}"]) == 0
+    jaxreg.apply(folder / "warp.nii.gz", **images).save(tmp_path / "python.nii.gz")
+    assert (tmp_path / "command.nii.gz").read_bytes() == (tmp_path / "python.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("transforms", "arguments", "message"),
+    [
+        ([], {"points": [[0, 0, 0]]}, "at least one file"),
+        (np.eye(3), {"points": [[0, 0, 0]]}, "matrices"),
+        (np.eye(4), {}, "expected one of image, labels, points"),
+        (np.eye(4), {"points": [[0, 0]]}, r"points: expected finite numbers \[n, 3\]"),
+        (np.eye(4), {"points": [["a", 0, 0]]}, "points: expected numbers"),
+        (np.eye(4), {"image": "t1.nii"}, "^reference: expected"),
+    ],
+)
+def test_apply_refuses_in_words_of_its_arguments(transforms, arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        jaxreg.apply(transforms, **arguments)
+    assert "--" not in str(caught.value)
+
+
+def examples(function):
+    """The example of a docstring as a test of its own."""
+    names = {"jaxreg": jaxreg}
+    return doctest.DocTestFinder().find(function, function.__name__, globs=names)[0]
+
+
+def run_examples(functions, pair, folder, monkeypatch):
+    """Run examples one after the other in a folder with the images that they name."""
+    monkeypatch.chdir(folder)
+    for name, side in (("fixed_T1w", pair[0]), ("moving_T2w", pair[1])):
+        Path(f"{name}.nii.gz").write_bytes(side["image"].read_bytes())
+    Path("scans.tsv").write_text("participant_id\tT1w\none\tfixed_T1w.nii.gz\n")
+    for function in functions:
+        test = examples(function)
+        assert test.examples
+        said: list[str] = []
+        doctest.DocTestRunner().run(test, out=said.append)
+        assert not said, "".join(said)
+
+
+def test_the_examples_of_the_docstrings_run(pair, tmp_path, monkeypatch):
+    functions = [Result.save, jaxreg.apply, Applied.save, jaxreg.convert, jaxreg.load_model]
+    run_examples(functions, pair, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [jaxreg.register, jaxreg.sweep, jaxreg.prepare])
+def test_the_longer_examples_run(function, pair, tmp_path, monkeypatch):
+    run_examples([function], pair, tmp_path, monkeypatch)
 
 
 def test_importing_jaxreg_is_cheap_and_changes_nothing():
