@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, require_choice
 
 T = TypeVar("T")
 
@@ -120,6 +120,9 @@ def _converted(config: Any, wanted: type[Any]) -> Any:
     values = {}
     for field in dataclasses.fields(wanted):
         value = getattr(config, field.name)
+        choices = _choices(_bare(hints[field.name]))
+        if choices and value is not None:
+            require_choice(field.name.replace("_", "-"), value, choices)
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         values[field.name] = _converted(value, _bare(hints[field.name])) if nested else value
     return wanted(**values)

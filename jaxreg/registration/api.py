@@ -255,7 +255,7 @@ def convert(
 
 @speaks_of_arguments
 def prepare(
-    source: Path | str,
+    scans: Path | str,
     out: Path | str,
     *,
     layout: Layout,
@@ -271,7 +271,7 @@ def prepare(
     The scans are reoriented, masked, aligned to a common space, resampled, normalised and labelled.
 
     Args:
-        source: the folder of the data set, or the table of a "table".
+        scans: the folder of the data set, or the table of a "table".
         out: the folder of the cohort: a new one, or one to be continued with the same settings.
         layout: how the scans are stored: "bids", "hcp", "ixi" or "table"; docs/prepare.md describes
             each.
@@ -297,7 +297,7 @@ def prepare(
     """
     config = PrepareConfig(
         layout=layout,
-        source=Path(source),
+        source=Path(scans),
         out=Path(out),
         labels=None if labels is None else str(labels),
         spacing=spacing,

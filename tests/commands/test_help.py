@@ -134,6 +134,21 @@ def test_the_error_is_the_same_where_the_terminal_draws_boxes(monkeypatch):
     assert said == ["Unrecognized options: --size=2. See `x --help`."] * 2
 
 
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["prepare", "scans", "--layout=dicom", "--out=c"], ["--layout", "dicom", "bids"]),
+        (["register", "a", "b", "--out=c", "--transform=x"], ["--transform", "rigid"]),
+        (["register", "a", "b", "--out=c", "--loss=nce"], ["--loss", "nce", "mind"]),
+        (["convert", "w.nii", "--to=nifty", "--out=c.nii"], ["--to", "fsl"]),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused_in_one_line(argv, named, capsys):
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and all(name in err for name in named)
+
+
 def test_groups_of_flags_become_the_settings():
     argv = ["a", "b", "--out=c", "--lam=auto", "--moving-mask=m.nii", "--passes=3"]
     config = flags.parse(register.Config, argv, prog="x")
