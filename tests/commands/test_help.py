@@ -19,7 +19,7 @@ from jaxreg.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"jax", "SimpleITK", "scipy", "nibabel", "matplotlib", "numpy", "flax", "orbax"}
-FAST = ["register", "sweep", "apply", "convert", "compare", "prepare"]
+FAST = ["register", "sweep", "apply", "convert", "compare", "prepare", "demo"]
 
 
 def help_of(command, monkeypatch, *, columns=100):
