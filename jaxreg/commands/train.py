@@ -1,4 +1,4 @@
-"""`jaxreg train` and train.py: stage 1 (--stage=ae) or stage 2 (--stage=reg)."""
+"""`jaxreg train` and train.py: stage 1 (ae), stage 2 (reg) or the segmentation (seg)."""
 
 import argparse
 import contextlib
@@ -17,6 +17,7 @@ from jaxreg.configuration.training import (
     AutoencoderConfig,
     Preset,
     RegistrationConfig,
+    SegmentationConfig,
     registration_preset,
 )
 from jaxreg.configuration.unread import flag_of
@@ -24,18 +25,20 @@ from jaxreg.data.cohort import read_cohort
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError, require_choice
 from jaxreg.training.autoencoder import autoencoder_task
-from jaxreg.training.loop import run
+from jaxreg.training.loop import Task, run
 from jaxreg.training.registration import registration_task
+from jaxreg.training.segmentation import segmentation_task
 
-Config = TypeVar("Config", AutoencoderConfig, RegistrationConfig)
+Config = TypeVar("Config", AutoencoderConfig, RegistrationConfig, SegmentationConfig)
 
-STAGES = {"ae": AutoencoderConfig, "reg": RegistrationConfig}
+STAGES = {"ae": AutoencoderConfig, "reg": RegistrationConfig, "seg": SegmentationConfig}
 _PRESETS = "|".join(get_args(Preset))
-_HELP = f"""usage: train.py --stage=ae|reg [--preset={_PRESETS}] [flags of the stage]
+_HELP = f"""usage: train.py --stage=ae|reg|seg [--preset={_PRESETS}] [flags of the stage]
 
   --stage    ae: one autoencoder per contrast, without pairs; reg: the registration network,
              with --loss=all one after another with each of {", ".join(COMPARED_LOSSES)},
-             into <workdir>/<loss>. No default.
+             into <workdir>/<loss>; seg: the segmentation of any contrast, from label maps.
+             No default.
   --preset   For --stage=reg: paper (ISMRM 2022), or miccai (ContraReg: 1024 negatives, symmetric).
              (default: paper)
 """
@@ -52,11 +55,17 @@ def main(argv: Sequence[str]) -> None:
         _print_help(STAGES if known.stage not in STAGES else (known.stage,))
         return
     if known.stage is None:
-        raise InputError("--stage: expected ae (autoencoders) or reg (registration), got none.")
+        raise InputError(
+            "--stage: expected ae (autoencoders), reg (registration) or seg (segmentation), "
+            "got none."
+        )
     require_choice("stage", known.stage, tuple(STAGES))
     if known.stage == "ae":
-        _refuse_flags_of_registration(argv)
+        _refuse_flags_of_registration("ae", AutoencoderConfig(), argv)
         train_stage("ae", parse(AutoencoderConfig(), rest))
+    elif known.stage == "seg":
+        _refuse_flags_of_registration("seg", SegmentationConfig(), argv)
+        train_segmentation(parse(SegmentationConfig(), rest))
     elif known.loss == "all":
         _train_all(known.preset or "paper", rest)
     else:
@@ -76,13 +85,13 @@ def parse(default: Config, argv: Sequence[str]) -> Config:
     return flags.parse(type(default), argv, prog=f"train.py --stage={stage}", default=default)
 
 
-def _refuse_flags_of_registration(argv: Sequence[str]) -> None:
+def _refuse_flags_of_registration(stage: str, config: Any, argv: Sequence[str]) -> None:
     known = {"preset", "loss", *_settings_of(RegistrationConfig())}
-    known -= set(_settings_of(AutoencoderConfig()))
+    known -= set(_settings_of(config))
     for flag, _ in _flags_in(argv):
         name = flag.removeprefix("--no-")
         if {flag, f"--{name}"} & {flag_of(setting) for setting in known}:
-            raise InputError(f"{flag}: read only by --stage=reg, not by --stage=ae.")
+            raise InputError(f"{flag}: read only by --stage=reg, not by --stage={stage}.")
 
 
 def _train_all(preset: str, argv: Sequence[str]) -> None:
@@ -136,18 +145,42 @@ def train_stage(stage: str, config: Any) -> Path:
     workdir = config.session.workdir
     if workdir is None:
         workdir = Path("runs") / ("ae" if stage == "ae" else config.objective.loss)
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir}: expected a folder for the run, got a file.")
+    _require_folder(workdir)
     task = (autoencoder_task if stage == "ae" else registration_task)(config, cohort)
-    print(f"settings of --stage={stage}, in {workdir}:")
-    for name, value in _flat(task.config).items():
-        print(f"  {name} = {value}")
+    _print_settings(task, workdir)
     if embedded:
         print("embedded phantom cohort: it shows that everything works and is no benchmark.")
     if short:
         print("ends within 15 minutes on two cores.")
     run(task, config.optimizer, config.session, workdir)
     return workdir
+
+
+def train_segmentation(config: SegmentationConfig) -> Path:
+    """Resolve steps and workdir, print the settings in force, train; returns the workdir."""
+    distributed.start(config.session.processes)
+    if config.data is None:
+        raise InputError("--data: expected folders of labelled subjects, got none.")
+    if config.optimizer.steps is None:
+        optimizer = dataclasses.replace(config.optimizer, steps=DEFAULT_STEPS["seg"])
+        config = dataclasses.replace(config, optimizer=optimizer)
+    workdir = config.session.workdir or Path("runs/seg") / config.resolution
+    _require_folder(workdir)
+    task = segmentation_task(config)
+    _print_settings(task, workdir)
+    run(task, config.optimizer, config.session, workdir)
+    return workdir
+
+
+def _require_folder(workdir: Path) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir}: expected a folder for the run, got a file.")
+
+
+def _print_settings(task: Task, workdir: Path) -> None:
+    print(f"settings of --stage={task.stage}, in {workdir}:")
+    for name, value in _flat(task.config).items():
+        print(f"  {name} = {value}")
 
 
 def embedded_cohort() -> Path:

@@ -64,7 +64,7 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 _ROOT = "configuration"
-_NO_IDENTITY = ("steps", "data", "encoders", "init_from", "validation_pairs")
+_NO_IDENTITY = ("steps", "data", "encoders", "init_from", "validation_pairs", "validation_subjects")
 
 
 def _input_error(error: BaseException) -> InputError | None:

@@ -18,6 +18,11 @@ from jaxreg.errors import InputError, require_choice, require_share
 Stem = Literal["fold", "conv"]
 Conditioning = Literal["cin", "hypernet", "none"]
 Dtype = Literal["float32", "bfloat16"]
+ConvolutionForm = Literal["auto", "plain", "slices", "patches"]
+Resolution = Literal["fine", "coarse"]
+Voxels = Literal["all", "corner"]
+SEGMENTATION_CHANNELS = {"fine": (32, 64, 96, 128), "coarse": (24, 48, 64, 96)}
+"""Channels at 1/2, 1/4, 1/8 and 1/16 of the resolution where none are given."""
 EMBEDDED = Path("runs/embedded")
 
 
@@ -235,8 +240,74 @@ class RegistrationConfig:
         return reasons
 
 
+@dataclass(frozen=True)
+class SegmentationNetworkConfig:
+    """The segmentation network's shape and how it is computed."""
+
+    channels: str | None = None
+    """Channels at 1/2, 1/4, 1/8 … of the resolution, such as 32,64,96; none are those of the
+    resolution."""
+    dtype: Dtype = "float32"
+    """float32, or bfloat16 for the convolutions on devices that have it in hardware."""
+    convolution: ConvolutionForm = "auto"
+    """How convolutions are computed: auto (by the platform), plain, slices or patches."""
+
+    def __post_init__(self):
+        """Refuse unknown names and channels that are not numbers above 0."""
+        parts = [] if self.channels is None else self.channels.split(",")
+        if not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+            raise InputError(f"--channels: expected numbers such as 32,64, got {self.channels!r}.")
+        require_choice("dtype", self.dtype, get_args(Dtype))
+        require_choice("convolution", self.convolution, get_args(ConvolutionForm))
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """The segmentation: brain and structures in images of any contrast, learnt from label maps."""
+
+    data: str | None = None
+    """DIR[,DIR...]: folders of labelled subjects, or folders of such folders."""
+    resolution: Resolution = "fine"
+    """fine (2 mm on the brain laid onto the template) or coarse (4 mm, whole head, any pose)."""
+    real_fraction: float = 0.3
+    """Share of the images that are real, of subjects who have any; the others are made."""
+    voxels: Voxels = "all"
+    """Where the loss looks: all, or one random corner of each 2×2×2, which spares a CPU work."""
+    validation_subjects: int = 10
+    """Subjects of each cohort's val split that are scored at each validation, at most."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    session: SessionConfig = field(default_factory=SessionConfig)
+    network: SegmentationNetworkConfig = field(default_factory=SegmentationNetworkConfig)
+
+    def __post_init__(self):
+        """Refuse unknown names and numbers out of range."""
+        require_choice("resolution", self.resolution, get_args(Resolution))
+        require_choice("voxels", self.voxels, get_args(Voxels))
+        require_share("real-fraction", self.real_fraction)
+        if self.validation_subjects < 1:
+            raise InputError(
+                f"--validation-subjects: expected at least 1, got {self.validation_subjects}."
+            )
+        refuse_unread(self)
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """How many subjects are scored, where none is."""
+        if self.session.validate_every:
+            return {}
+        return {"validation_subjects": "not read with --validate-every=0"}
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The network's channels, fine to coarse."""
+        given = self.network.channels
+        if given is None:
+            return SEGMENTATION_CHANNELS[self.resolution]
+        return tuple(int(part) for part in given.split(","))
+
+
 Preset = Literal["paper", "miccai"]
-DEFAULT_STEPS = {"ae": 1000, "reg": 10_000}
+DEFAULT_STEPS = {"ae": 1000, "reg": 10_000, "seg": 15_000}
 """Steps of the experiment at 2 mm."""
 EMBEDDED_STEPS = {"ae": 600, "reg": 1500}
 """Steps on the embedded cohort, such that each stage ends within 15 minutes on two cores."""

@@ -1,4 +1,4 @@
-"""The training loop of both stages: steps, checkpoints, logs, interruption.
+"""The training loop of all stages: steps, checkpoints, logs, interruption.
 
 What a stage is, it says by `Task`; the loop knows no loss and no network.
 """
@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ class Task:
     """One stage, to the loop.
 
     Attributes:
-        stage: `ae` or `reg`.
+        stage: `ae`, `reg` or `seg`.
         config: the whole configuration, as JSON values.
         identity: what must agree for a run to be continued.
         defaults: what a stored identity means where it is silent, as runs of older versions are.
         params: initial trainable parameters.
         frozen: parameters that no step changes; saved beside the others.
+        resident: arrays beside `frozen` in what the loss sees; neither saved nor trained.
         loss: (params, frozen, sample, key) → (loss, terms) of one sample.
         batches: the endless data iterator, with `get_state` and `set_state`.
         arrays: what the loss sees of a batch, where it is there; other entries describe it.
@@ -61,6 +62,7 @@ class Task:
     describe: Callable[[dict[str, np.ndarray], int], str]
     validate: Callable[[Any, Any, int], tuple[dict[str, float], np.ndarray | None]] | None
     begin: Callable[[Path], None] = lambda workdir: None
+    resident: dict[str, Any] = field(default_factory=dict)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -106,6 +108,8 @@ def run(
     state, frozen = jax.device_put(jax.tree.map(np.asarray, (state, task.frozen)), replicated)
     loss = _carrying_stop(task.loss) if distributed.count() > 1 else task.loss
     step = make_step(loss, optimizer, mesh, optimizer_config.seed)
+    if task.resident:
+        step = _seeing(step, jax.device_put(task.resident, replicated))
     _Loop(task, session, workdir, checkpoints, steps).run(state, frozen, step, split)
 
 
@@ -161,6 +165,11 @@ def require_same_run(workdir: Path, meta: Meta, task: Task) -> None:
                 f"{workdir}: holds a run of another configuration; {flag}: expected {stored} "
                 f"(stored), got {asked}. Use another --workdir."
             )
+
+
+def _seeing(step, resident):
+    """`step` with the resident arrays beside the frozen ones."""
+    return lambda state, frozen, batch: step(state, {**frozen, **resident}, batch)
 
 
 def _carrying_stop(loss):

@@ -1,0 +1,1 @@
+"""A brain found and segmented in an image of any contrast."""
