@@ -1,6 +1,7 @@
 """The objective's settings: what cannot be meant is refused by name, what just can is taken."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,9 @@ def test_taps_are_scales_in_order_each_once():
 
 @pytest.mark.parametrize(("loss", "voxels"), [("lncc", 4), ("mind", 5), ("ngf", 1), ("mi", 0)])
 def test_how_far_a_voxels_similarity_sees(loss, voxels):
-    own = {"lncc": {"lncc_window": 9}, "mind": {"mind_radius": 2, "mind_dilation": 3}}
+    own: dict[str, Any] = {
+        "lncc": {"lncc_window": 9},
+        "mind": {"mind_radius": 2, "mind_dilation": 3},
+    }
     assert ObjectiveConfig(loss=loss, **own.get(loss, {})).reach == voxels
     assert ObjectiveConfig(loss="intra_lncc", lncc_window=9).reach == 4

@@ -1,6 +1,7 @@
 """One policy: a setting that nothing reads is refused with the reason, and is never stored."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def other_than_default(name):
 
 @pytest.mark.parametrize("name", LOSS_SETTINGS)
 def test_a_setting_of_a_loss_is_taken_by_its_losses_and_refused_by_the_others(name):
-    value = {name: other_than_default(name)}
+    value: dict[str, Any] = {name: other_than_default(name)}
     for loss, spec in LOSS_SPECS.items():
         if name in spec.settings:
             assert as_json(ObjectiveConfig(loss=loss, **value))["loss"] == loss

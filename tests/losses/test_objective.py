@@ -1,6 +1,7 @@
 """The objective as a whole: routing by domain, gradients to the velocity, one pair overfitted."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,7 @@ def test_the_network_overfits_one_pair_as_direct_optimisation_does(pair):
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_what_is_ignored_has_no_say(pair, loss, side):
     """Whatever the image shows inside an ignore mask, the loss is the same; elsewhere it counts."""
-    samples = {"mi_samples": 0} if loss in ("mi", "nce_mi") else {}
+    samples: dict[str, Any] = {"mi_samples": 0} if loss in ("mi", "nce_mi") else {}
     config = ObjectiveConfig(loss=loss, **samples)
     similarity = make_similarity(config, DOMAINS)
     lesion = jnp.zeros(SHAPE, bool).at[8:13, 9:14, 7:11].set(True)

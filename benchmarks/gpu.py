@@ -1,0 +1,266 @@
+"""jaxreg on one GPU, beside VoxelMorph in PyTorch where both are installed: see gpu.sh.
+
+`python benchmarks/gpu.py [--seconds 400] [--out table.json]` measures, at 2 mm and at 1 mm and in
+float32 and bfloat16, a registration by the network (network, integration, warp) and a training step
+(LNCC and smoothness, gradient, Adam), the network's gradient with XLA's own 3-D convolution and
+with its slice form (openxla/xla #34273), the device's own limits (a large matrix product, a large
+copy), and whether two steps from one state give the same bits. It asks for jax, flax, optax and
+jaxtyping alone. A job that would begin after `--seconds` is left out and named.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.losses.objective import objective
+from jaxreg.losses.similarity import make_similarity
+from jaxreg.networks import layers
+from jaxreg.networks.velocity_unet import VelocityUNet
+from jaxreg.pair import Pair
+from jaxreg.spatial import displacement_of, warp
+
+SHAPES = {"2 mm": (80, 96, 80), "1 mm": (192, 224, 192)}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+RUNS = 10
+
+
+def pair(shape: tuple[int, int, int]) -> Pair:
+    """Two noise images inside an ellipsoid that fills the grid as a brain does."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    mask = jnp.asarray(sum(a**2 for a in axes) < 0.9)
+    fixed, moving = (jnp.asarray(rng.random((*shape, 1), np.float32)) for _ in range(2))
+    inside = mask[..., None].astype(jnp.float32)
+    return Pair(fixed * inside, moving * inside, mask, mask)
+
+
+def timed(function: Callable[..., Any], *arguments) -> dict[str, float]:
+    """Median milliseconds, seconds of compilation, and what the compiler says of the program."""
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    jax.block_until_ready(compiled(*arguments))
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        times.append(time.perf_counter() - start)
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else float("nan")
+    return {
+        "ms": 1e3 * statistics.median(times),
+        "compile_s": seconds,
+        "gflop": cost.get("flops", float("nan")) / 1e9,
+        "gbyte": cost.get("bytes accessed", float("nan")) / 1e9,
+        "memory_gb": peak / 1e9,
+    }
+
+
+def network_of(dtype) -> VelocityUNet:
+    """The registration network as it is trained."""
+    return VelocityUNet(dtype=dtype)
+
+
+def registration(dtype, params, two: Pair, lam):
+    """The moved image of a pair."""
+    velocity = network_of(dtype).apply({"params": params}, two.fixed[None], two.moving[None], lam)
+    assert isinstance(velocity, jax.Array)
+    return warp(two.moving, displacement_of(velocity[0], two.fixed.shape[:3], squarings=7))
+
+
+def training_loss(dtype, params, two: Pair, lam):
+    """LNCC and smoothness of one pair."""
+    config = ObjectiveConfig(loss="lncc")
+    velocity = network_of(dtype).apply({"params": params}, two.fixed[None], two.moving[None], lam)
+    similarity = make_similarity(config, ("T1w", "T2w"))
+    assert isinstance(velocity, jax.Array)
+    return objective(jax.random.key(0), two, velocity[0], lam[0], similarity, config)[0]
+
+
+def training_step(dtype, params, state, two: Pair, lam):
+    """Gradient and Adam."""
+    gradient = jax.grad(functools.partial(training_loss, dtype))(params, two, lam)
+    updates, state = optax.adam(1e-3).update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def network_gradient(dtype, params, two: Pair, lam):
+    """The gradient of the square of the velocity: the network alone."""
+
+    def square(params):
+        apply = network_of(dtype).apply
+        velocity = apply({"params": params}, two.fixed[None], two.moving[None], lam)
+        assert isinstance(velocity, jax.Array)
+        return jnp.sum(velocity**2)
+
+    return jax.grad(square)(params)
+
+
+def in_slices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function traced with every convolution as a sum of 2-D ones, whatever the platform."""
+
+    def traced(*arguments):
+        plain = layers._convolve_plain
+        layers._convolve_plain = layers._convolve_slices
+        try:
+            return function(*arguments)
+        finally:
+            layers._convolve_plain = plain
+
+    return traced
+
+
+def limits() -> dict[str, float]:
+    """Measured TFLOP/s of a large matrix product by type, and TB/s of a large copy."""
+    found = {}
+    for name, dtype in DTYPES.items():
+        a = jax.random.normal(jax.random.key(0), (8192, 8192), dtype)
+        found[f"{name}_tflops"] = 2 * 8192**3 / timed(jnp.dot, a, a)["ms"] / 1e9
+    big = jax.random.normal(jax.random.key(1), (2**28,))
+    found["copy_tb_s"] = 2 * big.nbytes / timed(lambda x: x + 1, big)["ms"] / 1e9
+    return found
+
+
+def jaxreg_jobs() -> dict[str, Callable[[], dict[str, float]]]:
+    """Every job by name."""
+    jobs: dict[str, Callable[[], dict[str, float]]] = {}
+    lam = jnp.full(1, 0.5)
+    for size, shape in SHAPES.items():
+        for kind, dtype in DTYPES.items():
+
+            def job(which, shape=shape, dtype=dtype):
+                two = pair(shape)
+                network = network_of(dtype)
+                key = jax.random.key(0)
+                start = jnp.zeros((1, 16, 16, 16, 1))
+                params = network.init(key, start, start, lam)["params"]
+                if which == "registration":
+                    return timed(functools.partial(registration, dtype), params, two, lam)
+                if which == "training step":
+                    state = optax.adam(1e-3).init(params)
+                    step = functools.partial(training_step, dtype)
+                    return timed(step, params, state, two, lam)
+                gradient = functools.partial(network_gradient, dtype)
+                if which.endswith("slices"):
+                    gradient = in_slices(gradient)
+                return timed(gradient, params, two, lam)
+
+            for which in (
+                "registration",
+                "training step",
+                "network gradient, plain",
+                "network gradient, slices",
+            ):
+                jobs[f"{which} | {size} | {kind}"] = functools.partial(job, which)
+    return jobs
+
+
+def voxelmorph_jobs() -> dict[str, Callable[[], dict[str, float]]]:
+    """VoxelMorph's registration and training step (MSE and smoothness), where it is installed."""
+    if not all(importlib.util.find_spec(name) for name in ("torch", "voxelmorph")):
+        print("torch and voxelmorph are not both installed: jaxreg alone.")
+        return {}
+    import torch  # pyright: ignore[reportMissingImports]
+    import voxelmorph as vxm  # pyright: ignore[reportMissingImports]
+
+    def job(which, shape, dtype):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = vxm.nn.models.VxmPairwise(
+            ndim=3, source_channels=1, target_channels=1, nb_features=(16, 32, 32, 32),
+            integration_steps=7,
+        ).to(device)  # fmt: skip
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        moving, fixed = (torch.rand(1, 1, *shape, device=device) for _ in range(2))
+
+        def run():
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+                if which == "registration":
+                    with torch.no_grad():
+                        model(moving, fixed, return_warped_source=True)
+                    return
+                velocity, moved = model(
+                    moving, fixed, return_warped_source=True, return_field_type="velocity"
+                )
+                smooth = sum((torch.diff(velocity, dim=d) ** 2).mean() for d in (2, 3, 4))
+                loss = ((moved - fixed) ** 2).mean() + 0.01 * smooth
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        def wait():
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        times = []
+        for _ in range(RUNS + 2):
+            start = time.perf_counter()
+            run()
+            wait()
+            times.append(time.perf_counter() - start)
+        peak = torch.cuda.max_memory_allocated() if device == "cuda" else float("nan")
+        return {"ms": 1e3 * statistics.median(times[2:]), "memory_gb": peak / 1e9}
+
+    return {
+        f"VoxelMorph {which} | {size} | {dtype}": functools.partial(job, which, shape, dtype)
+        for size, shape in SHAPES.items()
+        for dtype in DTYPES
+        for which in ("registration", "training step")
+    }
+
+
+def same_bits() -> bool:
+    """Whether two training steps from one state give the same bits."""
+    two, lam = pair(SHAPES["2 mm"]), jnp.full(1, 0.5)
+    start = jnp.zeros((1, 16, 16, 16, 1))
+    params = network_of(jnp.float32).init(jax.random.key(0), start, start, lam)["params"]
+    state = optax.adam(1e-3).init(params)
+    step = jax.jit(functools.partial(training_step, jnp.float32))
+    first, second = (jax.tree.leaves(step(params, state, two, lam)[0]) for _ in range(2))
+    return all(bool((a == b).all()) for a, b in zip(first, second, strict=True))
+
+
+def main() -> None:
+    """Measure, print a Markdown table, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=400)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    begun = time.perf_counter()
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    results: dict[str, Any] = {"device": jax.devices()[0].device_kind, "limits": limits()}
+    print({name: round(value, 2) for name, value in results["limits"].items()}, flush=True)
+    results["same_bits"] = same_bits()
+    print(f"two steps from one state give the same bits: {results['same_bits']}", flush=True)
+    print("| job | size | type | ms | share of matrix rate | GB/s | GB | compile s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, job in (voxelmorph_jobs() | jaxreg_jobs()).items():
+        if time.perf_counter() - begun > arguments.seconds:
+            print(f"| {name} | left out: the time is up | | | | |")
+            continue
+        row = results[name] = job()
+        rate = results["limits"][f"{name.rsplit(' ', 1)[1]}_tflops"]
+        share = row.get("gflop", float("nan")) / row["ms"] / rate
+        print(
+            f"| {name} | {row['ms']:.2f} | {share:.3f} "
+            f"| {1e3 * row.get('gbyte', float('nan')) / row['ms']:.0f} "
+            f"| {row['memory_gb']:.2f} | {row.get('compile_s', 0):.1f} |",
+            flush=True,
+        )
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

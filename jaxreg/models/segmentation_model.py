@@ -1,0 +1,110 @@
+"""The segmentation networks that come with jaxreg, or two of one's own, as functions of an image.
+
+A folder holds `coarse.npz` and `fine.npz`, the parameters by name in half precision, and
+`model.json`: the networks' channels, what they were trained on, and the SHA-256 of each file.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxreg.data.label_codes import CLASSES
+from jaxreg.errors import InputError
+from jaxreg.networks.segmentation_unet import SegmentationUNet
+
+SHIPPED = Path(__file__).parent / "weights" / "segmentation"
+"""The networks that segment where no others are named."""
+RESOLUTIONS = ("coarse", "fine")
+_MODEL = "model.json"
+
+
+class SegmentationModel(NamedTuple):
+    """The parameters of both networks, their channels, and what identifies them."""
+
+    channels: dict[str, tuple[int, ...]]
+    params: dict[str, Any]
+    sha256: dict[str, str]
+    folder: Path
+
+    def probabilities(
+        self, resolution: str, image: Float[Array, "x y z 1"]
+    ) -> Float[Array, "x y z k"]:
+        """The probability of every class at each voxel of a normalised image."""
+        return _probabilities(self.channels[resolution], self.params[resolution], image)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(channels, params, image):
+    network = SegmentationUNet(channels, CLASSES)
+    scores = network.apply({"params": params}, image[None])
+    assert isinstance(scores, jax.Array)
+    return jax.nn.softmax(scores[0])
+
+
+def read_segmentation_model(folder: Path) -> SegmentationModel:
+    """The networks in a folder.
+
+    Raises:
+        InputError: a file is missing or damaged, or is not the one whose hash is recorded.
+    """
+    try:
+        described = json.loads((folder / _MODEL).read_text(encoding="utf-8"))
+        channels = {r: tuple(int(n) for n in described["channels"][r]) for r in RESOLUTIONS}
+        contents = {r: (folder / f"{r}.npz").read_bytes() for r in RESOLUTIONS}
+        sha256 = {r: hashlib.sha256(contents[r]).hexdigest() for r in RESOLUTIONS}
+        if sha256 != described["sha256"]:
+            raise ValueError(f"its files are not those whose hashes {_MODEL} has")
+        params = {r: _parameters(contents[r], channels[r]) for r in RESOLUTIONS}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{folder}: not a readable segmentation model ({error}).") from error
+    return SegmentationModel(channels, params, sha256, folder)
+
+
+def write_segmentation_model(
+    folder: Path,
+    params: dict[str, Any],
+    channels: dict[str, tuple[int, ...]],
+    *,
+    about: str,
+) -> None:
+    """Write both networks into an existing folder; `about` says what they were trained on."""
+    sha256 = {}
+    for resolution in RESOLUTIONS:
+        arrays = {name: np.asarray(v, np.float16) for name, v in by_name(params[resolution])}
+        path = folder / f"{resolution}.npz"
+        np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
+        sha256[resolution] = hashlib.sha256(path.read_bytes()).hexdigest()
+    described = {"about": about, "channels": channels, "sha256": sha256}
+    text = json.dumps(described, indent=1, ensure_ascii=False)
+    (folder / _MODEL).write_text(text + "\n", encoding="utf-8")
+
+
+def by_name(params: Any) -> list[tuple[str, Any]]:
+    """(path, leaf) of each parameter, in the order of the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [("/".join(str(part.key) for part in path), leaf) for path, leaf in leaves]
+
+
+def _parameters(content: bytes, channels: tuple[int, ...]) -> Any:
+    network = SegmentationUNet(channels, CLASSES)
+    side = 2 ** len(channels)
+    image = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
+    like = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        wanted = by_name(like)
+        if set(stored.files) != {name for name, _ in wanted}:
+            raise ValueError("its parameters are not those of its channels")
+        leaves = [np.asarray(stored[name], np.float32) for name, _ in wanted]
+    for leaf, (name, shape) in zip(leaves, wanted, strict=True):
+        if leaf.shape != shape.shape:
+            raise ValueError(f"{name}: expected shape {shape.shape}, got {leaf.shape}")
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -1,0 +1,317 @@
+"""A brain found and segmented in an image of any contrast, resolution and orientation.
+
+A coarse network sees the whole field of view in voxels of 4 mm and says roughly what lies where.
+The centroids of its structures give the affine map from the template to the image; with it the fine
+network's grid of 2 mm is laid onto the brain. The fine answer lays the grid once more where it
+moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, UInt8
+from scipy import ndimage
+
+from jaxreg.data.label_codes import CLASSES, REST, decode
+from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.resampling import block_mean
+from jaxreg.segmentation.normalization import normalize
+from jaxreg.segmentation.template import CENTROIDS_MM, GRID, centroids_mm, from_template
+
+Network = Callable[[Float[Array, "x y z 1"]], Float[Array, "x y z k"]]
+"""A normalised image to the probability of every class."""
+
+COARSE_SHAPE, COARSE_MM = (64, 64, 64), 4.0
+SETTLED_MM = 1.5
+"""A second look follows where the corners of the brain move by more than this."""
+FEWEST_STRUCTURES = 8
+LEAST_LITRES, MOST_LITRES = 0.35, 2.6
+"""Volumes of what is taken for a brain."""
+WORST_FIT_MM = 12.0
+"""Root mean square distance of the structures' centroids from where the template has them."""
+_CHUNK = 2**18
+_STEP_MM = 96.0
+"""How far apart the coarse windows lie that cover a long field of view."""
+
+
+class Networks(NamedTuple):
+    """The two networks as functions."""
+
+    coarse: Network
+    fine: Network
+
+
+class Segmentation(NamedTuple):
+    """What was found in an image.
+
+    `labels` (FreeSurfer's numbers) and `mask` lie on the image's grid. `probabilities` lie on the
+    template grid, which `to_image` takes to the image (RAS millimetres). `fit_mm` is how far the
+    structures lie from the template's after the affine fit, root mean square.
+    """
+
+    labels: UInt8[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    probabilities: Float32[np.ndarray, "i j k c"]
+    to_image: Float[np.ndarray, "4 4"]
+    fit_mm: float
+    volumes_ml: dict[int, float]
+
+
+def segment_volume(image: Volume, networks: Networks) -> Segmentation:
+    """The structures and the brain of an image.
+
+    Raises:
+        InputError: the image shows no brain, or too little of one.
+    """
+    codes, affine = coarse_codes(image, networks.coarse)
+    to_image, _ = template_pose(codes, affine)
+    for look in range(3):
+        probabilities = fine_probabilities(image, to_image, networks.fine)
+        fine = np.argmax(probabilities, axis=-1).astype(np.uint8)
+        better, fit_mm = template_pose(fine, to_image @ GRID.affine)
+        moved = farthest_mm(better, to_image)
+        if moved <= SETTLED_MM or look == 2:
+            break
+        to_image = better
+    labels, mask = on_own_grid(image, probabilities, to_image)
+    require_brain(mask, image, fit_mm)
+    return Segmentation(
+        labels, mask, probabilities, to_image, fit_mm, _volumes(probabilities, to_image)
+    )
+
+
+def coarse_codes(
+    image: Volume, network: Network
+) -> tuple[UInt8[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
+    """(codes, affine) of the window of the coarse grid that shows most of a brain.
+
+    A field of view longer than the window is looked at in several windows along its axes.
+    """
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for centre in _window_centres(image):
+        values, affine = _window(image, centre)
+        scaled = normalize(jnp.asarray(values))
+        codes = np.argmax(np.asarray(network(scaled[..., None])), axis=-1).astype(np.uint8)
+        brain = float((codes > 0).sum())
+        if best is None or brain > best[0]:
+            best = brain, codes, affine
+    assert best is not None
+    return best[1], best[2]
+
+
+def _window_centres(image: Volume) -> list[np.ndarray]:
+    """Voxel coordinates of the centres of the windows, the middle of the image first."""
+    shape, spacing = np.array(image.array.shape), np.array(image.spacing_mm)
+    window = np.array(COARSE_SHAPE) * COARSE_MM
+    offsets = []
+    for n, s, w in zip(shape, spacing, window, strict=True):
+        extra = max(0.0, (n * s - w) / 2)
+        count = int(np.ceil(extra / _STEP_MM))
+        offsets.append(
+            sorted({k * extra / max(count, 1) for k in range(-count, count + 1)}, key=abs)
+        )
+    middle = (shape - 1) / 2
+    return [
+        middle + np.array([x, y, z]) / spacing
+        for x in offsets[0]
+        for y in offsets[1]
+        for z in offsets[2]
+    ]
+
+
+def _window(image: Volume, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(area means along the image's own axes, affine) of the coarse grid about a voxel."""
+    values = np.asarray(image.array, np.float32)
+    scale = COARSE_MM / np.array(image.spacing_mm)
+    first = centre - scale * (np.array(COARSE_SHAPE) - 1) / 2
+    for axis in range(3):
+        n = values.shape[axis]
+        at = first[axis] + scale[axis] * np.arange(COARSE_SHAPE[axis])
+        weights = _area_weights(at, n, max(float(scale[axis]), 1.0))
+        values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
+    to_voxels = np.diag([*scale, 1.0])
+    to_voxels[:3, 3] = first
+    return values, image.affine @ to_voxels
+
+
+def _area_weights(at: np.ndarray, n: int, width: float) -> np.ndarray:
+    """Matrix [len(at), n]: the overlap of intervals of a width with the voxels, as a mean.
+
+    With a width of one voxel that is linear interpolation; beyond the image all weights are 0.
+    """
+    voxel = np.arange(n)[None, :]
+    low, high = at[:, None] - width / 2, at[:, None] + width / 2
+    overlap = np.minimum(high, voxel + 0.5) - np.maximum(low, voxel - 0.5)
+    return (np.maximum(overlap, 0) / width).astype(np.float32)
+
+
+def template_pose(
+    codes: UInt8[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
+) -> tuple[Float[np.ndarray, "4 4"], float]:
+    """(template millimetres to the image's, root mean square distance that remains) of codes.
+
+    Structures that lie far off the fit count less in the next one (Huber weights), so that a
+    structure found in the wrong place does not turn the head.
+
+    Raises:
+        InputError: too few structures were found.
+    """
+    centroids, volume_ml = centroids_mm(codes, affine)
+    there = volume_ml > 0.02
+    if there.sum() < FEWEST_STRUCTURES:
+        raise InputError(
+            f"expected a brain, found {int(there.sum())} of {REST - 1} structures in the image."
+        )
+    template = np.array([*CENTROIDS_MM.values()])
+    weight = np.where(there, volume_ml, 0.0)
+    for _ in range(5):
+        matrix = from_template(centroids, weight)
+        distance = np.linalg.norm(template @ matrix[:3, :3].T + matrix[:3, 3] - centroids, axis=1)
+        typical = max(float(np.median(distance[there])), 1.0)
+        doubt = np.minimum(1.0, 2 * typical / np.maximum(distance, 1e-6))
+        weight = np.where(there, volume_ml * doubt**4, 0.0)
+    return matrix, float(np.sqrt(np.mean(distance[there] ** 2)))
+
+
+def fine_probabilities(
+    image: Volume, to_image: Float[np.ndarray, "4 4"], network: Network
+) -> Float32[np.ndarray, "i j k c"]:
+    """The probability of each class on the template grid, laid onto an image."""
+    values = normalize(jnp.asarray(sampled(image, to_image, GRID)))
+    return np.asarray(network(values[..., None]), np.float32)
+
+
+def sampled(
+    image: Volume, to_image: Float[np.ndarray, "4 4"], grid: Grid
+) -> Float32[np.ndarray, "i j k"]:
+    """Means of an image over the voxels of a grid, 0 outside the field of view."""
+    to_voxels = np.linalg.inv(image.affine) @ to_image @ grid.affine
+    step = float(np.linalg.norm(to_voxels[:3, :3], axis=0).max())
+    fine = 2 if step > 1.25 else 1
+    half = np.diag([1 / fine, 1 / fine, 1 / fine, 1.0])
+    half[:3, 3] = 0.5 / fine - 0.5
+    matrix = to_voxels @ half
+    offset: Any = matrix[:3, 3]
+    values = ndimage.affine_transform(
+        np.asarray(image.array, np.float32),
+        matrix[:3, :3],
+        offset,
+        output_shape=tuple(fine * n for n in grid.shape),
+        order=1,
+        mode="grid-constant",
+    )
+    return block_mean(np.asarray(values), fine)
+
+
+def on_own_grid(
+    image: Volume, probabilities: Float32[np.ndarray, "i j k c"], to_image: Float[np.ndarray, "4 4"]
+) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
+    """(FreeSurfer's numbers, brain mask) on the image's own grid.
+
+    Each voxel gets the class of the largest probability, read linearly between the grid's voxels.
+    """
+    shape = image.array.shape
+    to_grid = np.linalg.inv(to_image @ GRID.affine) @ image.affine
+    brain = 1 - probabilities[..., 0]
+    box = _box(brain > 0.1, np.linalg.inv(to_grid), shape)
+    codes = np.zeros(shape, np.uint8)
+    size = [s.stop - s.start for s in box]
+    if min(size) <= 0:
+        return codes, codes > 0
+    flat = jnp.asarray(probabilities.reshape(-1, CLASSES))
+    start = np.array([s.start for s in box], np.float32)
+    matrix = jnp.asarray(to_grid[:3], jnp.float32)
+    count = int(np.prod(size))
+    found = [
+        np.asarray(_winners(flat, matrix, jnp.asarray(start), jnp.asarray(size), first))
+        for first in range(0, count, _CHUNK)
+    ]
+    codes[box] = np.concatenate(found)[:count].reshape(size)
+    mask = largest_part(codes > 0)
+    return np.where(mask, decode(codes), 0).astype(np.uint8), mask
+
+
+@jax.jit
+def _winners(flat, matrix, start, size, first):
+    """Codes of `_CHUNK` voxels of a box, from the `first` on in C order."""
+    index = first + jnp.arange(_CHUNK)
+    x = index // (size[1] * size[2])
+    y = index // size[2] % size[1]
+    z = index % size[2]
+    at = jnp.stack([x, y, z], axis=-1) + start[None]
+    points = at @ matrix[:, :3].T + matrix[:, 3][None]
+    shape = jnp.asarray(GRID.shape)
+    inside = jnp.all((points > -0.5) & (points < shape[None] - 0.5), axis=-1)
+    points = jnp.clip(points, 0, shape[None] - 1.001)
+    low = jnp.floor(points).astype(jnp.int32)
+    part = points - low
+    votes = jnp.zeros((_CHUNK, flat.shape[-1]))
+    for corner in np.ndindex(2, 2, 2):
+        i, j, k = (low[:, a] + corner[a] for a in range(3))
+        weight = jnp.ones(_CHUNK)
+        for a in range(3):
+            weight = weight * (part[:, a] if corner[a] else 1 - part[:, a])
+        row = (i * GRID.shape[1] + j) * GRID.shape[2] + k
+        votes = votes + weight[:, None] * flat.at[row].get(mode="promise_in_bounds")
+    brain = 1 - votes[:, 0] > 0.5
+    structure = jnp.argmax(votes[:, 1:], axis=-1) + 1
+    return jnp.where(inside & brain, structure, 0).astype(jnp.uint8)
+
+
+def _box(there: np.ndarray, to_own: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The part of the image's grid that holds a part of the template grid."""
+    spans = np.argwhere(there)
+    if len(spans) == 0:
+        return (slice(0, 0),) * 3
+    low, high = spans.min(axis=0) - 1.0, spans.max(axis=0) + 1.0
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1)
+    own = to_own[:3, :3] @ corners + to_own[:3, 3:]
+    first = np.clip(np.floor(own.min(axis=1)), 0, shape).astype(int)
+    last = np.clip(np.ceil(own.max(axis=1)) + 1, 0, shape).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+
+
+def largest_part(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """The largest connected part of a mask, its holes filled."""
+    labelled, count = ndimage.label(mask)  # pyright: ignore[reportGeneralTypeIssues]
+    if count == 0:
+        return mask
+    sizes = np.bincount(labelled.ravel())
+    sizes[0] = 0
+    return np.asarray(ndimage.binary_fill_holes(labelled == int(np.argmax(sizes))))
+
+
+def farthest_mm(one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"]) -> float:
+    """How far two maps of the template take a corner of the brain's box apart, at most."""
+    corners = np.array(np.meshgrid((-70, 70), (-105, 75), (-60, 80), indexing="ij")).reshape(3, -1)
+    difference = (one - other)[:3]
+    moved = difference[:, :3] @ corners + difference[:, 3:]
+    return float(np.linalg.norm(moved, axis=0).max())
+
+
+def require_brain(mask: Bool[np.ndarray, "x y z"], image: Volume, fit_mm: float) -> None:
+    """Raise InputError where what was found cannot be a human brain."""
+    litres = float(mask.sum()) * abs(np.linalg.det(image.affine[:3, :3])) / 1e6
+    if not LEAST_LITRES <= litres <= MOST_LITRES:
+        raise InputError(
+            f"expected a brain of {LEAST_LITRES} to {MOST_LITRES} litres, found {litres:.2f}."
+        )
+    if fit_mm > WORST_FIT_MM:
+        raise InputError(
+            f"expected the structures of a brain, found some that lie {fit_mm:.0f} mm from where "
+            "a brain has them."
+        )
+
+
+def _volumes(
+    probabilities: Float32[np.ndarray, "i j k c"], to_image: Float[np.ndarray, "4 4"]
+) -> dict[int, float]:
+    """Millilitres of each structure by FreeSurfer's number, from the probabilities."""
+    voxel_ml = abs(np.linalg.det((to_image @ GRID.affine)[:3, :3])) / 1000
+    sums = probabilities.reshape(-1, CLASSES).sum(axis=0, dtype=np.float64) * voxel_ml
+    numbers = decode(np.arange(CLASSES, dtype=np.uint8))
+    return {int(n): float(v) for n, v in zip(numbers, sums, strict=True) if n}
