@@ -98,7 +98,7 @@ def test_labels_come_back_to_the_images_own_grid(angles, shift, spacing_mm, shap
     different = labels != decode(expected)
     assert different.mean() < 0.01  # linear votes and the nearest voxel differ at borders alone
     assert (mask != (expected > 0)).mean() < 0.005
-    inside = np.asarray(ndimage.binary_erosion(expected == REST, iterations=2))
+    inside: Any = np.asarray(ndimage.binary_erosion(expected == REST, iterations=2))
     assert (labels[inside] == 24).all()
 
 
@@ -112,7 +112,7 @@ def test_the_coarse_window_is_a_mean_of_the_image_at_its_affine():
     expected = ndimage.affine_transform(
         smooth, to_image[:3, :3], offset, output_shape=values.shape, order=1
     )
-    inside = ndimage.affine_transform(
+    inside: Any = ndimage.affine_transform(
         np.ones_like(smooth), to_image[:3, :3], offset, output_shape=values.shape
     )
     inside = np.asarray(ndimage.binary_erosion(inside > 0.99, iterations=1))
