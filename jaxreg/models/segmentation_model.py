@@ -99,7 +99,7 @@ def _parameters(content: bytes, channels: tuple[int, ...]) -> Any:
     side = 2 ** len(channels)
     image = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
     like = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+    with np.load(io.BytesIO(content)) as stored:
         wanted = by_name(like)
         if set(stored.files) != {name for name, _ in wanted}:
             raise ValueError("its parameters are not those of its channels")

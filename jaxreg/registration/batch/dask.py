@@ -6,7 +6,7 @@ used, from files that all workers see.
 """
 
 import importlib
-import pickle
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def run_jobs(
     Raises:
         InputError: `distributed` is not installed, nobody answers, or the scheduler is gone.
     """
-    distributed, named = _distributed(), pickle.dumps(run)  # a function is pickled as its name
+    distributed, named = _distributed(), f"{run.__module__}:{run.__qualname__}"
     with _client(distributed, address) as client:
         say(f"{address}: {len(client.scheduler_info(n_workers=-1)['workers'])} workers so far")
         waiting = iter(jobs.items())
@@ -57,13 +57,13 @@ def run_jobs(
             running.update(submit(1))
 
 
-def run_prepared(named: bytes, job: dict[str, Any]) -> dict[str, Any]:
-    """A job's outcome, on a worker, by the function whose pickled name is `named`.
+def run_prepared(named: str, job: dict[str, Any]) -> dict[str, Any]:
+    """A job's outcome, on a worker, by the function that `named` names (module:function).
 
     Looking the function up imports JAX, so the environment is set before.
     """
     runtime.prepare()
-    return pickle.loads(named)(job)
+    return pkgutil.resolve_name(named)(job)
 
 
 def _client(distributed: Any, address: str) -> Any:
