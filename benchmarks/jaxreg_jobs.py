@@ -104,8 +104,8 @@ def network(shape: Shape, *, gradient: bool) -> Callable[[], None]:
 def batch(shape: Shape) -> Callable[[], None]:
     """The next pair of the training data, mirrored or not, from volumes in memory."""
     with tempfile.TemporaryDirectory() as scratch:
-        people = {"train": 4}
-        folder = write_phantom_cohort(Path(scratch) / "cohort", shape=shape, subjects=people)
+        subjects = {"train": 4}
+        folder = write_phantom_cohort(Path(scratch) / "cohort", shape=shape, subjects=subjects)
         cohort = read_cohort(folder)
         names = [cohort.members("train", d) for d in DOMAINS]
         keys = [(p, d) for p in names[0] for d in DOMAINS]

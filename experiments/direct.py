@@ -78,8 +78,8 @@ def main(config: Config) -> None:
     """Print a row for each λ."""
     cohort = read_cohort(config.data)
     domains = CohortConfig(domains=config.domains).domain_pair
-    people = [cohort.members(config.split, d) for d in domains]
-    pairs = neighbour_pairs(*people)[: config.pairs]
+    subjects = [cohort.members(config.split, d) for d in domains]
+    pairs = neighbour_pairs(*subjects)[: config.pairs]
     images = [(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)]
     native = Volumes(cohort, [*images, *((p, "dseg") for pair in pairs for p in pair)])
     volumes = (

@@ -13,7 +13,7 @@ from jaxreg.errors import InputError
 
 
 def main() -> None:
-    """Write the joined cohort's tables and link its people's folders."""
+    """Write the joined cohort's tables and link its subjects' folders."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cohorts", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)
@@ -21,17 +21,17 @@ def main() -> None:
     cohorts = [read_cohort(folder) for folder in arguments.cohorts]
     if any(c.structures != cohorts[0].structures for c in cohorts):
         raise InputError("expected equal labels.tsv in all cohorts.")
-    people = {p: (c, split) for c in cohorts for p, split in c.participants.items()}
-    if len(people) < sum(len(c.participants) for c in cohorts):
+    subjects = {p: (c, split) for c in cohorts for p, split in c.participants.items()}
+    if len(subjects) < sum(len(c.participants) for c in cohorts):
         raise InputError("expected every participant in one cohort only.")
     arguments.out.mkdir(parents=True)
-    rows = [f"{person}\t{split}" for person, (_, split) in people.items()]
+    rows = [f"{subject}\t{split}" for subject, (_, split) in subjects.items()]
     table = "\n".join(["participant_id\tsplit", *rows]) + "\n"
     (arguments.out / "participants.tsv").write_text(table)
     for name in ("labels.tsv", "dataset_description.json"):
         (arguments.out / name).write_bytes((cohorts[0].folder / name).read_bytes())
-    for person, (cohort, _) in people.items():
-        (arguments.out / person).symlink_to((cohort.folder / person).resolve())
+    for subject, (cohort, _) in subjects.items():
+        (arguments.out / subject).symlink_to((cohort.folder / subject).resolve())
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def main(config: Config) -> None:
     method = method_of(settings, Path("fixed_T1w"), Path("moving_T2w"))
     domains = method.domains or ("T1w", "T2w")
     cohort = read_cohort(config.data)
-    people = (cohort.members(config.split, d) for d in domains)
-    pairs = neighbour_pairs(*people)[: config.pairs]
+    subjects = (cohort.members(config.split, d) for d in domains)
+    pairs = neighbour_pairs(*subjects)[: config.pairs]
     needed = [(p, k) for f, m in pairs for p, k in ((f, domains[0]), (m, domains[1]))]
     labels = [(p, "dseg") for pair in pairs for p in pair]
     volumes = Volumes(cohort, [*needed, *labels])

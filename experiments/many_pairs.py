@@ -37,7 +37,7 @@ class ManyConfig:
     """Pairs in all."""
     side: int = 48
     """Voxels along each axis; the phantoms are 192 mm wide."""
-    people: int = 6
+    subjects: int = 6
     """Phantoms; the pairs go around among them."""
     every: int = 50
     """Pairs between two figures."""
@@ -115,7 +115,7 @@ def write_table(config: ManyConfig, folder: Path) -> Path:
         folder / "cohort",
         shape=(config.side, config.side, config.side),
         spacing_mm=192 / config.side,
-        subjects={"train": config.people},
+        subjects={"train": config.subjects},
     )
     names = sorted(p.name for p in cohort.iterdir() if p.is_dir())
     others = [(f, m) for f in names for m in names if f != m]
@@ -123,7 +123,7 @@ def write_table(config: ManyConfig, folder: Path) -> Path:
     for number in range(config.pairs):
         fixed, moving = others[number % len(others)]
         files = [f"{fixed}/{fixed}_T1w", f"{moving}/{moving}_T2w"]
-        files += [f"{person}/{person}_dseg" for person in (fixed, moving)]
+        files += [f"{subject}/{subject}_dseg" for subject in (fixed, moving)]
         rows.append("\t".join(f"{file}.nii.gz" for file in files))
     table = cohort / "pairs.tsv"
     table.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -84,11 +84,11 @@ def pairs_of(config: Config, cohort) -> list[tuple[str, str]]:
     if config.only:
         return [(f, m) for f, m in (pair.split(":") for pair in config.only)]
     first, second = config.domains.split(",")
-    people = [
+    subjects = [
         [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
         for d in (first, second)
     ]
-    return neighbour_pairs(*people)
+    return neighbour_pairs(*subjects)
 
 
 def register(config: Config, cohort, fixed: str, moving: str, folder: Path, number: int) -> dict:

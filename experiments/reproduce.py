@@ -51,7 +51,7 @@ class Config:
     others: tuple[Path, ...] = ()
     """Cohorts on which the networks are compared too; λ is chosen on their own validation split."""
     adapt: Path | None = None
-    """Cohort that every network is then trained on with; its people need no second contrast."""
+    """Cohort that every network is then trained on with; its subjects need no second contrast."""
     adapt_steps: int = 600
     """Steps on that cohort."""
     gap: bool = False

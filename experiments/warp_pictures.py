@@ -1,7 +1,7 @@
 """The pictures and the table of docs/warps.md: `python experiments/warp_pictures.py --out docs`.
 
-The person is the ICBM152 template (extra `demo`), moved by a transform that is known. The files are
-those that `jaxreg register`, `apply` and `convert` write, read back as their users would.
+The subject is the ICBM152 template (extra `demo`), moved by a transform that is known. The files
+are those that `jaxreg register`, `apply` and `convert` write, read back as their users would.
 """
 
 import tempfile
@@ -57,18 +57,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Write warps-pull-back.png, warps-shift.png and warps-files.png; print the table."""
-    person = load_template(spacing_mm=2.0)
-    images = (np.where(person.mask, person.images[d], 0) for d in ("T1w", "T2w"))
-    t1w, t2w = (Volume(image, person.affine) for image in images)
+    subject = load_template(spacing_mm=2.0)
+    images = (np.where(subject.mask, subject.images[d], 0) for d in ("T1w", "T2w"))
+    t1w, t2w = (Volume(image, subject.affine) for image in images)
     _save(pull_back(t1w, t2w), config.out / "warps-pull-back.png")
     with tempfile.TemporaryDirectory() as folder:
         figure, rows = shift(t1w, t2w, Path(folder))
         _save(figure, config.out / "warps-shift.png")
         print("\n".join(rows))
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [i for i, name in person.names.items() if any(s in name for s in _STRUCTURES)]
-        shown = np.where(np.isin(person.labels, wanted), person.labels, 0)
-        labels = Volume(shown, person.affine)
+        wanted = [i for i, name in subject.names.items() if any(s in name for s in _STRUCTURES)]
+        shown = np.where(np.isin(subject.labels, wanted), subject.labels, 0)
+        labels = Volume(shown, subject.affine)
         _save(files(t1w, t2w, labels, Path(folder)), config.out / "warps-files.png")
 
 
@@ -185,7 +185,7 @@ def files(t1w: Volume, t2w: Volume, labels: Volume, folder: Path) -> Figure:
 
 
 def _write_pair(t1w, t2w, labels, folder) -> dict[str, np.ndarray]:
-    """Write a T1w, and the T2w of the same person on a grid of its own, turned and deformed.
+    """Write a T1w, and the T2w of the same subject on a grid of its own, turned and deformed.
 
     Labels and points go with them; returns the points (RAS mm), the same places in both.
     """

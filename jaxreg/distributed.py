@@ -76,7 +76,7 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[first : first + size + (index() < larger)])
 
 
-def from_first(compute: Callable[[], Any]) -> Any:
+def broadcast_from_primary(compute: Callable[[], Any]) -> Any:
     """The JSON value of `compute`, which runs on process 0 alone."""
     if count() == 1:
         return compute()

@@ -19,14 +19,14 @@ class Pair(NamedTuple):
     moving_mask: Bool[Array, "x y z"]
     fixed_ignore: Bool[Array, "x y z"] | None = None
     moving_ignore: Bool[Array, "x y z"] | None = None
-    moving_twin: Float[Array, "x y z 1"] | None = None
+    moving_in_fixed_contrast: Float[Array, "x y z 1"] | None = None
     fixed_labels: UInt8[Array, "x y z"] | None = None
     moving_labels: UInt8[Array, "x y z"] | None = None
 
     def within_fixed_contrast(self) -> "Pair":
         """The same subjects, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
-        assert self.moving_twin is not None
-        return self._replace(moving=self.moving_twin, moving_twin=None)
+        assert self.moving_in_fixed_contrast is not None
+        return self._replace(moving=self.moving_in_fixed_contrast, moving_in_fixed_contrast=None)
 
     def exchanged(self) -> "Pair":
         """The same pair seen from the other end."""

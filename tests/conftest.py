@@ -1,12 +1,17 @@
-"""Two CPU devices, strict JAX settings, and shape annotations checked while the tests run."""
+"""What every test runs under.
+
+Two CPU devices, programs compiled with few optimisations, strict settings of JAX, and shape
+annotations that are checked.
+"""
 
 import os
 import pkgutil
 
-DEVICES = "--xla_force_host_platform_device_count=2"
+# Most of the time goes into compiling programs that then run once on a small volume.
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
 os.environ["JAX_PLATFORMS"] = "cpu"
-if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # a worker inherits it from the first process
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
+if FLAGS not in os.environ.get("XLA_FLAGS", ""):  # a worker inherits them from the first process
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 
 import jaxreg  # noqa: E402
 from jaxreg import runtime  # noqa: E402

@@ -1,4 +1,4 @@
-"""Progress for people and for log files: phases, signs of life, bars as lines."""
+"""Progress for subjects and for log files: phases, signs of life, bars as lines."""
 
 import io
 import time

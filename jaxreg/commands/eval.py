@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> None:
         folder = config.workdir or Path("runs/compare")
         compare_runs(config.compare, config.data, lams, folder, every_pair=every_pair)
         return
-    found = distributed.from_first(lambda: str(config.workdir or newest_run(Path("runs")) or ""))
+    found = distributed.broadcast_from_primary(
+        lambda: str(config.workdir or newest_run(Path("runs")) or "")
+    )
     workdir = Path(found) if found else None
     if workdir is None:
         raise InputError("runs: expected a registration run (train.py --stage=reg), found none.")

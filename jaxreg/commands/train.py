@@ -185,7 +185,7 @@ def _print_settings(task: Task, workdir: Path) -> None:
 
 def embedded_cohort() -> Path:
     """The folder of the embedded phantom cohort, made (by process 0) where it is not there yet."""
-    return Path(distributed.from_first(lambda: str(_embedded_cohort())))
+    return Path(distributed.broadcast_from_primary(lambda: str(_embedded_cohort())))
 
 
 def _embedded_cohort() -> Path:

@@ -40,17 +40,17 @@ class Cohort:
         Raises:
             InputError: no subject in the split, or none there with the domain.
         """
-        people = sorted(p for p, s in self.participants.items() if s == split)
-        if not people:
+        subjects = sorted(p for p, s in self.participants.items() if s == split)
+        if not subjects:
             raise InputError(
                 f"{self.folder / 'participants.tsv'}: no participant in split {split!r}; "
                 f"it has {', '.join(sorted(set(self.participants.values())))}."
             )
-        having = [p for p in people if self.file(p, domain).is_file()]
+        having = [p for p in subjects if self.file(p, domain).is_file()]
         if not having:
             raise InputError(
                 f"{self.folder}: expected {domain} volumes in split {split!r} "
-                f"(such as {self.file(people[0], domain)}), got none."
+                f"(such as {self.file(subjects[0], domain)}), got none."
             )
         return having
 
@@ -107,10 +107,10 @@ def neighbour_pairs(fixed: Sequence[str], moving: Sequence[str]) -> list[tuple[s
     """
     moving = sorted(moving)
     pairs = []
-    for person in sorted(fixed):
-        after = [m for m in moving if m > person] + [m for m in moving if m < person]
+    for subject in sorted(fixed):
+        after = [m for m in moving if m > subject] + [m for m in moving if m < subject]
         if after:
-            pairs.append((person, after[0]))
+            pairs.append((subject, after[0]))
     return pairs
 
 

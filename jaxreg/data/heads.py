@@ -56,8 +56,8 @@ def find_cohorts(folders: Sequence[Path]) -> list[Cohort]:
 
 def labelled(cohort: Cohort, split: str) -> list[str]:
     """Participants of a split who have labels, sorted."""
-    people = sorted(p for p, s in cohort.participants.items() if s == split)
-    return [p for p in people if cohort.file(p, "dseg").is_file()]
+    subjects = sorted(p for p, s in cohort.participants.items() if s == split)
+    return [p for p in subjects if cohort.file(p, "dseg").is_file()]
 
 
 def read_heads(cohort: Cohort, split: str) -> list[Head]:

@@ -32,9 +32,9 @@ def image_batches(
 
     def draw(_, rng: np.random.Generator):
         element = {}
-        for domain, people in members.items():
-            index = int(rng.integers(len(people)))
-            image = volumes.scan(people[index], domain).image
+        for domain, subjects in members.items():
+            index = int(rng.integers(len(subjects)))
+            image = volumes.scan(subjects[index], domain).image
             element[domain] = _flipped(image, flip and rng.random() < 0.5)
             element[f"{domain}_index"] = index
         return element
@@ -74,7 +74,7 @@ def pair_batches(
     ignoring = any(volumes.cohort.file(p, "ignore").is_file() for p in {*fixed, *moving})
 
     def draw(f: int, rng: np.random.Generator):
-        others = [m for m, person in enumerate(moving) if person != fixed[f]]
+        others = [m for m, subject in enumerate(moving) if subject != fixed[f]]
         m = others[int(rng.integers(len(others)))]
         mirrored = flip and rng.random() < 0.5
         fixed_scan = volumes.scan(fixed[f], domains[0])
@@ -88,21 +88,21 @@ def pair_batches(
                 element[f"{role}_ignore"] = _flipped(ignore, mirrored)
         if twins:
             twin = volumes.scan(moving[m], domains[0]).image
-            element["moving_twin"] = _flipped(twin, mirrored)
+            element["moving_in_fixed_contrast"] = _flipped(twin, mirrored)
         if labels:
-            for role, person in (("fixed", fixed[f]), ("moving", moving[m])):
-                element[f"{role}_labels"] = _flipped(_structures(volumes, person), mirrored)
+            for role, subject in (("fixed", fixed[f]), ("moving", moving[m])):
+                element[f"{role}_labels"] = _flipped(_structures(volumes, subject), mirrored)
         return element
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()
     return _iterate(source.random_map(draw), batch_size)
 
 
-def _structures(volumes: Volumes, person: str) -> np.ndarray:
+def _structures(volumes: Volumes, subject: str) -> np.ndarray:
     """The scored structures of a subject, numbered from 1; 0 elsewhere."""
-    if not volumes.cohort.file(person, "dseg").is_file():
+    if not volumes.cohort.file(subject, "dseg").is_file():
         return np.zeros(volumes.shape, np.uint8)
-    labels, structures = volumes.labels(person), sorted(volumes.cohort.structures)
+    labels, structures = volumes.labels(subject), sorted(volumes.cohort.structures)
     numbers = np.zeros(max(int(labels.max()), *structures) + 1, np.uint8)
     numbers[structures] = np.arange(1, len(structures) + 1)
     return numbers[labels]

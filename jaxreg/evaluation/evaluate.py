@@ -87,14 +87,14 @@ def evaluate(
         lams = [model.config.network.lam]
     pairs = split_pairs(cohort, split, domains, every=every_pair)
     first, own = pairs[0], distributed.share(pairs)
-    people = sorted({p for pair in own or [first] for p in pair})
+    subjects = sorted({p for pair in own or [first] for p in pair})
     images = sorted({(p, d) for pair in own or [first] for p, d in zip(pair, domains, strict=True)})
-    native = Volumes(cohort, [*images, *((p, "dseg") for p in people)])
+    native = Volumes(cohort, [*images, *((p, "dseg") for p in subjects)])
     spacing = model.config.cohort.spacing
     volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
     require_spacing(model, volumes)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [*images, *((p, "dseg") for p in people)]
+    files = [*images, *((p, "dseg") for p in subjects)]
     structures = sorted(cohort.structures.items())
     identity = [model.sha256, model.step, fingerprint(cohort, files), structures, list(lams), own]
     so_far = partial_results.SoFar(folder, identity)
@@ -114,7 +114,7 @@ def evaluate(
     )
     if distributed.index() > 0:
         so_far.forget()
-        return distributed.from_first(dict)
+        return distributed.broadcast_from_primary(dict)
     summary = report.summarize(scores) | {
         "run": name,
         "step": model.step,
@@ -127,7 +127,7 @@ def evaluate(
     fixed, moving = (native.scan(p, d).image for p, d in zip(first, domains, strict=True))
     report.write_figures(folder, name, summary, (fixed, moving, *example), native.spacing_mm)
     so_far.forget()
-    return distributed.from_first(lambda: summary)
+    return distributed.broadcast_from_primary(lambda: summary)
 
 
 def require_spacing(model: Model, volumes: Volumes) -> None:

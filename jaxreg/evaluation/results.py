@@ -104,7 +104,7 @@ def reusable(
     same_parameters = summary.get("parameters_sha256") == parameters_sha256
     if not (finished and same_data and same_parameters):
         return False
-    people = {person for pair in pairs for person in pair}
+    subjects = {subject for pair in pairs for subject in pair}
     files = [cohort.folder / "labels.tsv"]
-    files += [file for person in people for file in (cohort.folder / person).iterdir()]
+    files += [file for subject in subjects for file in (cohort.folder / subject).iterdir()]
     return all(file.stat().st_mtime <= written for file in files)

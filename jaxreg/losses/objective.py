@@ -2,7 +2,7 @@
 
     loss = (1 − λ) · (scale · L_sim(fixed, moved) + label weight · (1 − Dice)) + λ · R(v)
 
-with the Dice of the training people's labels only where `--label-weight` asks for it.
+with the Dice of the training subjects' labels only where `--label-weight` asks for it.
 
 The velocity lives at half resolution, in its own voxels; moved(x) = moving(x + u(x)) with u the
 displacement of exp(v) at full resolution.

@@ -67,7 +67,7 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints, and all are damaged.
         """
-        found = distributed.from_first(self._newest)
+        found = distributed.broadcast_from_primary(self._newest)
         return None if found is None else Meta(**found)
 
     def require_writable(self) -> None:

@@ -36,7 +36,7 @@ class Model(NamedTuple):
     `params["network"]` are the network's; `params["projections"]` and `encoders` are there for the
     contrastive losses, whose encoders have `encoder_stem`. `step` is the training step,
     `spacing_mm` the voxel size of the training grid, `folder` where the model was read. `template`
-    is the mean image of training people in the first domain, on that grid (uint8, 0 outside the
+    is the mean image of training subjects in the first domain, on that grid (uint8, 0 outside the
     brain), None for runs of versions that kept none.
     """
 

@@ -4,7 +4,7 @@
 training configuration, what the network was trained on, and how it registers where no flag says
 otherwise (λ, passes and steps of refinement, chosen on validation pairs). `model.json` also has a
 hash of the parameters and the template, checked when they are read. `template.nii.gz` is the mean
-of training people: where the network expects what (`jaxreg/registration/deformable/grid.py`).
+of training subjects: where the network expects what (`jaxreg/registration/deformable/grid.py`).
 """
 
 import io

@@ -292,7 +292,7 @@ def prepare(
     Examples:
         >>> import jaxreg
         >>> summary = jaxreg.prepare("scans.tsv", "cohort", layout="table", spacing=8.0)
-        >>> summary.people["train"], summary.failed
+        >>> summary.subjects["train"], summary.failed
         (1, {})
     """
     config = PrepareConfig(

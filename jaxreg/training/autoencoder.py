@@ -53,7 +53,7 @@ def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
         config=as_json(config),
         identity={
             **identity(config),
-            "data_sha256": distributed.from_first(lambda: fingerprint(cohort, train)),
+            "data_sha256": distributed.broadcast_from_primary(lambda: fingerprint(cohort, train)),
             "spacing_mm": list(volumes.spacing_mm),
         },
         defaults=identity(AutoencoderConfig()),
@@ -90,8 +90,8 @@ def reconstruction_loss(network: Autoencoder, params: Any, image: jax.Array):
 
 
 def _held_out(cohort: Cohort, domain: str) -> list[str]:
-    people = sorted(p for p, split in cohort.participants.items() if split == "val")
-    return [p for p in people if cohort.file(p, domain).is_file()]
+    subjects = sorted(p for p, split in cohort.participants.items() if split == "val")
+    return [p for p in subjects if cohort.file(p, domain).is_file()]
 
 
 def _validation(network, volumes, held_out):
@@ -103,17 +103,17 @@ def _validation(network, volumes, held_out):
     def validate(params, frozen, step):
         del frozen, step
         scalars, pictures = {}, []
-        for domain, people in held_out.items():
-            if not people:
+        for domain, subjects in held_out.items():
+            if not subjects:
                 continue
             rows = np.zeros((0, len(_TERMS)))
-            for person in distributed.share(people):
-                image = volumes.scan(person, domain).image
+            for subject in distributed.share(subjects):
+                image = volumes.scan(subject, domain).image
                 parts, output = reconstruct(params[domain], image)
                 rows = np.append(rows, [[float(parts[name]) for name in _TERMS]], axis=0)
-                if person == people[0]:
+                if subject == subjects[0]:
                     output = np.clip(np.asarray(output)[..., 0], 0, 1)
-                    pictures.append((f"{person} {domain}", image[..., 0], output))
+                    pictures.append((f"{subject} {domain}", image[..., 0], output))
             means = distributed.gather(rows).mean(axis=0)
             scalars |= {f"{k}_{domain}": float(v) for k, v in zip(_TERMS, means, strict=True)}
         if not pictures:

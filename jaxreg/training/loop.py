@@ -132,7 +132,9 @@ def validation_owed(
     every = session.validate_every
     if task.validate is None or not every or not step or (step % every and step < steps):
         return False
-    written = distributed.from_first(lambda: [r["step"] for r in read_rows(workdir / VALIDATION)])
+    written = distributed.broadcast_from_primary(
+        lambda: [r["step"] for r in read_rows(workdir / VALIDATION)]
+    )
     return str(step) not in written
 
 

@@ -15,7 +15,7 @@ from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
 from jaxreg.data.pipeline import pair_batches
 from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN, STRUCTURES
 from jaxreg.data.prepare.subject import write_image
-from jaxreg.data.prepare.template import Head, average, evenly
+from jaxreg.data.prepare.template import Head, average, evenly_spaced
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation.figures import basic
@@ -56,7 +56,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     augmentation = config.augmentation
     labels = config.objective.label_weight > 0 or augmentation.needs_labels
     if labels:
-        train += labelled_people(cohort, {*fixed, *moving})
+        train += labelled_subjects(cohort, {*fixed, *moving})
     hindbrain = hindbrain_of(cohort) if augmentation.drop_hindbrain_fraction > 0 else ()
     pairs = validation_pairs(cohort, domains)[: config.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
@@ -67,14 +67,17 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     if config.init_from is not None:
         params, start = initialized_from(params, config)
         extra["init_from_sha256"] = start
-    info = {**extra, "data_sha256": distributed.from_first(lambda: fingerprint(cohort, train))}
+    info = {
+        **extra,
+        "data_sha256": distributed.broadcast_from_primary(lambda: fingerprint(cohort, train)),
+    }
     info["spacing_mm"] = list(volumes.spacing_mm)
     if labels:
         info["structures"] = [[n, name] for n, name in sorted(cohort.structures.items())]
 
     def describe(batch, row):
-        people = fixed[batch["fixed_index"][row]], moving[batch["moving_index"][row]]
-        return f"fixed {people[0]} {domains[0]}, moving {people[1]} {domains[1]}"
+        subjects = fixed[batch["fixed_index"][row]], moving[batch["moving_index"][row]]
+        return f"fixed {subjects[0]} {domains[0]}, moving {subjects[1]} {domains[1]}"
 
     return Task(
         stage="reg",
@@ -104,8 +107,8 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     )
 
 
-def write_template(volumes: Volumes, people: list[str], domain: str, workdir: Path) -> None:
-    """Write the mean of some people into a run's folder, unless it is there: what lies where.
+def write_template(volumes: Volumes, subjects: list[str], domain: str, workdir: Path) -> None:
+    """Write the mean of some subjects into a run's folder, unless it is there: what lies where.
 
     Raises:
         InputError: it cannot be written.
@@ -113,7 +116,7 @@ def write_template(volumes: Volumes, people: list[str], domain: str, workdir: Pa
     path = workdir / TEMPLATE
     if path.is_file():
         return
-    scans = [volumes.scan(person, domain) for person in evenly(people)]
+    scans = [volumes.scan(subject, domain) for subject in evenly_spaced(subjects)]
     affine = volumes.grid.affine
     heads = [Head(Volume(scan.image[..., 0], affine), scan.mask) for scan in scans]
     mean = average(heads, [np.eye(4)] * len(heads), volumes.grid)
@@ -133,24 +136,24 @@ def training_people(
         moving = [p for p in moving if p in fixed]
     if not moving:
         raise InputError(
-            f"{cohort.folder}: expected people with both {domains[0]} and {domains[1]} in the "
+            f"{cohort.folder}: expected subjects with both {domains[0]} and {domains[1]} in the "
             "train split (for a loss within one contrast), got none."
         )
     return fixed, moving
 
 
-def labelled_people(cohort: Cohort, people: set[str]) -> list[tuple[str, str]]:
-    """The label maps that these people have, as keys of volumes.
+def labelled_subjects(cohort: Cohort, subjects: set[str]) -> list[tuple[str, str]]:
+    """The label maps that these subjects have, as keys of volumes.
 
     Raises:
         InputError: nobody has one, or the cohort names more structures than a byte can count.
     """
-    found = [(p, "dseg") for p in sorted(people) if cohort.file(p, "dseg").is_file()]
+    found = [(p, "dseg") for p in sorted(subjects) if cohort.file(p, "dseg").is_file()]
     if not found or not 0 < len(cohort.structures) < 256:
         raise InputError(
-            f"{cohort.folder}: expected people with labels in the train split and 1 to 255 "
+            f"{cohort.folder}: expected subjects with labels in the train split and 1 to 255 "
             f"structures in labels.tsv (for --label-weight, --synthetic-fraction and "
-            f"--drop-hindbrain-fraction), got {len(found)} people and {len(cohort.structures)} "
+            f"--drop-hindbrain-fraction), got {len(found)} subjects and {len(cohort.structures)} "
             "structures."
         )
     return found
@@ -276,15 +279,15 @@ def initialized_from(params: dict[str, Any], config: RegistrationConfig):
 
 def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str, str]]:
     """Neighbouring pairs of the val split, those with both domains and labels; may be empty."""
-    people = sorted(p for p, split in cohort.participants.items() if split == "val")
-    labelled = [p for p in people if cohort.file(p, "dseg").is_file()]
+    subjects = sorted(p for p, split in cohort.participants.items() if split == "val")
+    labelled = [p for p in subjects if cohort.file(p, "dseg").is_file()]
     fixed, moving = ([p for p in labelled if cohort.file(p, d).is_file()] for d in domains)
     return neighbour_pairs(fixed, moving)
 
 
 def _validation(config, volumes, pairs):
-    people = sorted({(p, "dseg") for pair in pairs for p in pair})
-    native = Volumes(volumes.cohort, people, shared=True)
+    subjects = sorted({(p, "dseg") for pair in pairs for p in pair})
+    native = Volumes(volumes.cohort, subjects, shared=True)
     lam = config.network.lam
     lams = VALIDATION_LAMBDAS if lam is None else (lam,)
 

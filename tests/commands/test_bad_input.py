@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from registration_data import SPACING_MM, motion, person, write_person
+from registration_data import SPACING_MM, example_subject, motion, write_subject
 
 from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
@@ -28,7 +28,7 @@ DIRECT = ("--optimize-only", "--init=none")
 def sound(tmp_path_factory):
     """The files of two phantoms, to be copied from."""
     folder = tmp_path_factory.mktemp("sound")
-    return folder, write_person(folder, 1, "T1w"), write_person(folder, 2, "T2w")
+    return folder, write_subject(folder, 1, "T1w"), write_subject(folder, 2, "T2w")
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_forms_apart_is_the_worst_corner_and_the_angle():
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_phantoms_look_like_their_own_modality(index):
-    subject, _ = person(index)
+    subject, _ = example_subject(index)
     mask = subject.labels > 0
     spacing_mm = (SPACING_MM, SPACING_MM, SPACING_MM)
     contrast = {d: depth_contrast(subject.images[d], mask, spacing_mm) for d in ("T1w", "T2w")}
@@ -288,7 +288,7 @@ def test_a_brain_cut_out_of_zeros_is_known_for_one_and_a_head_is_not(place):
 
 
 def test_images_do_not_look_like_labels_and_labels_do():
-    subject, _ = person(1)
+    subject, _ = example_subject(1)
     assert looks_like_labels(subject.labels.astype(np.float32))
     assert looks_like_labels((subject.labels > 0).astype(np.float32))
     for image in subject.images.values():

@@ -102,7 +102,7 @@ def test_a_bad_flag_of_the_autoencoders_is_refused_in_one_line(place, capfd, fla
     ("argv", "named"),
     [
         (["train", "--data=cohort"], ["--stage", "ae", "reg"]),
-        (["train", "--stage=seg", "--data=cohort"], ["--stage", "seg"]),
+        (["train", "--stage=segment", "--data=cohort"], ["--stage", "segment"]),
         (["train", "--stage=", "--data=cohort"], ["--stage"]),
         (["trian"], ["trian", "train"]),
         (["eval", "--workdir=absent"], ["absent"]),

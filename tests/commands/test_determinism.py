@@ -5,7 +5,7 @@ import sys
 
 import killing
 import pytest
-from registration_data import same_but_for_timings, write_person
+from registration_data import same_but_for_timings, write_subject
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +42,8 @@ def test_stage_2_twice_gives_the_same_bits(cohort, encoders, tmp_path):
 
 
 def test_register_twice_gives_the_same_files(tmp_path):
-    fixed = write_person(tmp_path, 1, "T1w", axes="las", spacing_mm=(6.0, 8.0, 9.0))
-    moving = write_person(tmp_path, 2, "T2w", axes="oblique")
+    fixed = write_subject(tmp_path, 1, "T1w", axes="las", spacing_mm=(6.0, 8.0, 9.0))
+    moving = write_subject(tmp_path, 2, "T2w", axes="oblique")
     labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]
     pair = [str(fixed["image"]), str(moving["image"]), *labels]
     flags = ["--optimize-only", "--steps=3", "--spacing=6", "--lam=auto"]

@@ -119,8 +119,8 @@ def test_any_name_of_a_folder_will_do(folder, tmp_path):
     subjects = {"train": 1}
     write_phantom_cohort(place, shape=(16, 16, 16), spacing_mm=12.0, subjects=subjects)
     cohort = read_cohort(place)
-    (person,) = cohort.members("train", "T1w")
-    assert Volumes(cohort, [(person, "T1w")]).shape == (16, 16, 16)
+    (subject,) = cohort.members("train", "T1w")
+    assert Volumes(cohort, [(subject, "T1w")]).shape == (16, 16, 16)
     write_field(place / "ü warp.nii.gz", Field(np.ones((3, 3, 3, 3), np.float32), AFFINE))
     assert read_field(place / "ü warp.nii.gz").vectors.shape == (3, 3, 3, 3)
 

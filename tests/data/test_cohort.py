@@ -23,9 +23,9 @@ PEOPLE = {"sub-01": "train", "sub-02": "train", "sub-03": "val", "sub-04": "test
 STRUCTURES = {2: "white", 3: "grey matter"}
 
 
-def put(folder, person, kind, array, affine=AFFINE):
-    (folder / person).mkdir(exist_ok=True)
-    images.write(folder / person / f"{person}_{kind}.nii.gz", Volume(array, affine))
+def put(folder, subject, kind, array, affine=AFFINE):
+    (folder / subject).mkdir(exist_ok=True)
+    images.write(folder / subject / f"{subject}_{kind}.nii.gz", Volume(array, affine))
 
 
 def brain(seed, shape=SHAPE):
@@ -44,11 +44,11 @@ def template(tmp_path_factory):
     (folder / "participants.tsv").write_text("participant_id\tsplit\n" + rows)
     rows = "".join(f"{i}\t{n}\n" for i, n in STRUCTURES.items())
     (folder / "labels.tsv").write_text("index\tname\n" + rows)
-    for seed, person in enumerate(PEOPLE):
-        put(folder, person, "T1w", brain(seed))
-        if person != "sub-02":
-            put(folder, person, "T2w", brain(seed + 10))
-        put(folder, person, "dseg", (3 * (brain(seed) > 1.5)).astype(np.uint8))
+    for seed, subject in enumerate(PEOPLE):
+        put(folder, subject, "T1w", brain(seed))
+        if subject != "sub-02":
+            put(folder, subject, "T2w", brain(seed + 10))
+        put(folder, subject, "dseg", (3 * (brain(seed) > 1.5)).astype(np.uint8))
     return folder
 
 

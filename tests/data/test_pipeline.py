@@ -28,10 +28,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline") / "cohort"
     rng = np.random.default_rng(0)
     splits = {**dict.fromkeys(TRAIN, "train"), **HELD_OUT}
-    for person, domain in itertools.product(splits, DOMAINS):
-        (folder / person).mkdir(parents=True, exist_ok=True)
+    for subject, domain in itertools.product(splits, DOMAINS):
+        (folder / subject).mkdir(parents=True, exist_ok=True)
         image = rng.uniform(0.2, 1, SHAPE).astype(np.float32) * (rng.random(SHAPE) < 0.7)
-        path = folder / person / f"{person}_{domain}.nii.gz"
+        path = folder / subject / f"{subject}_{domain}.nii.gz"
         images.write(path, Volume(image.astype(np.float32), np.diag([2.0, 2, 2, 1])))
     rows = "".join(f"{p}\t{s}\n" for p, s in splits.items())
     (folder / "participants.tsv").write_text("participant_id\tsplit\n" + rows)
@@ -144,8 +144,8 @@ def test_reading_ahead_does_not_move_the_state(volumes, taken):
 def test_a_flip_mirrors_images_and_masks_of_a_pair_alike_along_axis_0(volumes):
     flipped, plain = set(), pairs(volumes)
     for batch in itertools.islice(pairs(volumes, flip=True), 30):
-        people = [TRAIN[batch[f"{role}_index"][0]] for role in ("fixed", "moving")]
-        scans = [volumes.scan(p, d) for p, d in zip(people, DOMAINS, strict=True)]
+        subjects = [TRAIN[batch[f"{role}_index"][0]] for role in ("fixed", "moving")]
+        scans = [volumes.scan(p, d) for p, d in zip(subjects, DOMAINS, strict=True)]
         arrays = [a for scan in scans for a in (scan.image, scan.mask)]
         names = ("fixed", "fixed_mask", "moving", "moving_mask")
         mirrored = not np.array_equal(batch["fixed"][0], arrays[0])
@@ -160,12 +160,12 @@ def test_image_batches_mirror_some_and_draw_from_each_domains_own_people(volumes
     seen, flipped = {"T1w": set(), "T2w": set()}, set()
     for batch in itertools.islice(unpaired(volumes, flip=True), 40):
         assert batch.keys() == {"T1w", "T1w_index", "T2w", "T2w_index"}
-        for domain, people in seen.items():
+        for domain, subjects in seen.items():
             index = int(batch[f"{domain}_index"][0])
             image = volumes.scan(TRAIN[index], domain).image
             mirrored = not np.array_equal(batch[domain][0], image)
             np.testing.assert_array_equal(batch[domain][0], image[::-1] if mirrored else image)
-            people.add(index)
+            subjects.add(index)
             flipped.add(mirrored)
     assert seen == {"T1w": set(range(5)), "T2w": set(range(3))} and flipped == {True, False}
 
@@ -212,10 +212,10 @@ def test_training_reads_the_train_split_and_validation_but_never_the_test_split(
 ):
     monkeypatch.setattr(registration, "init_params", lambda *_: {})  # seconds, and not used here
     own = shutil.copytree(folder, tmp_path / "cohort")
-    for person, split in HELD_OUT.items():
+    for subject, split in HELD_OUT.items():
         if split == "test":
             for domain in DOMAINS:
-                (own / person / f"{person}_{domain}.nii.gz").write_bytes(b"not a volume")
+                (own / subject / f"{subject}_{domain}.nii.gz").write_bytes(b"not a volume")
     config = RegistrationConfig(
         cohort=CohortConfig(data=own),
         optimizer=OptimizerConfig(steps=1, batch_size=5),
@@ -223,7 +223,7 @@ def test_training_reads_the_train_split_and_validation_but_never_the_test_split(
     )
     task = registration.registration_task(config, read_cohort(own))
     words = {task.describe(b, r) for b in itertools.islice(task.batches, 6) for r in range(5)}
-    assert words and not any(person in word for word in words for person in HELD_OUT)
+    assert words and not any(subject in word for word in words for subject in HELD_OUT)
 
 
 def test_ignore_masks_come_along_flipped_where_anybody_has_one(folder, tmp_path):

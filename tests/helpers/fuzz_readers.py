@@ -112,8 +112,8 @@ def _cohort(path: Path) -> None:
         good = path.parent.parent / "samples" / name
         shutil.copyfile(path if path.name == name else good, folder / name)
     cohort = read_cohort(folder)
-    for person in cohort.participants:
-        inside = cohort.file(person, "T1w").resolve()
+    for subject in cohort.participants:
+        inside = cohort.file(subject, "T1w").resolve()
         assert inside.is_relative_to(folder.resolve()), f"{inside} is outside"
     Volumes(cohort, [(p, "T1w") for p in cohort.members("train", "T1w")])
 

@@ -59,7 +59,9 @@ def task(config, cohort):
         config=as_json(config),
         identity={
             **identity(config),
-            "data_sha256": distributed.from_first(lambda: fingerprint(cohort, train_files)),
+            "data_sha256": distributed.broadcast_from_primary(
+                lambda: fingerprint(cohort, train_files)
+            ),
         },
         defaults=identity(AutoencoderConfig()),
         params={"w": jnp.linspace(-1, 1, 4)},

@@ -22,13 +22,13 @@ AXES = {
 
 
 @functools.cache
-def person(index: int):
+def example_subject(index: int):
     """A phantom with T1w and T2w in [0, 1] and labels, and the affine of its grid."""
     affine = centred_affine(SHAPE, SPACING_MM)
     return phantom_subject(index, shape=SHAPE, spacing_mm=SPACING_MM), affine
 
 
-def write_person(
+def write_subject(
     folder: Path,
     index: int,
     domain: str,
@@ -41,7 +41,7 @@ def write_person(
 
     `motion` (RAS mm) is put into the headers: the anatomy lies moved by it.
     """
-    subject, affine = person(index)
+    subject, affine = example_subject(index)
     step = AXES[axes] * np.asarray(spacing_mm)
     size = np.abs(np.linalg.inv(step) @ affine[:3, :3] @ np.array(SHAPE))
     x, y, z = (int(n) for n in np.ceil(size - 1e-6) + 2)

@@ -198,9 +198,11 @@ def test_a_loss_within_one_contrast_sees_the_twin_and_not_the_moved_image(pair, 
             )[0]
         )
 
-    seen = value("intra_lncc", pair._replace(moving_twin=twin))
+    seen = value("intra_lncc", pair._replace(moving_in_fixed_contrast=twin))
     assert seen == pytest.approx(value("lncc", pair._replace(moving=twin)), rel=1e-6)
-    assert seen == value("intra_lncc", pair._replace(moving_twin=twin, moving=1 - pair.moving))
+    assert seen == value(
+        "intra_lncc", pair._replace(moving_in_fixed_contrast=twin, moving=1 - pair.moving)
+    )
 
 
 def test_symmetric_averages_both_ends(pair):

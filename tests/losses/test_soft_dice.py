@@ -18,7 +18,7 @@ from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import make_similarity
 from jaxreg.losses.soft_dice import soft_dice
 from jaxreg.pair import Pair
-from jaxreg.training.registration import labelled_people
+from jaxreg.training.registration import labelled_subjects
 
 SHAPE = (9, 8, 7)
 
@@ -150,19 +150,19 @@ def cohort(tmp_path_factory):
 
 
 def test_batches_number_the_structures_and_flip_them_with_the_images(cohort):
-    people = cohort.members("train", "T2w")
-    keys = [(p, kind) for p in people for kind in ("T1w", "T2w", "dseg")]
+    subjects = cohort.members("train", "T2w")
+    keys = [(p, kind) for p in subjects for kind in ("T1w", "T2w", "dseg")]
     volumes = Volumes(cohort, keys)
     batches = pair_batches(
-        volumes, ("T1w", "T2w"), people, people, seed=0, batch_size=8, flip=True, labels=True
+        volumes, ("T1w", "T2w"), subjects, subjects, seed=0, batch_size=8, flip=True, labels=True
     )
     batch = next(batches)
     structures = sorted(cohort.structures)
     mirrored = 0
     for row in range(8):
         for role, domain in (("fixed", "T1w"), ("moving", "T2w")):
-            person = people[batch[f"{role}_index"][row]]
-            image, labels = volumes.scan(person, domain).image, volumes.labels(person)
+            subject = subjects[batch[f"{role}_index"][row]]
+            image, labels = volumes.scan(subject, domain).image, volumes.labels(subject)
             if not np.array_equal(image, batch[role][row]):
                 image, labels = image[::-1], labels[::-1]
                 mirrored += 1
@@ -175,4 +175,4 @@ def test_batches_number_the_structures_and_flip_them_with_the_images(cohort):
 def test_labels_are_asked_for_where_there_are_none(cohort):
     unscored = dataclasses.replace(cohort, structures={})
     with pytest.raises(InputError, match="--label-weight"):
-        labelled_people(unscored, set(cohort.participants))
+        labelled_subjects(unscored, set(cohort.participants))

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Image
-from registration_data import motion, same_but_for_timings, write_person
+from registration_data import motion, same_but_for_timings, write_subject
 
 import jaxreg
 from jaxreg.cli import main
@@ -37,8 +37,8 @@ def load(path) -> Any:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
-    fixed = write_person(folder, 1, "T1w", axes="las")
-    moving = write_person(folder, 2, "T2w", axes="oblique", motion=motion(3, (4, -2, 3)))
+    fixed = write_subject(folder, 1, "T1w", axes="las")
+    moving = write_subject(folder, 2, "T2w", axes="oblique", motion=motion(3, (4, -2, 3)))
     return fixed, moving
 
 

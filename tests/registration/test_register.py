@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from registration_data import motion, same_but_for_timings, write_person
+from registration_data import motion, same_but_for_timings, write_subject
 
 from jaxreg.cli import main
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
@@ -42,8 +42,8 @@ def register(fixed, moving, out, *flags):
 def pair(tmp_path_factory):
     """(fixed T1w of one phantom, LAS anisotropic; moving T2w of another, oblique and moved)."""
     folder = tmp_path_factory.mktemp("pair")
-    fixed = write_person(folder, 1, "T1w", axes="las", spacing_mm=(6.0, 8.0, 9.0))
-    moving = write_person(folder, 2, "T2w", axes="psl", motion=motion(12, (15, -20, 10)))
+    fixed = write_subject(folder, 1, "T1w", axes="las", spacing_mm=(6.0, 8.0, 9.0))
+    moving = write_subject(folder, 2, "T2w", axes="psl", motion=motion(12, (15, -20, 10)))
     return fixed, moving
 
 
@@ -190,8 +190,8 @@ def test_the_affine_of_a_run_is_a_start_for_another(run, again):
 @pytest.mark.parametrize("transform", ["rigid", "affine"])
 def test_a_linear_transform_undoes_a_motion_of_the_header(tmp_path, capsys, transform):
     wanted = motion(10, (12, -9, 14))
-    fixed = write_person(tmp_path, 3, "T1w")
-    moving = write_person(tmp_path, 3, "T2w", axes="las", motion=wanted)
+    fixed = write_subject(tmp_path, 3, "T1w")
+    moving = write_subject(tmp_path, 3, "T2w", axes="las", motion=wanted)
     out = tmp_path / "out"
     assert register(fixed["image"], moving["image"], out, f"--transform={transform}") == 0
     (got,) = read_transform(out / "affine.mat")
@@ -207,8 +207,8 @@ def test_a_linear_transform_undoes_a_motion_of_the_header(tmp_path, capsys, tran
 @pytest.mark.slow
 def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
     """T2w fixed and T1w moving: exp(−v) of the network's own order, so the two are inverse."""
-    one = write_person(tmp_path, 1, "T1w")
-    other = write_person(tmp_path, 2, "T2w")
+    one = write_subject(tmp_path, 1, "T1w")
+    other = write_subject(tmp_path, 2, "T2w")
     flags = [f"--model={workdir}", "--init=none", "--lam=0.3"]
     assert register(one["image"], other["image"], tmp_path / "forth", *flags) == 0
     assert register(other["image"], one["image"], tmp_path / "back", *flags) == 0
@@ -228,8 +228,8 @@ def test_a_network_registers_and_its_order_does_not_matter(workdir, tmp_path):
 
 @pytest.mark.slow
 def test_refinement_raises_similarity_and_leaves_the_weights(workdir, tmp_path):
-    one = write_person(tmp_path, 1, "T1w")
-    other = write_person(tmp_path, 2, "T2w")
+    one = write_subject(tmp_path, 1, "T1w")
+    other = write_subject(tmp_path, 2, "T2w")
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     flags = [f"--model={workdir}", "--init=none", "--lam=0.5"]
     assert register(one["image"], other["image"], tmp_path / "plain", *flags) == 0
@@ -245,8 +245,8 @@ def test_refinement_raises_similarity_and_leaves_the_weights(workdir, tmp_path):
 @pytest.mark.slow
 def test_the_linear_start_is_the_one_of_the_best_local_correlation(tmp_path):
     """The moving brain lacks its lower third, which misleads mutual information."""
-    fixed = write_person(tmp_path, 1, "T1w")["image"]
-    moving = write_person(tmp_path, 2, "T2w")["image"]
+    fixed = write_subject(tmp_path, 1, "T1w")["image"]
+    moving = write_subject(tmp_path, 2, "T2w")["image"]
     whole = read_image(moving)
     array = whole.array.copy()
     array[:, :, : array.shape[2] * 2 // 5] = 0
@@ -285,7 +285,7 @@ def test_many_pairs_load_the_network_once_and_know_its_weights(
     """Pairs in either order of the domains; then the same, then with other weights."""
     for index in (1, 2):
         for domain in ("T1w", "T2w"):
-            write_person(tmp_path, index, domain)
+            write_subject(tmp_path, index, domain)
     rows = ["forth\tsub-01_T1w.nii.gz\tsub-02_T2w.nii.gz"]
     rows += ["back\tsub-02_T2w.nii.gz\tsub-01_T1w.nii.gz"]
     (tmp_path / "pairs.tsv").write_text("\n".join(["name\tfixed\tmoving", *rows]) + "\n")

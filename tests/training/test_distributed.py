@@ -180,7 +180,7 @@ def test_flags_that_describe_no_job_are_refused(flags):
 def test_one_process_has_everything_to_itself():
     assert (distributed.count(), distributed.index()) == (1, 0)
     assert distributed.share([1, 2, 3]) == [1, 2, 3]
-    assert distributed.from_first(lambda: {"a": 1}) == {"a": 1}
+    assert distributed.broadcast_from_primary(lambda: {"a": 1}) == {"a": 1}
     rows = np.arange(6.0).reshape(2, 3)
     assert distributed.gather(rows) is rows
     assert distributed.leave(3) == 3 and distributed.label() == ""

@@ -75,9 +75,9 @@ def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path,
 def test_a_run_keeps_the_mean_of_its_training_people(cohort, nce_mi):
     template = load_model(nce_mi).template
     assert template is not None
-    people = sorted(cohort.glob("sub-*/*_T1w.nii.gz"))
+    subjects = sorted(cohort.glob("sub-*/*_T1w.nii.gz"))
     train = {p for p, split in read_cohort(cohort).participants.items() if split == "train"}
-    images = [read_image(path) for path in people if path.parent.name in train]
+    images = [read_image(path) for path in subjects if path.parent.name in train]
     assert len(images) == 3
     np.testing.assert_allclose(template.affine, images[0].affine, atol=1e-5)
     arrays = np.array([normalize(i.array, i.array != 0) for i in images], np.float64)
@@ -117,8 +117,8 @@ def test_a_loss_within_one_contrast_trains_on_people_who_have_both(cohort, tmp_p
     shutil.copytree(cohort, own)
     argv = [*REG, "--loss=intra_lncc", f"--data={own}", "--steps=2"]
     assert main([*argv, f"--workdir={tmp_path / 'run'}"]) == 0
-    for person, lacks in (("sub-01", "T2w"), ("sub-02", "T1w"), ("sub-03", "T1w")):
-        (own / person / f"{person}_{lacks}.nii.gz").unlink()
+    for subject, lacks in (("sub-01", "T2w"), ("sub-02", "T1w"), ("sub-03", "T1w")):
+        (own / subject / f"{subject}_{lacks}.nii.gz").unlink()
     capsys.readouterr()
     assert main([*argv, f"--workdir={tmp_path / 'lacking'}"]) == 2
     assert "both T1w and T2w" in capsys.readouterr().err

@@ -31,7 +31,7 @@ class Files(NamedTuple):
 class Source(NamedTuple):
     """What a source folder or table holds, subjects sorted by identifier."""
 
-    people: list[Files]
+    subjects: list[Files]
     left_out: dict[str, str]
     """Who is left out, and why."""
     aligned: bool
@@ -57,7 +57,7 @@ def find(layout: str, path: Path) -> Source:
         found, wanted = _hcp(path), f"<SUBJECT>/{_HCP['T1w']}"
     else:
         found, wanted = _ixi(path), "IXI*-T1.nii.gz or IXI*-T2.nii.gz in it or below"
-    if not found.people:
+    if not found.subjects:
         raise InputError(f"{path}: expected {wanted} (--layout {layout}), found none.")
     return found
 
@@ -72,16 +72,16 @@ _HCP_LABELS = "T1w/aparc+aseg.nii.gz"
 
 def _hcp(root: Path) -> Source:
     """S1200: the rigid ACPC space. MNINonLinear is warped to a template and never read."""
-    people, left_out = [], {}
+    subjects, left_out = [], {}
     for folder in _folders(root, "*"):
         name = f"sub-{folder.name}"
         images = {d: folder / path for d, path in _HCP.items() if (folder / path).is_file()}
         if images:
             mask, labels = _if_file(folder / _HCP_MASK), _if_file(folder / _HCP_LABELS)
-            people.append(Files(name, images, mask, labels))
+            subjects.append(Files(name, images, mask, labels))
         else:
             left_out[name] = f"neither {' nor '.join(_HCP.values())}"
-    return Source(people, left_out, aligned=True, freesurfer=True)
+    return Source(subjects, left_out, aligned=True, freesurfer=True)
 
 
 def _ixi(root: Path) -> Source:
@@ -90,8 +90,8 @@ def _ixi(root: Path) -> Source:
     for domain, ending in (("T1w", "T1"), ("T2w", "T2")):
         for path in sorted(root.rglob(f"IXI*-{ending}.nii.gz")):
             images.setdefault(f"sub-{path.name.split('-')[0]}", {}).setdefault(domain, path)
-    people = [Files(name, images[name]) for name in sorted(images)]
-    return Source(people, {}, aligned=False, freesurfer=False)
+    subjects = [Files(name, images[name]) for name in sorted(images)]
+    return Source(subjects, {}, aligned=False, freesurfer=False)
 
 
 _BIDS_LABELS = ("_desc-aparcaseg_dseg", "_desc-aseg_dseg", "_dseg")
@@ -115,11 +115,11 @@ def _bids(root: Path) -> Source:
     derived = {name: _bids_derivatives(root, name, found) for name, found in images.items()}
     count = Counter(kind for files in derived.values() for kind in files)
     kind = max(_BIDS_LABELS, key=lambda k: count[k])
-    people = [
+    subjects = [
         Files(name, found, derived[name].get("_desc-brain_mask"), derived[name].get(kind))
         for name, found in images.items()
     ]
-    return Source(people, left_out, aligned=False, freesurfer=kind != "_dseg")
+    return Source(subjects, left_out, aligned=False, freesurfer=kind != "_dseg")
 
 
 def _bids_images(subject: Path) -> dict[str, Path]:
@@ -153,10 +153,10 @@ def _table(table: Path) -> Source:
     rows = read_table(table, ("participant_id",))
     if rows and not set(DOMAINS) & set(rows[0]):
         raise InputError(f"{table}: expected a column of {', '.join(DOMAINS)}; got {[*rows[0]]}.")
-    people, left_out = {}, {}
+    subjects, left_out = {}, {}
     for row in rows:
         name = row["participant_id"]
-        if not name or Path(name).name != name or name in (".", "..") or name in people:
+        if not name or Path(name).name != name or name in (".", "..") or name in subjects:
             raise InputError(f"{table}: expected plain, different identifiers; got {name!r}.")
         split = _cell(row, "split")
         if split is not None and split not in SPLITS:
@@ -165,10 +165,10 @@ def _table(table: Path) -> Source:
         paths = {k: table.parent / cell for k, cell in cells.items() if cell is not None}
         images = {d: paths[d] for d in DOMAINS if d in paths}
         if images:
-            people[name] = Files(name, images, paths.get("mask"), paths.get("dseg"), split)
+            subjects[name] = Files(name, images, paths.get("mask"), paths.get("dseg"), split)
         else:
             left_out[name] = "no image in its row"
-    ordered = [people[name] for name in sorted(people)]
+    ordered = [subjects[name] for name in sorted(subjects)]
     return Source(ordered, left_out, aligned=False, freesurfer=False)
 
 

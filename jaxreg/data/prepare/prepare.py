@@ -48,7 +48,7 @@ class Summary(NamedTuple):
     """What came out: subjects per split, who failed or was left out and why, structures scored."""
 
     folder: Path
-    people: dict[str, int]
+    subjects: dict[str, int]
     failed: dict[str, str]
     left_out: dict[str, str]
     remarks: list[str]
@@ -58,7 +58,7 @@ class Summary(NamedTuple):
         """Remarks, who was left out or failed and why, and the numbers, a line each."""
         left_out = [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
         failed = [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
-        counts = ", ".join(f"{count} {split}" for split, count in self.people.items())
+        counts = ", ".join(f"{count} {split}" for split, count in self.subjects.items())
         numbers = (
             f"{self.folder}: {counts}; {len(self.structures)} structures scored; "
             f"{len(self.failed)} failed, {len(self.left_out)} left out."
@@ -66,7 +66,7 @@ class Summary(NamedTuple):
         return "\n".join([*self.remarks, *left_out, *failed, numbers])
 
 
-def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
+def assign_splits(subjects: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
     """Participant → split: the table's own, or shuffled by the seed and dealt by the numbers.
 
     Without numbers val and test get a tenth each, at least one where there are three subjects.
@@ -75,20 +75,22 @@ def assign_splits(people: Sequence[Files], split: str | None, *, seed: int) -> d
     Raises:
         InputError: more asked for than there are, or a table that splits some subjects only.
     """
-    own = {p.participant: p.split for p in people if p.split is not None}
-    if own and (split is not None or len(own) < len(people)):
+    own = {p.participant: p.split for p in subjects if p.split is not None}
+    if own and (split is not None or len(own) < len(subjects)):
         raise InputError(
             "--split: expected this flag, or a column split with a value for every subject, not "
-            f"both; got {len(own)} of {len(people)} subjects with a value."
+            f"both; got {len(own)} of {len(subjects)} subjects with a value."
         )
     if own:
         return own
-    n = len(people)
+    n = len(subjects)
     tenth = max(int(n >= 3), round(n / 10))
     counts = (n - 2 * tenth, tenth, tenth) if split is None else parse_split(split)
     if sum(counts) > n:
         raise InputError(f"--split: expected at most {n} subjects, as many as found; got {split}.")
-    order = np.random.default_rng(seed).permutation(sorted(p.participant for p in people)).tolist()
+    order = (
+        np.random.default_rng(seed).permutation(sorted(p.participant for p in subjects)).tolist()
+    )
     splits = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     return dict(sorted(zip(order, splits, strict=False)))
 
@@ -104,11 +106,11 @@ def prepare(config: PrepareConfig, align: Aligner) -> Summary:
         InputError: an unusable source, setting, template or output folder; too many failed.
     """
     found = layouts.find(config.layout, config.source)
-    splits = assign_splits(found.people, config.split, seed=config.seed)
+    splits = assign_splits(found.subjects, config.split, seed=config.seed)
     names, freesurfer = _numbers(config.labels, freesurfer=found.freesurfer)
     try:
         _claim(config, splits)
-        chosen = [files for files in found.people if files.participant in splits]
+        chosen = [files for files in found.subjects if files.participant in splits]
         template = _template(config, [f for f in chosen if splits[f.participant] == "train"], align)
 
         def work(files: Files) -> None:
@@ -126,8 +128,8 @@ def prepare(config: PrepareConfig, align: Aligner) -> Summary:
         _write_tables(config, done, names)
     except OSError as error:
         raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
-    people = {split: sum(s == split for s in done.values()) for split in SPLITS}
-    return Summary(config.out, people, failed, found.left_out, _remarks(records), names)
+    subjects = {split: sum(s == split for s in done.values()) for split in SPLITS}
+    return Summary(config.out, subjects, failed, found.left_out, _remarks(records), names)
 
 
 def structures(labels: Sequence[Sequence[int]], *, freesurfer: bool) -> dict[int, str]:
@@ -137,7 +139,7 @@ def structures(labels: Sequence[Sequence[int]], *, freesurfer: bool) -> dict[int
     """
     labelled = [numbers for numbers in labels if numbers]
     count = Counter(number for numbers in labelled for number in set(numbers))
-    common = sorted(number for number, people in count.items() if 2 * people >= len(labelled))
+    common = sorted(number for number, subjects in count.items() if 2 * subjects >= len(labelled))
     if freesurfer:
         return {number: STRUCTURES[number] for number in common if number in STRUCTURES}
     return {number: f"label-{number}" for number in common}
@@ -194,12 +196,12 @@ def _compare(path: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Head:
+def _template(config: PrepareConfig, subjects: list[Files], align: Aligner) -> Head:
     """What every subject is aligned to, on the cohort's grid; kept in template.nii.gz."""
     path = config.out / "template.nii.gz"
     if not path.is_file():
         if config.template is None:
-            head = _mean(people, config, align)
+            head = _mean(subjects, config, align)
             grid = grid_of(head.image)
         else:
             image = images.read_image(config.template)
@@ -211,12 +213,12 @@ def _template(config: PrepareConfig, people: list[Files], align: Aligner) -> Hea
     return Head(Volume(normalize(stored.array, mask), stored.affine), mask)
 
 
-def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
+def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner) -> Head:
     """The mean of some of those who have the most frequent first image."""
-    count = Counter(next(iter(files.images)) for files in people)
+    count = Counter(next(iter(files.images)) for files in subjects)
     domain = max(layouts.DOMAINS, key=lambda d: count[d])
-    people = template.evenly([f for f in people if next(iter(f.images)) == domain])
-    total = len(people) * (MEAN_ROUNDS + 1)
+    subjects = template.evenly_spaced([f for f in subjects if next(iter(f.images)) == domain])
+    total = len(subjects) * (MEAN_ROUNDS + 1)
     bar = tqdm(total=total, desc="template", unit="alignment", dynamic_ncols=True)
     with bar, ThreadPoolExecutor(_jobs(config)) as pool:
 
@@ -224,7 +226,7 @@ def _mean(people: list[Files], config: PrepareConfig, align: Aligner) -> Head:
             image = images.read_image(files.images[domain])
             return template.head(image, reference_mask(files, image))
 
-        tried = list(pool.map(lambda files: _attempt(read, files), people))
+        tried = list(pool.map(lambda files: _attempt(read, files), subjects))
         heads = [head for head, _ in tried if head is not None]
         if not heads:
             raise InputError(
@@ -259,12 +261,12 @@ def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
         return None, first_line(error)
 
 
-def _each(work: Callable, people: list[Files], config: PrepareConfig) -> dict[str, str]:
+def _each(work: Callable, subjects: list[Files], config: PrepareConfig) -> dict[str, str]:
     """Work on every subject that is not done; returns the failed ones and why."""
     failed = {}
-    todo = [files for files in people if not (config.out / files.participant).is_dir()]
-    done = len(people) - len(todo)
-    bar = tqdm(total=len(people), initial=done, unit="subject", dynamic_ncols=True)
+    todo = [files for files in subjects if not (config.out / files.participant).is_dir()]
+    done = len(subjects) - len(todo)
+    bar = tqdm(total=len(subjects), initial=done, unit="subject", dynamic_ncols=True)
     pool = ThreadPoolExecutor(_jobs(config))
     try:
         futures = {pool.submit(_attempt, work, files): files.participant for files in todo}

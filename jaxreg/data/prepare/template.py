@@ -68,10 +68,10 @@ def mean_head(
     return mean
 
 
-def evenly(people: Sequence[Any]) -> list[Any]:
+def evenly_spaced(subjects: Sequence[Any]) -> list[Any]:
     """Up to `MEAN_SUBJECTS` of a list, evenly spread over it."""
-    count = min(MEAN_SUBJECTS, len(people))
-    return [people[n] for n in np.linspace(0, len(people) - 1, count).round().astype(int)]
+    count = min(MEAN_SUBJECTS, len(subjects))
+    return [subjects[n] for n in np.linspace(0, len(subjects) - 1, count).round().astype(int)]
 
 
 def _log(matrix: np.ndarray) -> np.ndarray:

@@ -36,7 +36,10 @@ def posed(
     apart = random_affine(apart_key, APART * size, shape=shape, spacing_mm=spacing_mm)
     fixed = _Side(pair.fixed, pair.fixed_mask, pair.fixed_ignore, pair.fixed_labels)
     moving = _Side(pair.moving, pair.moving_mask, pair.moving_ignore, pair.moving_labels)
-    fixed, moving = fixed.under(both), moving._replace(twin=pair.moving_twin).under(both @ apart)
+    fixed, moving = (
+        fixed.under(both),
+        moving._replace(twin=pair.moving_in_fixed_contrast).under(both @ apart),
+    )
     return Pair(
         fixed.image,
         moving.image,

@@ -51,7 +51,7 @@ RIGID = matrix((-3, 2, 6), (3, -1, 2))
 
 
 def align(fixed, moving, *, mode, fixed_mask=None, moving_mask=None):
-    """What the aligner would find, were the people and their images in these known places."""
+    """What the aligner would find, were the subjects and their images in these known places."""
     return {"affine": AFFINE, "rigid": RIGID}[mode].copy()
 
 
@@ -113,8 +113,8 @@ def mask_file(path):
     save(path, inside(millimetres(shape, affine)), affine, np.uint8)
 
 
-def hcp(root, people=4):
-    for n in range(people):
+def hcp(root, subjects=4):
+    for n in range(subjects):
         folder = root / str(100307 + n) / "T1w"
         scan(folder / "T1w_acpc_dc_restore_brain.nii.gz", seed=n)
         scan(folder / "T2w_acpc_dc_restore_brain.nii.gz", seed=n + 50)
@@ -124,8 +124,8 @@ def hcp(root, people=4):
     return root
 
 
-def bids(root, people=4):
-    for n in range(people):
+def bids(root, subjects=4):
+    for n in range(subjects):
         name = f"sub-{n + 1:02d}"
         scan(root / name / "anat" / f"{name}_T1w.nii.gz", brain=False, seed=n)
         scan(root / name / "anat" / f"{name}_T2w.nii.gz", brain=False, seed=n + 50)
@@ -137,23 +137,23 @@ def bids(root, people=4):
     return root
 
 
-def ixi(root, people=4):
-    for n in range(people):
+def ixi(root, subjects=4):
+    for n in range(subjects):
         for ending in ("T1", "T2"):
             scan(root / f"IXI-{ending}" / f"IXI{n + 12:03d}-Guys-0{n}28-{ending}.nii.gz", seed=n)
     return root
 
 
-def table(root, people=4):
+def table(root, subjects=4):
     rows = ["participant_id\tage\tT1w\tT2w\tmask\tdseg"]
-    for n in range(people):
+    for n in range(subjects):
         scan(root / "scans" / f"t1_{n}.nii.gz", seed=n)
         scan(root / "scans" / f"t2_{n}.nii.gz", seed=n + 50)
         label_map(root / "scans" / f"labels_{n}.nii.gz")
         rows.append(
             f"p{n}\t30\tscans/t1_{n}.nii.gz\tscans/t2_{n}.nii.gz\tn/a\tscans/labels_{n}.nii.gz"
         )
-    path = root / "people.tsv"
+    path = root / "subjects.tsv"
     path.write_text("\n".join(rows) + "\n")
     return path
 
@@ -173,8 +173,8 @@ def made(request, tmp_path_factory):
 
 
 def config_of(tmp_path, **changes):
-    """A table of four people, to be damaged."""
-    path = tmp_path / "source" / "people.tsv"
+    """A table of four subjects, to be damaged."""
+    path = tmp_path / "source" / "subjects.tsv"
     if not path.is_file():
         table(tmp_path / "source")
     return PrepareConfig(
@@ -206,7 +206,7 @@ def test_a_cohort_of_every_layout_is_read_by_the_pipeline(made):
     names = {"hcp": "sub-100307", "bids": "sub-01", "ixi": "sub-IXI012", "table": "p0"}
     assert names[layout] in cohort.participants and len(cohort.participants) == 4
     assert sorted(cohort.participants.values()) == ["test", "train", "train", "val"]
-    assert summary.people == {"train": 2, "val": 1, "test": 1} and not summary.failed
+    assert summary.subjects == {"train": 2, "val": 1, "test": 1} and not summary.failed
     needed = [(p, kind) for p in cohort.participants for kind in ("T1w", "T2w")]
     volumes = Volumes(cohort, needed)
     np.testing.assert_allclose(volumes.native_spacing_mm, 6.0)
@@ -295,13 +295,13 @@ def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
     for kind in ("T1w", "dseg"):
         image = images.read(source / f"sub-01_{kind}.nii.gz")
         images.write(tmp_path / f"{kind}.nii.gz", Volume(image.array, moved @ image.affine))
-    (tmp_path / "people.tsv").write_text(
+    (tmp_path / "subjects.tsv").write_text(
         "participant_id\tT1w\tdseg\none\tT1w.nii.gz\tdseg.nii.gz\n"
     )
     template = source / "sub-01_T1w.nii.gz"
     config = PrepareConfig(
         layout="table",
-        source=tmp_path / "people.tsv",
+        source=tmp_path / "subjects.tsv",
         out=tmp_path / "cohort",
         spacing=5.0,
         template=template,
@@ -354,7 +354,7 @@ def test_an_interrupted_template_is_made_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare(config, interrupted)
     assert set(contents(config.out)) == {"prepare.json"}
-    assert prepare(config, align).people == {"train": 2, "val": 1, "test": 1}
+    assert prepare(config, align).subjects == {"train": 2, "val": 1, "test": 1}
 
 
 def damage(path):
@@ -362,10 +362,10 @@ def damage(path):
 
 
 def test_who_fails_is_listed_and_does_not_stop_the_others(tmp_path, capsys):
-    table(tmp_path / "source", people=6)
+    table(tmp_path / "source", subjects=6)
     config = config_of(tmp_path, split="4/1/1")
     splits = assign_splits(
-        layouts.find("table", config.source).people, config.split, seed=config.seed
+        layouts.find("table", config.source).subjects, config.split, seed=config.seed
     )
     first, second, *_ = sorted(name for name, split in splits.items() if split == "train")
     bad = tmp_path / "source" / "scans" / f"t1_{first[1]}.nii.gz"
@@ -373,7 +373,7 @@ def test_who_fails_is_listed_and_does_not_stop_the_others(tmp_path, capsys):
     damage(bad)
     label_map(tmp_path / "source" / "scans" / f"labels_{second[1]}.nii.gz", mark=-4)
     summary = prepare(config, align)
-    assert set(summary.failed) == {first, second} and summary.people["train"] == 2
+    assert set(summary.failed) == {first, second} and summary.subjects["train"] == 2
     assert str(bad) in summary.failed[first] and "-4" in summary.failed[second]
     assert set(read_cohort(config.out).participants) == set(splits) - {first, second}
     print(summary)
@@ -419,7 +419,7 @@ def test_too_many_failures_or_an_empty_split_are_no_cohort_but_keep_what_is_done
     tmp_path, split, bad
 ):
     config = config_of(tmp_path, split=split)
-    splits = assign_splits(layouts.find("table", config.source).people, split, seed=0)
+    splits = assign_splits(layouts.find("table", config.source).subjects, split, seed=0)
     names = [name for name, s in splits.items() if s == ("train" if bad == 3 else "val")][:bad]
     files = [tmp_path / "source" / "scans" / f"t2_{name[1]}.nii.gz" for name in names]
     for path in files:
@@ -431,7 +431,7 @@ def test_too_many_failures_or_an_empty_split_are_no_cohort_but_keep_what_is_done
     assert folders == set(splits) - set(names)
     for path in files:
         scan(path)
-    assert sum(prepare(config, align).people.values()) == 4
+    assert sum(prepare(config, align).subjects.values()) == 4
 
 
 def test_nobody_readable_is_refused_with_a_reason(tmp_path):
@@ -493,7 +493,7 @@ def test_a_cohort_of_other_settings_is_refused_and_left_alone(tmp_path, changes,
     before = contents(config.out)
     other = dataclasses.replace(config, **changes)
     refuses(lambda: prepare(other, align), named, "prepare.json")
-    table(tmp_path / "source", people=5)
+    table(tmp_path / "source", subjects=5)
     refuses(lambda: prepare(config, align), "subjects", "prepare.json")
     assert contents(config.out) == before
 
@@ -503,7 +503,7 @@ def test_a_folder_with_other_content_and_a_file_are_refused(tmp_path):
     config.out.mkdir()
     (config.out / "mine.txt").write_text("mine")
     refuses(lambda: prepare(config, align), str(config.out))
-    refuses(lambda: prepare(dataclasses.replace(config, out=config.source), align), "people.tsv")
+    refuses(lambda: prepare(dataclasses.replace(config, out=config.source), align), "subjects.tsv")
     (config.out / "mine.txt").rename(config.out / "prepare.json")
     refuses(lambda: prepare(config, align), "prepare.json")
 
@@ -536,8 +536,8 @@ def test_an_empty_or_missing_source_is_refused(tmp_path, layout):
     ],
 )
 def test_a_bad_table_is_refused_by_name(tmp_path, text, named):
-    (tmp_path / "people.tsv").write_text(text)
-    refuses(lambda: layouts.find("table", tmp_path / "people.tsv"), "people.tsv", named)
+    (tmp_path / "subjects.tsv").write_text(text)
+    refuses(lambda: layouts.find("table", tmp_path / "subjects.tsv"), "subjects.tsv", named)
 
 
 # --- layouts
@@ -554,7 +554,7 @@ def test_hcp_without_images_is_left_out_and_nonlinear_space_is_never_taken(tmp_p
     brain = "T1w/T1w_acpc_dc_restore_brain.nii.gz"
     touch(tmp_path, f"1/{brain}", "2/MNINonLinear/T1w_restore_brain.nii.gz", "2/T1w/other.nii.gz")
     found = layouts.find("hcp", tmp_path)
-    assert found.people == [Files("sub-1", {"T1w": tmp_path / "1" / brain})]
+    assert found.subjects == [Files("sub-1", {"T1w": tmp_path / "1" / brain})]
     assert list(found.left_out) == ["sub-2"] and found.aligned and found.freesurfer
 
 
@@ -578,7 +578,7 @@ def test_bids_takes_one_session_and_derivatives_of_that_image_only(tmp_path):
     found = layouts.find("bids", tmp_path)
     session = tmp_path / "sub-01" / "ses-b" / "anat"
     mine = tmp_path / derived / "sub-01" / "ses-b" / "anat"
-    assert found.people == [
+    assert found.subjects == [
         Files(
             "sub-01",
             {
@@ -603,15 +603,15 @@ def test_ixi_pairs_contrasts_by_number(tmp_path):
     touch(
         tmp_path, one, other, "IXI-T2/IXI012-HH-1211-T2.nii.gz", "IXI-PD/IXI012-HH-1211-PD.nii.gz"
     )
-    people = layouts.find("ixi", tmp_path).people
-    assert people[0] == Files("sub-IXI002", {"T1w": tmp_path / one, "T2w": tmp_path / other})
-    assert [*people[1].images] == ["T2w"]
+    subjects = layouts.find("ixi", tmp_path).subjects
+    assert subjects[0] == Files("sub-IXI002", {"T1w": tmp_path / one, "T2w": tmp_path / other})
+    assert [*subjects[1].images] == ["T2w"]
 
 
 # --- splits and structures
 
 
-def people(count):
+def subjects(count):
     return [Files(f"p{n:02d}", {}) for n in range(count)]
 
 
@@ -629,16 +629,16 @@ def people(count):
     ],
 )
 def test_splits_have_the_numbers_that_were_asked_for(count, split, wanted):
-    got = list(assign_splits(people(count), split, seed=0).values())
+    got = list(assign_splits(subjects(count), split, seed=0).values())
     assert tuple(got.count(s) for s in ("train", "val", "test")) == wanted
 
 
 def test_splits_follow_the_seed_and_not_the_order(tmp_path):
-    first = assign_splits(people(40), "20/5/10", seed=3)
-    assert assign_splits(people(40)[::-1], "20/5/10", seed=3) == first
-    assert assign_splits(people(40), "20/5/10", seed=4) != first
+    first = assign_splits(subjects(40), "20/5/10", seed=3)
+    assert assign_splits(subjects(40)[::-1], "20/5/10", seed=3) == first
+    assert assign_splits(subjects(40), "20/5/10", seed=4) != first
     assert parse_split("800/50/191") == (800, 50, 191)
-    refuses(lambda: assign_splits(people(40), "30/5/6", seed=0), "--split", "40", "30/5/6")
+    refuses(lambda: assign_splits(subjects(40), "30/5/6", seed=0), "--split", "40", "30/5/6")
 
 
 def test_a_tables_own_splits_are_kept(tmp_path):
@@ -745,8 +745,8 @@ def test_the_mean_has_the_mean_size_whoever_comes_first():
     heads = [ellipsoid(r) for r in radii]
     wanted = np.exp(np.log(radii).mean(axis=0))
     for order in ([0, 1, 2], [2, 1, 0]):
-        people = [heads[n] for n in order]
-        mean = template.mean_head(people, by_moments, spacing_mm=2.0, rounds=1)
+        subjects = [heads[n] for n in order]
+        mean = template.mean_head(subjects, by_moments, spacing_mm=2.0, rounds=1)
         at = move(mean.image.affine, np.argwhere(mean.mask))
         # an ellipsoid's spread is its radius / √5; voxels of 2 mm
         np.testing.assert_allclose(at.std(axis=0) * np.sqrt(5), wanted, rtol=0.03)

@@ -1,4 +1,4 @@
-"""The demonstration cohort: the template's people where it is installed, else phantoms."""
+"""The demonstration cohort: the template's subjects where it is installed, else phantoms."""
 
 import pytest
 

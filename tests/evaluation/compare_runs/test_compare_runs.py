@@ -238,7 +238,7 @@ def test_results_of_other_lams_or_pairs_are_computed_anew(compared, runs, tmp_pa
     folder = tmp_path / "again"
     shutil.copytree(compared, folder)
     compare.compare_runs(runs[:1], None, LAMS, folder)
-    assert counted == [("MI", "test")]  # two people make the same pairs either way, three do not
+    assert counted == [("MI", "test")]  # two subjects make the same pairs either way, three do not
     counted.clear()
     compare.compare_runs(runs[:1], None, [0.0, 0.4, 1.0], folder)
     assert counted == [("MI", "val"), ("MI", "test")]

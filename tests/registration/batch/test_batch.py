@@ -17,7 +17,7 @@ import jax
 import killing
 import numpy as np
 import pytest
-from registration_data import same_but_for_timings, write_person
+from registration_data import same_but_for_timings, write_subject
 
 from jaxreg.cli import main
 from jaxreg.errors import InputError
@@ -36,10 +36,10 @@ PEOPLE = 3
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """A folder with T1w, T2w and their labels of three phantoms."""
-    folder = tmp_path_factory.mktemp("people")
+    folder = tmp_path_factory.mktemp("subjects")
     for index in range(PEOPLE):
         for domain in ("T1w", "T2w"):
-            write_person(folder, index, domain)
+            write_subject(folder, index, domain)
     return folder
 
 

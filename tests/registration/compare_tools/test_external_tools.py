@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from registration_data import motion, write_person
+from registration_data import motion, write_subject
 
 from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
@@ -16,7 +16,7 @@ DIRECT = ["--optimize-only", "--init=none", "--spacing=8", "--steps=5"]
 @pytest.fixture(scope="module")
 def argv(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
-    fixed, moving = write_person(folder, 1, "T1w"), write_person(folder, 2, "T2w")
+    fixed, moving = write_subject(folder, 1, "T1w"), write_subject(folder, 2, "T2w")
     labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]
     return ["compare", str(fixed["image"]), str(moving["image"]), *DIRECT, *labels]
 
@@ -55,8 +55,8 @@ def test_an_engine_undoes_a_shift(tmp_path, name, capsys):
     lacking = external_tools.missing(name)
     if lacking:
         pytest.skip(f"{lacking} is not installed (extra `compare`)")
-    fixed = write_person(tmp_path, 1, "T1w")
-    moving = write_person(tmp_path, 1, "T2w", motion=motion(0, (9, -6, 0)))
+    fixed = write_subject(tmp_path, 1, "T1w")
+    moving = write_subject(tmp_path, 1, "T2w", motion=motion(0, (9, -6, 0)))
     labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]
     # 4 mm: elastix's splines of 14 mm do not suit voxels of 8 mm
     flags = ["--optimize-only", "--init=none", "--spacing=4", "--steps=5", f"--with={name}"]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registration_data import motion, person, write_person
+from registration_data import example_subject, motion, write_subject
 
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.training import RegistrationConfig
@@ -51,7 +51,7 @@ def test_the_grid_surrounds_the_mask_along_the_images_axes(spacing_mm):
 
 
 def test_an_image_of_the_training_spacing_keeps_its_voxels(tmp_path):
-    paths = write_person(tmp_path, 1, "T1w")
+    paths = write_subject(tmp_path, 1, "T1w")
     subject = read_subject("fixed", paths["image"])
     grid = grid_around(subject.image, subject.mask, (8.0, 8.0, 8.0))
     pair = on_grid(subject, subject, np.eye(4), grid)
@@ -71,8 +71,8 @@ def test_the_affine_brings_the_moving_image_onto_the_fixed_one(tmp_path):
     folders = tmp_path / "fixed", tmp_path / "moving"
     for folder in folders:
         folder.mkdir()
-    fixed = write_person(folders[0], 1, "T1w")
-    moving = write_person(folders[1], 1, "T1w", axes="psl", motion=moved)
+    fixed = write_subject(folders[0], 1, "T1w")
+    moving = write_subject(folders[1], 1, "T1w", axes="psl", motion=moved)
     sides = [read_subject(r, s["image"]) for r, s in (("fixed", fixed), ("moving", moving))]
     grid = grid_around(sides[0].image, sides[0].mask, (8.0, 8.0, 8.0))
     pair = on_grid(sides[0], sides[1], moved, grid)
@@ -94,7 +94,7 @@ def test_a_displacement_in_voxels_becomes_millimetres_along_the_axes():
 
 def bytes_of(index, domain="T1w"):
     """A phantom as training writes a template: bytes, 0 outside the brain."""
-    subject, affine = person(index)
+    subject, affine = example_subject(index)
     stored = np.clip(np.rint(200 * subject.images[domain]), 1, 255)
     return Volume(np.where(subject.labels > 0, stored, 0).astype(np.uint8), affine)
 
@@ -113,7 +113,7 @@ def subject_of(paths, *, mask=True):
 
 
 def test_an_image_on_the_training_grid_keeps_it(tmp_path, method):
-    subject = subject_of(write_person(tmp_path, 2, "T1w"))
+    subject = subject_of(write_subject(tmp_path, 2, "T1w"))
     template = method.model.template
     on_it = subject._replace(image=template, mask=template.array > 0)
     grid, how = network_grid(method, on_it)
@@ -126,7 +126,7 @@ def test_an_image_on_the_training_grid_keeps_it(tmp_path, method):
 def test_the_training_grid_is_laid_onto_a_brain_wherever_it_lies(tmp_path, method, domain):
     """Turned by 20° and 400 mm away: the fields of view of template and image do not meet."""
     moved = motion(20, (400, -30, 25))
-    paths = write_person(tmp_path, 1, domain, axes="psl", spacing_mm=(6.0, 5.0, 7.0), motion=moved)
+    paths = write_subject(tmp_path, 1, domain, axes="psl", spacing_mm=(6.0, 5.0, 7.0), motion=moved)
     subject = subject_of(paths)
     template = method.model.template
     grid, how = network_grid(method, subject)
@@ -137,13 +137,13 @@ def test_the_training_grid_is_laid_onto_a_brain_wherever_it_lies(tmp_path, metho
     apart = np.linalg.norm(affine_points(grid.affine, brain) - wanted, axis=1)
     assert apart.mean() < 4  # half a voxel
     image, mask = one_side(subject, np.eye(4), grid)
-    own = person(1)[0].images[domain]
+    own = example_subject(1)[0].images[domain]
     both = (template.array > 0) & np.asarray(mask)
     assert np.corrcoef(np.asarray(image)[..., 0][both], own[both])[0, 1] > 0.8
 
 
 def test_without_template_or_brain_the_grid_surrounds_what_is_fixed(tmp_path, method):
-    paths = write_person(tmp_path, 1, "T1w", motion=motion(20, (0, 0, 0)))
+    paths = write_subject(tmp_path, 1, "T1w", motion=motion(20, (0, 0, 0)))
     subject = subject_of(paths)
     untold = method._replace(model=method.model._replace(template=None))
     grid, how = network_grid(untold, subject)
@@ -157,7 +157,7 @@ def test_without_template_or_brain_the_grid_surrounds_what_is_fixed(tmp_path, me
 @pytest.mark.slow
 def test_a_brain_that_the_template_does_not_fit_is_surrounded(tmp_path, method):
     """Three times its size: no head differs so much, and the training grid does not hold it."""
-    subject = subject_of(write_person(tmp_path, 1, "T1w"))
+    subject = subject_of(write_subject(tmp_path, 1, "T1w"))
     large = Volume(subject.image.array, np.diag([3.0, 3.0, 3.0, 1.0]) @ subject.image.affine)
     grid, how = network_grid(method, subject._replace(image=large))
     assert how == "around the fixed brain, which fits the network's template nowhere"
@@ -165,7 +165,7 @@ def test_a_brain_that_the_template_does_not_fit_is_surrounded(tmp_path, method):
 
 
 def test_of_two_maps_the_one_of_higher_correlation_counts(tmp_path, method, monkeypatch):
-    subject = subject_of(write_person(tmp_path, 1, "T1w", motion=motion(15, (5, 0, 0))))
+    subject = subject_of(write_subject(tmp_path, 1, "T1w", motion=motion(15, (5, 0, 0))))
     calls = []
 
     def found(fixed, moving, *, mode, **others):

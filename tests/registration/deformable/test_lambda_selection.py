@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from registration_data import write_person
+from registration_data import write_subject
 
 from jaxreg.cli import main
 from jaxreg.io.images import read_image
@@ -34,7 +34,7 @@ def test_the_rule_takes_the_largest_lam_with_most_of_the_gain(similarities, fold
 
 
 def test_a_sweep_writes_its_curve_and_every_moved_image(tmp_path):
-    fixed, moving = (write_person(tmp_path, i, d)["image"] for i, d in ((1, "T1w"), (2, "T2w")))
+    fixed, moving = (write_subject(tmp_path, i, d)["image"] for i, d in ((1, "T1w"), (2, "T2w")))
     out = tmp_path / "out"
     direct = ["--optimize-only", "--init=none", "--spacing=8", "--steps=3"]
     assert main(["sweep", str(fixed), str(moving), f"--out={out}", *direct]) == 0

@@ -76,8 +76,9 @@ def encoders():
     network, optimizer = autoencoder_of(STEM), optax.adam(2e-3)
     trained = {}
     for domain in DOMAINS:
-        people = [phantom_subject(seed, shape=SHAPE, spacing_mm=SPACING) for seed in (11, 12)]
-        images = [jnp.asarray(scaled(p.images[domain], p.labels > 0), jnp.float32) for p in people]
+        subjects = [phantom_subject(seed, shape=SHAPE, spacing_mm=SPACING) for seed in (11, 12)]
+        pictures = ((p.images[domain], p.labels > 0) for p in subjects)
+        images = [jnp.asarray(scaled(*picture), jnp.float32) for picture in pictures]
 
         @jax.jit
         def step(params, state, image):

@@ -1,4 +1,4 @@
-"""Pairs in a random pose: what SciPy gives, everything of a person alike, sizes as promised."""
+"""Pairs in a random pose: what SciPy gives, everything of a subject alike, sizes as promised."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def test_images_masks_and_labels_are_those_of_scipy(pair):
         clear = np.abs(weight - 0.5) > 1e-3  # rounding decides at the threshold
         mask = np.asarray(getattr(found, f"{side}_mask"))
         np.testing.assert_array_equal(mask[clear], weight[clear] > 0.5)
-        images = [side] if side == "fixed" else [side, "moving_twin"]
+        images = [side] if side == "fixed" else [side, "moving_in_fixed_contrast"]
         for name in images:
             wanted = scipy(getattr(pair, name)[..., 0], matrix) / np.maximum(weight, 0.5)
             got = np.asarray(getattr(found, name))[..., 0]
