@@ -93,10 +93,10 @@ def test_mirrored_pairs_give_mirrored_velocities(pair):
     assert np.abs(plain - straight).max() > 0.05  # which the network alone does not do
 
 
-@pytest.mark.parametrize(("again", "share"), [(0.0, 0.5), (0.4, 1.0)])
-def test_later_passes_add_what_the_moved_pair_still_needs(pair, again, share):
+@pytest.mark.parametrize(("second_pass", "share"), [(0.0, 0.5), (0.4, 1.0)])
+def test_later_passes_add_what_the_moved_pair_still_needs(pair, second_pass, share):
     """Half of it, or the whole where the network was trained to be asked again."""
-    model = model_of(flip=False, second_pass=share)
+    model = model_of(flip=False, second_pass=second_pass)
     found = predicted(model, pair, LAMS, passes=3)
     squarings = model.config.objective.squarings
     for i in range(len(LAMS)):
