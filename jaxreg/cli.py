@@ -1,5 +1,9 @@
 """The console command `jaxreg`. Exit code 2 with one line on wrong input."""
 
+import contextlib
+import io
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -86,8 +90,46 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run a command; returns the exit code.
+
+    Where nobody reads what it prints any more, as in `jaxreg --help | head -1`, it ends without a
+    word, with the code of a program that SIGPIPE ends.
+    """
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            for stream in _output():
+                stream.flush()  # here: at the end of the interpreter, Python would complain
+    except BrokenPipeError:
+        if not _drop_closed_output():
+            raise  # of another pipe, such as a cluster's
+        code = 128 + signal.SIGPIPE
+        processes = _processes()
+        return code if processes is None else processes.leave(code)
+
+
+def _output() -> list[Any]:
+    """Standard output and error, where they are open."""
+    return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+
+
+def _drop_closed_output() -> bool:
+    """Whether a pipe that nobody reads is standard output or error, which then leads nowhere."""
+    pipes = select.poll()
+    for stream in _output():
+        with contextlib.suppress(io.UnsupportedOperation):
+            pipes.register(stream, 0)
+    closed = [
+        number for number, event in pipes.poll(0) if event & (select.POLLERR | select.POLLHUP)
+    ]
+    for number in closed:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), number)
+    return bool(closed)
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0

@@ -26,7 +26,13 @@ def prepare() -> None:
     and 0.67 (0.12.0.1) of the CPU seconds, and bfloat16 products are summed in float32, which
     0.10.1 does not do without it. With element-wise fusion too it would slow down every gather ten
     times, so that stays off.
+
+    XLA's own log is silenced. Of each cached program that a CPU loads, 0.10.1 says there that
+    `prefer-no-gather` is missing and that SIGILL may follow. Both are preferences of the compiler,
+    not instructions (openxla/xla#44565), and what the processor does know is a part of the cache's
+    key. Errors that matter are raised.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     flags = os.environ.get("XLA_FLAGS", "")
     tested = importlib.metadata.version("jaxlib") in _TESTED_JAXLIB
     if tested and _CPU_FLAG not in flags:

@@ -145,6 +145,8 @@ def register_files(
         finished = register_images(fixed, moving, config, say=say, clock=clock, method=method)
     except InputError as error:
         raise InputError(f"{error}{_write_failure(out, error, known)}") from error
+    except BrokenPipeError:  # nobody reads what `say` prints: an interruption, no failure
+        raise
     except Exception as error:
         error.add_note(_write_failure(out, error, known))
         raise
