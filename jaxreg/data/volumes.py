@@ -128,9 +128,9 @@ class Volumes:
         path = self.cohort.file(participant, kind)
         if not path.is_file():
             return None
-        labels = images.read_labels(path)
-        self._check_grid(path, labels)
-        return Volume(labels.array != 0, labels.affine)
+        mask = images.read_mask(path)
+        self._check_grid(path, mask)
+        return mask
 
     def _fit(self, path, value, *, labels=False):
         self._check_grid(path, value)

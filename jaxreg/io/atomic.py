@@ -10,14 +10,6 @@ from pathlib import Path
 from jaxreg.errors import InputError
 
 
-def is_file(path: Path | str) -> bool:
-    """Whether a path names a file; a path that no file can have does not."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # too long, or with a null character
-        return False
-
-
 @contextmanager
 def completed(path: Path | str) -> Iterator[Path]:
     """A name in the same folder to write to; it becomes `path` when the block ends well.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.errors import InputError
+from jaxreg.io.files import TO_NIFTI, is_dicom
 
 SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
 _DEFLATE = 1032
@@ -32,6 +33,8 @@ def check_start(path: Path | str) -> None:
 
     Between header and voxels lie extensions, which a reader takes in before it is asked for any.
     """
+    if is_dicom(path):
+        raise InputError(f"{path}: expected a NIfTI or MGZ file, got a DICOM file; {TO_NIFTI}.")
     if not str(path).lower().endswith(SUFFIXES):
         raise InputError(f"{path}: expected a NIfTI or MGZ file ({', '.join(SUFFIXES)}).")
     with _opened(path) as file:
@@ -97,6 +100,11 @@ def is_compressed(path: Path | str) -> bool:
     """Whether a file starts as gzip does."""
     with open(path, "rb") as file:
         return file.read(2) == b"\x1f\x8b"
+
+
+def named_as_stored(path: Path | str) -> bool:
+    """Whether a file is compressed exactly where its name says so, by .gz or .mgz."""
+    return str(path).lower().endswith((".gz", ".mgz")) == is_compressed(path)
 
 
 def _opened(path: Path | str) -> Any:

@@ -11,6 +11,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
+from jaxreg.io.header_checks import is_compressed, named_as_stored
 from jaxreg.io.images import MemoryImage, Source, open_image, quiet, read_grid, usable_qform
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
@@ -18,12 +19,16 @@ FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 
 
 class Header(NamedTuple):
-    """The stored grid of a file, its axes ("RAS", "LAS" …), voxel sizes, and what is odd in it."""
+    """The stored grid of a file, its axes ("RAS", "LAS" …), voxel sizes, and what is odd in it.
+
+    `remarks` are on what makes no difference: how the file is packed, axes of length 1.
+    """
 
     grid: Grid
     axes: str
     spacing_mm: tuple[float, float, float]
     warnings: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Shape, spacing, axes and centre in a line."""
@@ -48,7 +53,19 @@ def read_header(path: Source) -> Header:
     x, y, z = (float(s) for s in np.linalg.norm(grid.affine[:3, :3], axis=0))
     codes = nib.aff2axcodes(grid.affine)  # pyright: ignore[reportPrivateImportUsage]
     axes = "".join(code or "?" for code in codes)
-    return Header(grid, axes, (x, y, z), _form_warnings(path, image, grid))
+    remarks = storage_remarks(path, image)
+    return Header(grid, axes, (x, y, z), _form_warnings(path, image, grid), remarks)
+
+
+def storage_remarks(path: Source, image: Any) -> tuple[str, ...]:
+    """What is unusual in how a file holds its volume, and is accepted."""
+    lines = []
+    if len(image.shape) > 3 and all(n == 1 for n in image.shape[3:]):
+        lines.append(f"{path}: shape {tuple(image.shape)}; axes of length 1 are dropped")
+    if not isinstance(path, MemoryImage) and not named_as_stored(path):
+        is_so = "compressed with gzip" if is_compressed(path) else "not compressed"
+        lines.append(f"{path}: {is_so}, other than its name says; the content counts")
+    return tuple(lines)
 
 
 def forms_apart(

@@ -5,10 +5,11 @@ A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up)
 """
 
 import gzip
+import io
 import math
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,10 +18,11 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Int, Shaped
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError
+from nibabel.freesurfer.mghformat import MGHError, MGHImage
 from nibabel.funcs import as_closest_canonical
 from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Image, Nifti1Pair
+from nibabel.nifti2 import Nifti2Image
 from nibabel.orientations import (
     OrientationError,
     apply_orientation,
@@ -28,14 +30,35 @@ from nibabel.orientations import (
     ornt_transform,
 )
 from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import ArrayLike
 
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.io.atomic import is_file
-from jaxreg.io.header_checks import check_gzip, check_size, check_start
+from jaxreg.io.files import require_file
+from jaxreg.io.header_checks import (
+    check_gzip,
+    check_size,
+    check_start,
+    is_compressed,
+    named_as_stored,
+)
 
 NIFTI = (".nii", ".nii.gz")
+Remark = Callable[[str], object]
+"""Gets a sentence on what was unusual in a file and is accepted all the same."""
+LABEL_OFF = 0.01
+"""How far labels may lie off whole numbers."""
+_EXACT = 1e-6
+"""Up to here without a remark: a scale in float32 makes 1.00000006 of 1."""
+_COARSEST_SCALE = 0.4
+"""Of a larger scale factor, half a step does not tell which whole number was meant."""
+_OVERSHOOT = 0.1
+"""How far a soft mask may leave [0, 1], as after resampling with splines."""
+
+
+def unheard(line: str) -> None:
+    """Where nobody is told of remarks."""
 
 
 class MemoryImage(NamedTuple):
@@ -98,11 +121,18 @@ def read(path: Source) -> Volume:
         InputError: no such file, unreadable or truncated, not 3-D, an unusable affine, NaN, or
             voxels that are not real numbers.
     """
+    return _read(path)[0]
+
+
+def _read(path: Source) -> tuple[Volume, float]:
+    """As `read`, with the scale factor of the header."""
     image = _load(path)
+    slope = float(getattr(image.dataobj, "slope", 1.0))
     try:
         with quiet():
             image = as_closest_canonical(image)
             array = np.asarray(image.dataobj)
+            array = array.reshape(array.shape[:3])  # further axes have one entry each
         if not isinstance(path, MemoryImage):
             check_gzip(path, array.size * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
@@ -110,7 +140,7 @@ def read(path: Source) -> Volume:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int(np.size(array) - np.isfinite(array).sum())
         raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels.")
-    return Volume(array, np.asarray(image.affine, np.float64))
+    return Volume(array, np.asarray(image.affine, np.float64)), slope
 
 
 def read_image(path: Source) -> Volume:
@@ -125,23 +155,58 @@ def read_image(path: Source) -> Volume:
     return Volume(single, affine)
 
 
-def read_labels(path: Source) -> Volume:
-    """A volume of integer labels as int32; values that are not whole are refused."""
-    array, affine = read(path)
+def read_labels(path: Source, *, remark: Remark = unheard) -> Volume:
+    """A volume of integer labels as int32.
+
+    Values within 0.01 of whole numbers are rounded, as are those that the scale factor of the
+    header moved off them. `remark` then gets a sentence. All other values are refused.
+
+    Raises:
+        InputError: as for `read`; a value that is no label.
+    """
+    return _as_labels(path, *_read(path), remark)
+
+
+def _as_labels(path: Source, volume: Volume, slope: float, remark: Remark) -> Volume:
+    """The labels in a volume of which the header's scale factor is known, as `read_labels` says."""
+    array, affine = volume
     whole = np.rint(array)
     off = np.abs(whole - array)
-    if off.max() > 1e-3:  # a scale in float32 makes 1.00000006 of 1, as in the ICBM template's mask
-        worst = array.flat[int(np.argmax(off))]
+    worst = float(array.flat[int(np.argmax(off))])
+    half_a_step = 0.501 * abs(slope) if abs(slope) < _COARSEST_SCALE else 0.0
+    if off.max() > max(LABEL_OFF, half_a_step):
         raise InputError(f"{path}: expected integer labels, got values such as {worst:g}.")
+    if off.max() > _EXACT:
+        remark(f"{path}: labels such as {worst:.7g} are rounded to whole numbers")
     if max(abs(float(whole.min())), abs(float(whole.max()))) > np.iinfo(np.int32).max:
         raise InputError(f"{path}: expected labels in the range of int32, got {whole.max():g}.")
     return Volume(whole.astype(np.int32), affine)
 
 
+def read_mask(path: Source, *, remark: Remark = unheard) -> Volume:
+    """A mask as booleans: every voxel but 0, and of a soft mask (0 … 1) those of 0.5 and more.
+
+    Raises:
+        InputError: as for `read`; values that are neither labels nor a soft mask.
+    """
+    volume, slope = _read(path)
+    array, affine = volume
+    if np.abs(np.rint(array) - array).max() <= LABEL_OFF:
+        return Volume(_as_labels(path, volume, slope, remark).array != 0, affine)
+    low, high = float(array.min()), float(array.max())
+    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+        raise InputError(
+            f"{path}: expected a mask of whole numbers, or a soft one with values from 0 to 1; "
+            f"got {low:g} to {high:g}."
+        )
+    remark(f"{path}: a soft mask; voxels of 0.5 and more are taken")
+    return Volume(array >= 0.5, affine)
+
+
 def read_grid(path: Source) -> Grid:
     """The grid that a file stores, axes in the file's own order (not RAS+)."""
     image = _load(path)
-    x, y, z = image.shape
+    x, y, z = image.shape[:3]
     return Grid((int(x), int(y), int(z)), np.asarray(image.affine, np.float64))
 
 
@@ -228,6 +293,7 @@ UNREADABLE = (
     MemoryError,
     MGHError,
     OrientationError,
+    WrapStructError,
 )
 """What reading a damaged file raises."""
 
@@ -248,7 +314,7 @@ def quiet() -> Iterator[None]:
 def _load(path: Source) -> Any:
     """The image in a file, checked by its header alone."""
     image = open_image(path)
-    if len(image.shape) != 3 or 0 in image.shape:
+    if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
         raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
     check_affine(path, image.affine)
     return image
@@ -261,8 +327,8 @@ def open_image(path: Source) -> Any:
         InputError: no such file, no NIfTI or MGZ, voxels that are no real numbers, or more of them
             than the file can hold.
     """
-    if not isinstance(path, MemoryImage) and not is_file(path):
-        raise InputError(f"{path}: no such file.")
+    if not isinstance(path, MemoryImage):
+        require_file(path)
     try:
         with quiet():
             image: Any = _opened(path)
@@ -282,7 +348,24 @@ def _opened(path: Source) -> Any:
     if isinstance(path, MemoryImage):
         return Nifti1Image.from_bytes(path.data)
     check_start(path)
-    return nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+    if named_as_stored(path):
+        return nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+    return _opened_by_content(path)
+
+
+def _opened_by_content(path: Path | str) -> Any:
+    """The image in a file that is compressed though its name does not say so, or the reverse."""
+    stream: Any = gzip.open(path) if is_compressed(path) else io.BytesIO(Path(path).read_bytes())
+    start = stream.read(4)
+    stream.seek(0)
+    kind: Any = Nifti2Image if 540 in _as_integers(start) else Nifti1Image
+    if str(path).lower().endswith((".mgh", ".mgz")):
+        kind = MGHImage
+    return kind.from_stream(stream)
+
+
+def _as_integers(start: bytes) -> tuple[int, int]:
+    return int.from_bytes(start, "little"), int.from_bytes(start, "big")
 
 
 def check_affine(path: Source, affine: np.ndarray) -> None:

@@ -19,9 +19,12 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.displacement_fields import LPS
+from jaxreg.io.files import require_file
 
 LPS_MATRIX = np.diag([*LPS.astype(float), 1.0])
 """RAS to LPS millimetres, and back: it is its own inverse."""
+_DEEPEST = 16
+"""Composites within composites; deeper ones are no transform that a program writes."""
 _PROBE = """
 import resource, sys
 import SimpleITK
@@ -49,8 +52,7 @@ def read_transform(path: Path | str) -> list[np.ndarray | Field]:
     Raises:
         InputError: no such file, no ITK transform, or a kind that is neither affine nor a field.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file.")
+    require_file(path)
     if str(path).endswith(".mat"):
         _check_matlab(path)
     if str(path).endswith((".h5", ".hdf5")):
@@ -62,7 +64,7 @@ def read_transform(path: Path | str) -> list[np.ndarray | Field]:
         raise InputError(f"{path}: not readable as an ITK transform ({reason}).") from error
     if transform.GetDimension() != 3:
         raise InputError(f"{path}: expected a 3-D transform, got {transform.GetDimension()}-D.")
-    return list(_elements(path, transform))
+    return list(_elements(path, transform, _DEEPEST))
 
 
 def itk_affine(
@@ -87,12 +89,22 @@ def ras_matrix(transform: Any, *, frame: np.ndarray = LPS_MATRIX) -> np.ndarray:
     return np.linalg.inv(frame) @ matrix @ frame
 
 
-def _elements(path: Path | str, transform: Any) -> Iterator[np.ndarray | Field]:
-    """The parts of an ITK transform; in a composite the last one acts first."""
+def _elements(path: Path | str, transform: Any, depth: int) -> Iterator[np.ndarray | Field]:
+    """The parts of an ITK transform; in a composite the last one acts first.
+
+    Whether a transform is linear is asked first: SimpleITK calls any kind that it does not know,
+    such as MatrixOffsetTransformBase, a composite, whose only part is itself.
+    """
+    if transform.IsLinear():
+        matrix = ras_matrix(transform)
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
+            raise InputError(f"{path}: expected an invertible affine, got {matrix.tolist()}.")
+        yield matrix
+        return
     transform = transform.Downcast()
-    if isinstance(transform, sitk.CompositeTransform):
+    if isinstance(transform, sitk.CompositeTransform) and depth > 0:
         for n in reversed(range(transform.GetNumberOfTransforms())):
-            yield from _elements(path, transform.GetNthTransform(n))
+            yield from _elements(path, transform.GetNthTransform(n), depth - 1)
     elif isinstance(transform, sitk.DisplacementFieldTransform):
         image = transform.GetDisplacementField()
         vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * LPS.astype(float)
@@ -100,11 +112,6 @@ def _elements(path: Path | str, transform: Any) -> Iterator[np.ndarray | Field]:
         if not np.isfinite(vectors).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise InputError(f"{path}: expected finite displacements on a grid, got others.")
         yield Field(vectors.astype(np.float32), affine)
-    elif transform.IsLinear():
-        matrix = ras_matrix(transform)
-        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
-            raise InputError(f"{path}: expected an invertible affine, got {matrix.tolist()}.")
-        yield matrix
     else:
         raise InputError(
             f"{path}: expected affines or displacement fields, got {transform.GetName()}."

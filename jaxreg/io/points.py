@@ -1,59 +1,97 @@
-"""Point lists: CSV files with the header x,y,z (RAS millimetres), further columns kept."""
+"""Point lists: CSV files with the header x,y,z, further columns kept. In memory RAS millimetres.
+
+In the file they are RAS millimetres too, or LPS millimetres as in the tables of
+antsApplyTransformsToPoints, whose header is x,y,z,t.
+"""
 
 import csv
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxreg.errors import InputError
+from jaxreg.io.displacement_fields import LPS
+from jaxreg.io.files import require_file
+
+Convention = Literal["ras", "lps"]
+"""Which way the coordinates of a table grow: right, front, up; or left, back, up (ITK, ANTs)."""
 
 
 class PointTable(NamedTuple):
-    """Points (RAS mm), and what stands beside them: the header and each row's further cells."""
+    """Points (RAS mm), and what stands beside them: the header and each row's further cells.
+
+    `convention` is that of the file, and of the file that is written.
+    """
 
     points: Float[np.ndarray, "n 3"]
     header: list[str]
     rest: list[list[str]]
+    convention: Convention = "ras"
+
+    @property
+    def looks_like_ants(self) -> bool:
+        """Whether the table has the columns of antsApplyTransformsToPoints, which are LPS."""
+        return [name.lower() for name in self.header[:4]] == ["x", "y", "z", "t"]
 
 
-def read_points(path: Path | str) -> PointTable:
-    """The points in a CSV whose header starts with x,y,z.
+def read_points(path: Path | str, *, convention: Convention = "ras") -> PointTable:
+    """The points in a CSV whose header starts with x,y,z; its coordinates are of `convention`.
 
     Raises:
         InputError: no such file, another header, no points, or a cell that is not a finite number.
     """
+    require_file(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as a CSV file ({error}).") from error
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        rows = [
+            row for row in csv.reader(io.StringIO(text), strict=True) if any(map(str.strip, row))
+        ]
     except csv.Error as error:
         raise InputError(f"{path}: not readable as a CSV file ({error}).") from error
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    if header[:3] != ["x", "y", "z"]:
+    header = _without_empty_end([cell.strip() for cell in rows[0]]) if rows else []
+    if [name.lower() for name in header[:3]] != ["x", "y", "z"]:
         raise InputError(f"{path}: expected the header x,y,z (RAS mm), got {','.join(header)!r}.")
     if len(rows) == 1:
         raise InputError(f"{path}: expected at least one point, got none.")
-    for n, row in enumerate(rows[1:], 1):
+    rows = [_fitted(row, len(header)) for row in rows[1:]]
+    for n, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise InputError(
                 f"{path}: point {n}: expected {len(header)} cells, got {len(row)}: {row}."
             )
-    points = np.array([[_number(path, n, c) for c in r[:3]] for n, r in enumerate(rows[1:], 1)])
-    return PointTable(points, header, [row[3:] for row in rows[1:]])
+    points = np.array([[_number(path, n, c) for c in r[:3]] for n, r in enumerate(rows, 1)])
+    return PointTable(points * _signs(convention), header, [row[3:] for row in rows], convention)
 
 
 def write_points(path: Path | str, table: PointTable) -> None:
-    """Write points as CSV, to a millionth of a millimetre."""
+    """Write points as CSV in the table's convention, to a millionth of a millimetre."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table.header)
-        for point, rest in zip(table.points, table.rest, strict=True):
+        points = table.points * _signs(table.convention) + 0.0  # no -0.0
+        for point, rest in zip(points, table.rest, strict=True):
             writer.writerow([*(f"{value:.6f}" for value in point), *rest])
+
+
+def _signs(convention: Convention) -> np.ndarray:
+    return LPS.astype(np.float64) if convention == "lps" else np.ones(3)
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    while cells and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _fitted(row: list[str], length: int) -> list[str]:
+    """A row without the empty cells that it has beyond the header's."""
+    return [*row[:length], *_without_empty_end(row[length:])]
 
 
 def _number(path: Path | str, row: int, cell: str) -> float:

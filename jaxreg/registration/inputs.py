@@ -12,7 +12,7 @@ from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.checksums import bytes_sha256, file_sha256
 from jaxreg.io.headers import Header, read_header
-from jaxreg.io.images import MemoryImage, Source, read_image, read_labels
+from jaxreg.io.images import LABEL_OFF, MemoryImage, Source, read_image, read_labels, read_mask
 
 FEWEST_VOXELS, EXTENT_MM = 5, (20.0, 1500.0)
 """Below or beyond, a header is wrong, or what it describes is no head."""
@@ -69,11 +69,15 @@ def read_subject(
     if looks_like_labels(volume.array):
         raise InputError(f"{image}: expected an image, got what looks like a label map.")
     files = {"image": _file(image)}
+    remarks = list(header.remarks)
     extra: dict[str, Volume] = {}
     for name, path in (("mask", mask), ("ignore", ignore), ("labels", labels)):
         if path is not None:
-            _check_same_grid(path, read_header(path), image, header)
-            extra[name] = read_labels(path)
+            own = read_header(path)
+            _check_same_grid(path, own, image, header)
+            remarks += own.remarks
+            read = read_labels if name == "labels" else read_mask
+            extra[name] = read(path, remark=remarks.append)
             files[name] = _file(path)
     brain, known, remark = _brain(role, volume, extra.get("mask"), mask)
     ignored = extra.get("ignore")
@@ -83,18 +87,20 @@ def read_subject(
         image=volume,
         mask=brain,
         brain_known=known,
-        ignore=None if ignored is None else ignored.array != 0,
+        ignore=None if ignored is None else ignored.array,
         labels=extra.get("labels"),
         files=files,
-        remarks=(remark,) if known else (),
+        remarks=(*remarks, remark) if known else tuple(remarks),
         warnings=header.warnings if known else (*header.warnings, remark),
     )
 
 
 def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
     """Whether an image is made of few whole values in flat regions, as label maps and masks are."""
-    if not np.array_equal(array, np.rint(array)):
+    whole = np.rint(array)
+    if np.abs(array - whole).max() > LABEL_OFF:
         return False
+    array = whole
     if len(np.unique(array)) > LABEL_VALUES:
         return False
     background = background_value(array) or 0.0
@@ -115,7 +121,7 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Source | None):
     if mask is not None:
         if not mask.array.any():
             raise InputError(f"{path}: expected a mask of the brain, got only zeros.")
-        return mask.array != 0, True, f"{role}: brain from {path}"
+        return mask.array, True, f"{role}: brain from {path}"
     shown = foreground(image)
     if shown.is_brain:
         remark = (

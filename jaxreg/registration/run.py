@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed_folder
+from jaxreg.io.files import require_file
 from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.checks import Number, numbers_of
@@ -136,8 +137,7 @@ def register_files(
     detail = detail or say
     check_folder(out, overwrite=overwrite)
     for path in (fixed, moving):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file.")
+        require_file(path)
     known = provenance_of_settings(fixed, moving, config)
     given = ((k, v) for k, v in known["command"].items() if v is not None)
     detail("settings: " + ", ".join(f"{name} = {value}" for name, value in given))

@@ -308,7 +308,7 @@ def test_an_extension_of_an_odd_size_is_no_remark(tmp_path):
     np.testing.assert_array_equal(images.read(path).array, image.get_fdata())
 
 
-@pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 1), (4, 5), (4, 5, 6, 1, 3)])
+@pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 2, 1), (4, 5), (4, 5, 6, 1, 3)])
 def test_a_volume_that_is_not_3d_is_refused(tmp_path, shape):
     array = np.random.default_rng(0).random(shape).astype(np.float32)
     refuses(saved(tmp_path / "v.nii.gz", array), match="3-D")

@@ -111,7 +111,7 @@ def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]
     if files.mask is None:
         mask = foreground(reference).mask
     else:
-        mask = resampling.mask_like(images.read_labels(files.mask), reference, IDENTITY)
+        mask = resampling.mask_like(images.read_mask(files.mask), reference, IDENTITY)
     if not mask.any():
         path = files.mask or next(iter(files.images.values()))
         raise InputError(f"{path}: expected a brain in the image's field of view, got none.")

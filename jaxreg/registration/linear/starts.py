@@ -9,6 +9,7 @@ from jaxtyping import Float
 from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.files import is_file
 from jaxreg.io.images import NIFTI
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.registration.inputs import Subject
@@ -55,7 +56,7 @@ def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
     Raises:
         InputError: not readable, or with a field in it.
     """
-    if str(path).endswith(NIFTI) or not Path(path).is_file():
+    if str(path).endswith(NIFTI) or not is_file(path):
         raise InputError(
             f"--init: expected auto, none, com, rigid, affine or an ITK affine file, got {path}."
         )
