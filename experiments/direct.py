@@ -125,7 +125,8 @@ def registrar(config: Config, domains: tuple[str, str]):
     def begin(pair, lam):
         if model is None:
             return zero_velocity(pair.fixed.shape[:3])
-        return predicted(model, pair, [lam], passes=config.passes or model.defaults.passes)[0]
+        passes = config.passes or model.defaults.passes
+        return next(predicted(model, pair, [lam], passes=passes))
 
     def register(pair, lam):
         velocity, _, _ = optimize_jointly(

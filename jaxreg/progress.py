@@ -1,12 +1,14 @@
-"""How a long run shows that it works: bars on a terminal, elsewhere a line every ten seconds."""
+"""How long work shows that it goes on: bars on a terminal, elsewhere a line every ten seconds.
 
-import io
+The work gets a `Progress` and calls it; what that shows is decided where a command begins.
+"""
+
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -16,17 +18,45 @@ SECONDS = 10.0
 """The longest silence."""
 
 
+class Bar(Protocol):
+    """What counts the parts of a work that are done; its methods may be called by any thread."""
+
+    def update(self, count: int = 1) -> None:
+        """Count more parts as done."""
+
+    def note(self, values: Mapping[str, float]) -> None:
+        """Show these numbers behind the bar when it is drawn again."""
+
+
 class Progress:
-    """Shows nothing, which is what the library does where no command asks for more."""
+    """Shows nothing, which is what the library does where nobody asks for more."""
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Say that the work called `name` begins, and now and then that it goes on."""
+    def phase(self, name: str, *, announced: bool = True) -> Iterator[None]:
+        """Say that the work called `name` begins, and now and then that it goes on.
+
+        Work that is not `announced` shows nothing unless it takes long.
+        """
         yield
 
-    def each(self, items: Iterable[T], *, total: int, name: str) -> Iterable[T]:
+    @contextmanager
+    def bar(self, *, total: int, name: str, unit: str = "", done: int = 0) -> Iterator[Bar]:
+        """A bar of `total` parts called `unit`, of which some may be `done` already."""
+        yield _Hidden()
+
+    def each(self, items: Iterable[T], *, total: int, name: str, unit: str = "") -> Iterator[T]:
         """The items, with a bar that counts those that are done."""
-        return items
+        with self.bar(total=total, name=name, unit=unit) as bar:
+            for item in items:
+                yield item
+                bar.update()
+
+    def line(self, text: str) -> None:
+        """A line on the work that goes on."""
+
+
+SILENT = Progress()
+"""The progress of work that nobody watches."""
 
 
 class ShownProgress(Progress):
@@ -36,67 +66,142 @@ class ShownProgress(Progress):
         """Nothing has been written yet."""
         self._stream, self._seconds = stream, seconds
         self._last = time.monotonic()
+        self._open: list[Callable[[], None]] = []
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, *, announced: bool = True) -> Iterator[None]:
         """A line when the work begins, and one whenever nothing was shown for `seconds`."""
-        start, ended = time.monotonic(), threading.Event()
-        self._write(f"{name} …")
+        start = time.monotonic()
+        self._mark()
+        if announced:
+            self.line(f"{name} …")
+        with self._alive(
+            lambda: self.line(f"{name} … {time.monotonic() - start:.0f} s so far"),
+        ):
+            yield
 
-        def go_on():
+    @contextmanager
+    def bar(self, *, total: int, name: str, unit: str = "", done: int = 0) -> Iterator[Bar]:
+        """A bar, drawn again whenever nothing was shown for `seconds`."""
+        kind = _Drawn if self._stream.isatty() else _Lines
+        bar = kind(self._stream, self._mark, self._seconds, total, name, unit, done)
+        try:
+            with self._alive(bar.show):
+                yield bar
+        finally:
+            bar.close()
+
+    def line(self, text: str) -> None:
+        """Write a line above the bars."""
+        self._mark()
+        write_line(text, self._stream)
+
+    @contextmanager
+    def _alive(self, show: Callable[[], None]) -> Iterator[None]:
+        """Call `show` whenever nothing was shown for a while, and no work inside this one is."""
+        ended = threading.Event()
+
+        def watch():
             while not ended.wait(max(0.05, self._last + self._seconds - time.monotonic())):
-                if time.monotonic() - self._last >= self._seconds:
-                    self._write(f"{name} … {time.monotonic() - start:.0f} s so far")
+                silent = time.monotonic() - self._last >= self._seconds
+                if silent and self._open[-1] is show:
+                    show()
 
-        watcher = threading.Thread(target=go_on, daemon=True)
+        watcher = threading.Thread(target=watch, daemon=True)
+        self._open.append(show)
         watcher.start()
         try:
             yield
         finally:
             ended.set()
+            self._open.remove(show)
             watcher.join()
 
-    def each(self, items: Iterable[T], *, total: int, name: str) -> Iterator[T]:
-        """The items, with a bar."""
-        for item in bar(items=items, total=total, desc=name, file=self._stream, leave=False):
-            self._last = time.monotonic()
-            yield item
-
-    def _write(self, line: str) -> None:
+    def _mark(self) -> None:
         self._last = time.monotonic()
-        tqdm.write(line, file=self._stream)
-        self._stream.flush()
 
 
-class _Lines(tqdm):
-    """A bar as plain lines, for a file or a pipe."""
+def write_line(line: str, stream: Any = None) -> None:
+    """Write a line, by default to standard output, above the bars that a terminal shows."""
+    tqdm.write(line, file=stream)
+    (stream or sys.stdout).flush()
 
-    @staticmethod
-    def status_printer(file: Any) -> Any:
-        """A function that writes a state of the bar as a line of its own."""
 
-        def write(state: str) -> None:
-            if state:
-                file.write(f"{state}\n")
-                file.flush()
+class _Hidden:
+    def update(self, count: int = 1) -> None:
+        """Show nothing."""
 
-        return write
+    def note(self, values: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+
+class _Drawn:
+    """A bar on a terminal."""
+
+    def __init__(self, stream, mark, seconds, total, name, unit, done):
+        self._mark, self._lock = mark, threading.Lock()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=name,
+            unit=unit or "it",
+            file=stream,
+            dynamic_ncols=True,
+            mininterval=min(0.5, seconds),
+            leave=False,
+        )
+
+    def update(self, count: int = 1) -> None:
+        with self._lock:
+            drawn = self._bar.update(count)
+        if drawn:
+            self._mark()
+
+    def note(self, values: Mapping[str, float]) -> None:
+        self._bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+
+    def show(self) -> None:
+        self._bar.refresh()
+        self._mark()
 
     def close(self) -> None:
-        """Write the last state, where it is not written yet."""
-        if not self.disable and self.n > self.last_print_n:
-            self.refresh()
-        self.leave, self.fp = False, io.StringIO()  # tqdm would end its own line here
-        super().close()
+        self._bar.close()
 
 
-_LINE = "{desc}: {n_fmt} of {total_fmt} in {elapsed}, {remaining} left{postfix}"
+class _Lines:
+    """A bar as plain lines, for a file or a pipe: at the beginning, now and then, at the end."""
+
+    def __init__(self, stream, mark, seconds, total, name, unit, done):
+        self._stream, self._mark, self._seconds = stream, mark, seconds
+        self._total, self._name, self._unit = total, name, unit
+        self._first = self._done = done
+        self._start = self._shown_at = time.monotonic()
+        self._shown, self._words = done, ""
+        self._lock = threading.Lock()
+        self.show()
+
+    def update(self, count: int = 1) -> None:
+        with self._lock:
+            self._done += count
+        if time.monotonic() - self._shown_at >= self._seconds:
+            self.show()
+
+    def note(self, values: Mapping[str, float]) -> None:
+        self._words = "".join(f", {name}={value:.3g}" for name, value in values.items())
+
+    def show(self) -> None:
+        self._shown, self._shown_at = self._done, time.monotonic()
+        spent, new = self._shown_at - self._start, self._done - self._first
+        left = f"{_clock(spent / new * (self._total - self._done))} left" if new else "? left"
+        parts = f"{self._done} of {self._total} {self._unit}".rstrip()
+        self._stream.write(f"{self._name}: {parts} in {_clock(spent)}, {left}{self._words}\n")
+        self._stream.flush()
+        self._mark()
+
+    def close(self) -> None:
+        if self._done > self._shown:
+            self.show()
 
 
-def bar(*, items: Iterable[Any] | None = None, **settings: Any) -> tqdm:
-    """A bar of the items, or one to be updated; plain lines where the stream is no terminal."""
-    stream = settings.get("file") or sys.stderr
-    if stream.isatty():
-        return tqdm(items, dynamic_ncols=True, **settings)
-    lines = {"mininterval": SECONDS, "maxinterval": SECONDS, "bar_format": _LINE}
-    return _Lines(items, **{**settings, **lines})
+def _clock(seconds: float) -> str:
+    return tqdm.format_interval(seconds)

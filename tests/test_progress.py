@@ -1,9 +1,24 @@
-"""Progress for subjects and for log files: phases, signs of life, bars as lines."""
+"""Progress on terminals and in log files: phases, signs of life, bars as lines."""
 
 import io
+import re
+import threading
 import time
 
-from jaxreg.progress import Progress, ShownProgress, bar
+import pytest
+
+from jaxreg import progress
+from jaxreg.progress import Progress, ShownProgress, write_line
+
+
+def file():
+    return io.StringIO()
+
+
+def terminal():
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    return stream
 
 
 def test_a_phase_begins_with_a_line_and_shows_that_it_goes_on():
@@ -17,34 +32,96 @@ def test_a_phase_begins_with_a_line_and_shows_that_it_goes_on():
 
 def test_a_phase_that_is_short_says_no_more_and_ends_with_its_error():
     stream = io.StringIO()
-    try:
-        with ShownProgress(stream).phase("read"):
-            raise ValueError("damaged")
-    except ValueError:
-        pass
+    with pytest.raises(ValueError, match="damaged"), ShownProgress(stream).phase("read"):
+        raise ValueError("damaged")
     assert stream.getvalue() == "read …\n"
+
+
+def test_a_phase_that_is_not_announced_speaks_only_where_it_takes_long():
+    stream = io.StringIO()
+    shown = ShownProgress(stream, seconds=0.1)
+    with shown.phase("read", announced=False):
+        assert not stream.getvalue()
+        time.sleep(0.3)
+    assert stream.getvalue().startswith("read … 0 s so far\n")
 
 
 def test_a_bar_is_lines_where_nobody_watches():
     stream = io.StringIO()
-    progress = ShownProgress(stream)
-    assert list(progress.each([3, 4], total=2, name="λ")) == [3, 4]
-    assert stream.getvalue().startswith("λ: 0 of 2 in 00:00")
-    assert "\r" not in stream.getvalue()
+    shown = ShownProgress(stream)
+    assert list(shown.each([3, 4], total=2, name="λ")) == [3, 4]
+    assert stream.getvalue().splitlines() == [
+        "λ: 0 of 2 in 00:00, ? left",
+        "λ: 2 of 2 in 00:00, 00:00 left",
+    ]
 
 
 def test_a_bar_keeps_what_stands_behind_it():
     stream = io.StringIO()
-    with bar(total=2, desc="train", file=stream, mininterval=1) as shown:
-        shown.update()
-        shown.set_postfix({"loss": "0.5"}, refresh=False)
-        shown.update()
-    last = stream.getvalue().splitlines()[-1]
-    assert last.startswith("train: 2 of 2") and last.endswith("loss=0.5")
+    with ShownProgress(stream).bar(total=9, name="train", unit="steps", done=7) as bar:
+        bar.update()
+        bar.note({"loss": 0.5})
+        bar.update()
+    first, last = stream.getvalue().splitlines()
+    assert first.startswith("train: 7 of 9 steps")
+    assert last.startswith("train: 9 of 9 steps") and last.endswith("loss=0.5")
+
+
+def test_time_left_is_that_of_the_parts_that_were_done_here(monkeypatch):
+    monkeypatch.setattr(progress, "_clock", lambda seconds: f"{seconds:.3f}")
+    stream = io.StringIO()
+    with ShownProgress(stream).bar(total=9, name="train", done=6) as bar:
+        time.sleep(0.05)
+        bar.update()
+    ((spent, left),) = re.findall(r"7 of 9 in (\S+), (\S+) left", stream.getvalue())
+    assert float(left) == pytest.approx(2 * float(spent), abs=0.002)
+
+
+@pytest.mark.parametrize("kind", [file, terminal])
+def test_a_bar_shows_that_it_goes_on_while_a_part_takes_long(kind):
+    stream = kind()
+    with ShownProgress(stream, seconds=0.05).bar(total=2, name="pairs"):
+        time.sleep(0.4)
+    shown = re.split(r"[\r\n]+", stream.getvalue())
+    assert sum("0 of 2" in line or "0/2" in line for line in shown) >= 3
+
+
+def test_work_inside_other_work_speaks_alone():
+    stream = io.StringIO()
+    shown = ShownProgress(stream, seconds=0.05)
+    with shown.phase("deformable"), shown.bar(total=2, name="λ"):
+        time.sleep(0.3)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "deformable …" and all(line.startswith("λ: ") for line in lines[1:])
+
+
+def test_threads_count_together():
+    stream = io.StringIO()
+    with ShownProgress(stream).bar(total=4000, name="x") as bar:
+
+        def count():
+            for _ in range(1000):
+                bar.update()
+
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert stream.getvalue().splitlines()[-1].startswith("x: 4000 of 4000")
+
+
+def test_lines_above_a_bar_stay_whole_and_no_bar_is_repeated_in_a_file():
+    stream = io.StringIO()
+    with ShownProgress(stream).bar(total=2, name="x"):
+        write_line("step 5: dice 0.7", stream)
+    assert stream.getvalue().splitlines()[1:] == ["step 5: dice 0.7"]
 
 
 def test_nothing_is_shown_where_nothing_was_asked_for(capsys):
-    progress = Progress()
-    with progress.phase("read"):
-        assert list(progress.each(range(3), total=3, name="steps")) == [0, 1, 2]
+    silent = Progress()
+    with silent.phase("read"), silent.bar(total=3, name="x") as bar:
+        bar.update()
+        bar.note({"loss": 1.0})
+        assert list(silent.each(range(3), total=3, name="steps")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.errors import InputError
-from jaxreg.progress import Progress, ShownProgress
+from jaxreg.progress import SILENT, ShownProgress, write_line
 
 WARNING = "warning: "
 """How a line begins that --quiet does not silence."""
@@ -49,24 +49,20 @@ class Console:
     """Prints what the flags ask for."""
 
     def __init__(self, printing: Printing):
-        """Nothing is printed yet."""
+        """Nothing is printed yet; `progress` is where long work shows that it goes on."""
         self._printing = printing
-
-    @property
-    def progress(self) -> Progress:
-        """Where long work shows that it goes on."""
-        return Progress() if self._printing.quiet else ShownProgress(sys.stderr)
+        self.progress = SILENT if printing.quiet else ShownProgress(sys.stderr)
 
     def say(self, line: str) -> None:
         """Print a line, unless --quiet asks for warnings alone; those go to standard error."""
         warning = line.startswith(WARNING)
         if warning or not self._printing.quiet:
-            print(line, file=sys.stderr if warning else self._lines(), flush=True)
+            write_line(line, sys.stderr if warning else self._lines())
 
     def detail(self, line: str) -> None:
         """Print a line that only --verbose asks for."""
         if self._printing.verbose:
-            print(line, file=self._lines(), flush=True)
+            write_line(line, self._lines())
 
     def result(self, values: dict[str, Any]) -> None:
         """Print the object of --json; paths and other values become text."""

@@ -1,5 +1,6 @@
 """`jaxreg demo`: a pair by the weights that ship; then a cohort, both stages, the λ sweep."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SessionConfig,
 )
+from jaxreg.progress import ShownProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ def main(argv: Sequence[str]) -> None:
     if not (data / "participants.tsv").is_file():
         print(f"making a cohort in {data}", flush=True)
         config.out.mkdir(parents=True, exist_ok=True)
-        write_demonstration_cohort(data)
+        with ShownProgress(sys.stderr).phase("cohort", announced=False):
+            write_demonstration_cohort(data)
     print("Such a cohort shows that everything works; it is no benchmark.")
     register_first_pair(data, config.out / "pair")
     print("training on the cohort", flush=True)
@@ -68,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
 def register_first_pair(data: Path, out: Path) -> None:
     """Register two subjects of the test split by the bundled network."""
     from jaxreg.data.cohort import neighbour_pairs, read_cohort
+    from jaxreg.registration.register import Clock
     from jaxreg.registration.run import register_files
 
     cohort = read_cohort(data)
@@ -79,4 +83,5 @@ def register_first_pair(data: Path, out: Path) -> None:
         out,
         RegisterConfig(fixed_labels=labels["fixed"], moving_labels=labels["moving"]),
         overwrite=True,
+        clock=Clock(ShownProgress(sys.stderr)),
     )

@@ -1,5 +1,6 @@
 """`jaxreg eval` and eval.py: the λ sweep of a run, or the comparison of several."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxreg.evaluation.compare_runs.compare import compare_runs
 from jaxreg.evaluation.evaluate import evaluate, parse_lambdas, print_summary
 from jaxreg.models.model import newest_run
 from jaxreg.models.release import load_model
+from jaxreg.progress import ShownProgress
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,7 +32,10 @@ def main(argv: Sequence[str]) -> None:
         if config.data is None and any(m.config.cohort.data in (None, EMBEDDED) for m in models):
             embedded_cohort()
         folder = config.workdir or Path("runs/compare")
-        compare_runs(config.compare, config.data, lams, folder, every_pair=every_pair)
+        shown = ShownProgress(sys.stderr)
+        compare_runs(
+            config.compare, config.data, lams, folder, every_pair=every_pair, progress=shown
+        )
         return
     found = distributed.broadcast_from_primary(
         lambda: str(config.workdir or newest_run(Path("runs")) or "")
@@ -49,7 +54,16 @@ def evaluate_run(
     cohort = read_cohort(data or model.config.cohort.data or embedded_cohort())
     folder = workdir / "eval" / split
     print(f"{workdir} at step {model.step}: {split} split of {cohort.folder}")
-    summary = evaluate(model, workdir.name, cohort, split, lams, folder, every_pair=every_pair)
+    summary = evaluate(
+        model,
+        workdir.name,
+        cohort,
+        split,
+        lams,
+        folder,
+        every_pair=every_pair,
+        progress=ShownProgress(sys.stderr),
+    )
     print_summary(summary)
     print(f"results, summary and figures are in {folder}")
     return summary

@@ -49,6 +49,6 @@ def main(argv: Sequence[str]) -> None:
     from jaxreg.registration.linear.affine import register_affine
 
     console = Console(config.output)
-    summary = prepare(settings, register_affine)
+    summary = prepare(settings, register_affine, progress=console.progress)
     console.say(str(summary))
     console.result(summary._asdict())

@@ -106,11 +106,14 @@ def _register_table(table: Path, config: Config, settings: RegisterConfig) -> in
     from jaxreg.registration.batch.batch import register_pairs
 
     console = Console(config.output)
-    return register_pairs(
+    batch = register_pairs(
         table,
         config.output.out,
         settings,
         overwrite=config.output.overwrite,
         cluster=config.advanced.cluster,
         say=console.say,
+        progress=console.progress,
     )
+    console.result(batch._asdict())
+    return 1 if batch.failed else 0

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -24,6 +25,7 @@ from jaxreg.configuration.unread import flag_of
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError, require_choice
+from jaxreg.progress import ShownProgress
 from jaxreg.training.autoencoder import autoencoder_task
 from jaxreg.training.loop import Task, run
 from jaxreg.training.registration import registration_task
@@ -146,13 +148,15 @@ def train_stage(stage: str, config: Any) -> Path:
     if workdir is None:
         workdir = Path("runs") / ("ae" if stage == "ae" else config.objective.loss)
     _require_folder(workdir)
-    task = (autoencoder_task if stage == "ae" else registration_task)(config, cohort)
+    progress = ShownProgress(sys.stderr)
+    with progress.phase("read the cohort", announced=False):
+        task = (autoencoder_task if stage == "ae" else registration_task)(config, cohort)
     _print_settings(task, workdir)
     if embedded:
         print("embedded phantom cohort: it shows that everything works and is no benchmark.")
     if short:
         print("ends within 15 minutes on two cores.")
-    run(task, config.optimizer, config.session, workdir)
+    run(task, config.optimizer, config.session, workdir, progress=progress)
     return workdir
 
 
@@ -166,9 +170,11 @@ def train_segmentation(config: SegmentationConfig) -> Path:
         config = dataclasses.replace(config, optimizer=optimizer)
     workdir = config.session.workdir or Path("runs/seg") / config.resolution
     _require_folder(workdir)
-    task = segmentation_task(config)
+    progress = ShownProgress(sys.stderr)
+    with progress.phase("read the cohorts", announced=False):
+        task = segmentation_task(config)
     _print_settings(task, workdir)
-    run(task, config.optimizer, config.session, workdir)
+    run(task, config.optimizer, config.session, workdir, progress=progress)
     return workdir
 
 
@@ -192,7 +198,8 @@ def _embedded_cohort() -> Path:
     if not (EMBEDDED / "participants.tsv").is_file():
         print(f"making the embedded cohort in {EMBEDDED} (once)", flush=True)
         EMBEDDED.parent.mkdir(parents=True, exist_ok=True)
-        write_phantom_cohort(EMBEDDED, shape=(48, 48, 48), spacing_mm=4.0)
+        with ShownProgress(sys.stderr).phase("embedded cohort", announced=False):
+            write_phantom_cohort(EMBEDDED, shape=(48, 48, 48), spacing_mm=4.0)
     return EMBEDDED
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxreg import distributed
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
@@ -20,6 +19,7 @@ from jaxreg.evaluation import partial_results, report
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.models.checkpoint import parameters_sha256
 from jaxreg.models.model import Model
+from jaxreg.progress import SILENT, Progress
 
 
 def parse_lambdas(text: str) -> list[float]:
@@ -72,6 +72,7 @@ def evaluate(
     folder: Path,
     *,
     every_pair: bool = False,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Sweep, score, and write results.csv, summary.json and the figures into `folder`.
 
@@ -89,9 +90,11 @@ def evaluate(
     first, own = pairs[0], distributed.share(pairs)
     subjects = sorted({p for pair in own or [first] for p in pair})
     images = sorted({(p, d) for pair in own or [first] for p, d in zip(pair, domains, strict=True)})
-    native = Volumes(cohort, [*images, *((p, "dseg") for p in subjects)])
+    progress = progress if distributed.index() == 0 else SILENT
     spacing = model.config.cohort.spacing
-    volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
+    with progress.phase(f"read the {split} split", announced=False):
+        native = Volumes(cohort, [*images, *((p, "dseg") for p in subjects)])
+        volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
     require_spacing(model, volumes)
     folder.mkdir(parents=True, exist_ok=True)
     files = [*images, *((p, "dseg") for p in subjects)]
@@ -99,7 +102,7 @@ def evaluate(
     identity = [model.sha256, model.step, fingerprint(cohort, files), structures, list(lams), own]
     so_far = partial_results.SoFar(folder, identity)
     example = ([], [])
-    for pair in tqdm(own, unit="pair", dynamic_ncols=True, disable=distributed.index() > 0):
+    for pair in progress.each(own, total=len(own), name=name, unit="pairs"):
         if pair in so_far.scores and pair != first:  # the first one's displacements are drawn
             continue
         scores = []

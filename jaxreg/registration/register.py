@@ -16,7 +16,7 @@ from jaxreg.geometry.grid import Grid
 from jaxreg.io.images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
-from jaxreg.progress import Progress
+from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
 from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, on_grid
@@ -33,7 +33,7 @@ class Clock:
     def __init__(self, progress: Progress | None = None):
         """Nothing has been measured yet."""
         self.seconds: dict[str, float] = {}
-        self.progress = progress or Progress()
+        self.progress = progress or SILENT
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -147,10 +147,10 @@ def register_pair(
     with clock("deformable"):
         chosen, curve = before, ()
         if config.transform == "deformable" and config.lam == "auto":
-            curve = tuple(deformations(method, pair, _sweep_lams(method)))
+            curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))
             chosen = choose(before.similarity, curve)
         elif config.transform == "deformable":
-            chosen = deformations(method, pair, [method.lam])[0]
+            chosen = deformations(method, pair, [method.lam], progress=clock.progress)[0]
     if not np.isfinite(chosen.displacement).all():
         raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
     return Registration(

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
 
 from jaxreg import distributed
 from jaxreg.configuration.training import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
 from jaxreg.models.checkpoint import Checkpoints, Meta
+from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.step import TrainState, data_mesh, make_optimizer, make_step
 from jaxreg.training.tensorboard import EventLog
 from jaxreg.training.validation_log import append_row, forget_rows_after, read_rows
@@ -75,7 +75,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run(
-    task: Task, optimizer_config: OptimizerConfig, session: SessionConfig, workdir: Path
+    task: Task,
+    optimizer_config: OptimizerConfig,
+    session: SessionConfig,
+    workdir: Path,
+    *,
+    progress: Progress = SILENT,
 ) -> None:
     """Train to `optimizer_config.steps`, from the newest whole checkpoint where there is one.
 
@@ -110,7 +115,8 @@ def run(
     step = make_step(loss, optimizer, mesh, optimizer_config.seed)
     if task.resident:
         step = _seeing(step, jax.device_put(task.resident, replicated))
-    _Loop(task, session, workdir, checkpoints, steps).run(state, frozen, step, split)
+    shown = progress if distributed.index() == 0 else SILENT
+    _Loop(task, session, workdir, checkpoints, steps).run(state, frozen, step, split, shown)
 
 
 def resume(task: Task, checkpoints: Checkpoints, state: TrainState) -> TrainState | None:
@@ -203,38 +209,34 @@ class _Loop:
         self.validating = False
         self.saved: int | None = None
 
-    def run(self, state, frozen, step, split) -> None:
+    def run(self, state, frozen, step, split, progress) -> None:
         start = int(state.step)
         previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         log = EventLog(self.workdir / "tensorboard", first_step=start + 1) if self.first else None
-        bar = tqdm(
-            total=self.steps,
-            initial=start,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=1,
-            disable=not self.first,
-        )
         try:
             self.saved = start
-            if validation_owed(self.task, self.session, self.workdir, start, self.steps):
-                self._validate(state, frozen, start, log)
-            for number in range(start, self.steps):
-                batch = next(self.task.batches)
-                state, metrics = step(state, frozen, self._placed(batch, split))
-                values = {k: float(v) for k, v in metrics.items()}
-                stop = values.pop(_STOP, 0.0) > 0 or (distributed.count() == 1 and self.signum)
-                self._require_finite(values, number, batch)
-                bar.update()
-                bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
-                self._after(state, frozen, number + 1, values, log, stop)
+            with progress.bar(total=self.steps, name="train", unit="steps", done=start) as bar:
+                self._steps(state, frozen, step, split, log, bar)
         finally:
-            bar.close()
             if log is not None:
                 log.close()
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
         print(f"{self.workdir}: finished at step {self.steps}.")
+
+    def _steps(self, state, frozen, step, split, log, bar) -> None:
+        start = int(state.step)
+        if validation_owed(self.task, self.session, self.workdir, start, self.steps):
+            self._validate(state, frozen, start, log)
+        for number in range(start, self.steps):
+            batch = next(self.task.batches)
+            state, metrics = step(state, frozen, self._placed(batch, split))
+            values = {k: float(v) for k, v in metrics.items()}
+            stop = values.pop(_STOP, 0.0) > 0 or (distributed.count() == 1 and self.signum)
+            self._require_finite(values, number, batch)
+            bar.update()
+            bar.note(values)
+            self._after(state, frozen, number + 1, values, log, stop)
 
     def _placed(self, batch, split):
         """This process's rows of a batch as its part of the global one."""
@@ -308,7 +310,7 @@ class _Loop:
             log.flush()
             append_row(self.workdir / VALIDATION, {"step": done, **scalars})
             words = ", ".join(f"{k} {v:.4f}" for k, v in scalars.items())
-            tqdm.write(f"step {done}: {words} ({time.perf_counter() - start:.0f} s)")
+            write_line(f"step {done}: {words} ({time.perf_counter() - start:.0f} s)")
 
     def _require_finite(self, values, number, batch):
         wrong = [k for k, v in values.items() if not np.isfinite(v)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import SPLITS, read_structures
@@ -39,6 +38,7 @@ from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.io import images
 from jaxreg.io.atomic import completed
 from jaxreg.io.checksums import file_sha256
+from jaxreg.progress import SILENT, Progress
 
 MEAN_ROUNDS = 2
 """How often these are aligned to their mean, after the first of them."""
@@ -95,7 +95,7 @@ def assign_splits(subjects: Sequence[Files], split: str | None, *, seed: int) ->
     return dict(sorted(zip(order, splits, strict=False)))
 
 
-def prepare(config: PrepareConfig, align: Aligner) -> Summary:
+def prepare(config: PrepareConfig, align: Aligner, *, progress: Progress = SILENT) -> Summary:
     """Make or continue the cohort of a configuration; `align` is as `common_space` says.
 
     A subject who fails is listed (also in failures.tsv) and does not stop the others. The tables
@@ -111,14 +111,15 @@ def prepare(config: PrepareConfig, align: Aligner) -> Summary:
     try:
         _claim(config, splits)
         chosen = [files for files in found.subjects if files.participant in splits]
-        template = _template(config, [f for f in chosen if splits[f.participant] == "train"], align)
+        training = [files for files in chosen if splits[files.participant] == "train"]
+        template = _template(config, training, align, progress)
 
         def work(files: Files) -> None:
             prepare_subject(
                 files, template, config.out, align, aligned=found.aligned, freesurfer=freesurfer
             )
 
-        failed = _each(work, chosen, config)
+        failed = _each(work, chosen, config, progress)
         done = {name: split for name, split in splits.items() if name not in failed}
         _check_failures(config.out, splits, failed)
         paths = {name: record_file(config.out, name) for name in done}
@@ -196,12 +197,14 @@ def _compare(path: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _template(config: PrepareConfig, subjects: list[Files], align: Aligner) -> Head:
+def _template(
+    config: PrepareConfig, subjects: list[Files], align: Aligner, progress: Progress
+) -> Head:
     """What every subject is aligned to, on the cohort's grid; kept in template.nii.gz."""
     path = config.out / "template.nii.gz"
     if not path.is_file():
         if config.template is None:
-            head = _mean(subjects, config, align)
+            head = _mean(subjects, config, align, progress)
             grid = grid_of(head.image)
         else:
             image = images.read_image(config.template)
@@ -213,14 +216,14 @@ def _template(config: PrepareConfig, subjects: list[Files], align: Aligner) -> H
     return Head(Volume(normalize(stored.array, mask), stored.affine), mask)
 
 
-def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner) -> Head:
+def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner, progress: Progress) -> Head:
     """The mean of some of those who have the most frequent first image."""
     count = Counter(next(iter(files.images)) for files in subjects)
     domain = max(layouts.DOMAINS, key=lambda d: count[d])
     subjects = template.evenly_spaced([f for f in subjects if next(iter(f.images)) == domain])
     total = len(subjects) * (MEAN_ROUNDS + 1)
-    bar = tqdm(total=total, desc="template", unit="alignment", dynamic_ncols=True)
-    with bar, ThreadPoolExecutor(_jobs(config)) as pool:
+    shown = progress.bar(total=total, name="template", unit="alignments")
+    with shown as bar, ThreadPoolExecutor(_jobs(config)) as pool:
 
         def read(files: Files) -> Head:
             image = images.read_image(files.images[domain])
@@ -240,7 +243,7 @@ def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner) -> Head:
 
             aligned = list(pool.map(lambda head: _attempt(one, head), heads))
             for reason in (reason for _, reason in aligned if reason is not None):
-                tqdm.write(f"template: one subject less in this round's mean, {reason}")
+                progress.line(f"template: one subject less in this round's mean, {reason}")
             return [matrix for matrix, _ in aligned]
 
         spacing_mm = config.spacing
@@ -261,23 +264,25 @@ def _attempt(function: Callable, item: Any) -> tuple[Any, str | None]:
         return None, first_line(error)
 
 
-def _each(work: Callable, subjects: list[Files], config: PrepareConfig) -> dict[str, str]:
+def _each(
+    work: Callable, subjects: list[Files], config: PrepareConfig, progress: Progress
+) -> dict[str, str]:
     """Work on every subject that is not done; returns the failed ones and why."""
     failed = {}
     todo = [files for files in subjects if not (config.out / files.participant).is_dir()]
-    done = len(subjects) - len(todo)
-    bar = tqdm(total=len(subjects), initial=done, unit="subject", dynamic_ncols=True)
     pool = ThreadPoolExecutor(_jobs(config))
     try:
         futures = {pool.submit(_attempt, work, files): files.participant for files in todo}
-        for future in as_completed(futures):
-            reason = future.result()[1]
-            if reason is not None:
-                failed[futures[future]] = reason
-            bar.update()
+        with progress.bar(
+            total=len(subjects), name="prepare", unit="subjects", done=len(subjects) - len(todo)
+        ) as bar:
+            for future in as_completed(futures):
+                reason = future.result()[1]
+                if reason is not None:
+                    failed[futures[future]] = reason
+                bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
-        bar.close()
     return dict(sorted(failed.items()))
 
 

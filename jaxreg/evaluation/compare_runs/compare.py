@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jaxreg.configuration.training import EMBEDDED
 from jaxreg.data.cohort import Cohort, read_cohort
@@ -33,6 +32,7 @@ from jaxreg.evaluation.sweep import displacements
 from jaxreg.models.checkpoint import parameters_sha256
 from jaxreg.models.model import Model
 from jaxreg.models.release import load_model
+from jaxreg.progress import SILENT, Progress
 from jaxreg.spatial import resize_displacement, warp
 
 METHOD = "nce_mi"
@@ -73,6 +73,7 @@ def compare_runs(
     folder: Path,
     *,
     every_pair: bool = False,
+    progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
     """The rows of table.csv; the tables and Figures 2 to 4 are written into `folder`.
 
@@ -92,12 +93,13 @@ def compare_runs(
     notes = budget_notes(runs)
     tested, chosen = [], []
     for run in runs:
-        sweep = _swept(run, cohort, "val", val, folder, every_pair)
+        sweep = _swept(run, cohort, "val", val, folder, every_pair, progress)
         chosen.append(best_index(over_subjects(sweep.mean_dice, sweep.fixed).mean(axis=1)))
-        tested.append(_swept(run, cohort, "test", test, folder, every_pair))
-    volumes, native = _volumes(runs[0].model, cohort, test)
+        tested.append(_swept(run, cohort, "test", test, folder, every_pair, progress))
+    with progress.phase("read the test split", announced=False):
+        volumes, native = _volumes(runs[0].model, cohort, test)
     scored = [
-        _scored(run, note, sweep, i, volumes, native)
+        _scored(run, note, sweep, i, volumes, native, progress)
         for run, note, sweep, i in zip(runs, notes, tested, chosen, strict=True)
     ]
     plain_quality = [quality_of_no_registration(native, pair) for pair in test]
@@ -105,7 +107,8 @@ def compare_runs(
     rows = table(scored, scored[runs.index(reference)], plain_quality)
     write_table(folder / "table.csv", rows)
     write_structures(folder / "structures.csv", scored)
-    _write_figures(folder, runs, scored, volumes, native)
+    with progress.phase("figures", announced=False):
+        _write_figures(folder, runs, scored, volumes, native)
     _report(rows, runs, reference, notes, folder)
     return rows
 
@@ -174,7 +177,7 @@ def budget_notes(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _swept(run, cohort, split, pairs, folder, every_pair) -> Sweep:
+def _swept(run, cohort, split, pairs, folder, every_pair, progress) -> Sweep:
     """A run's sweep over a split: an earlier one's where it holds, else a new one."""
     structures = [cohort.structures[i] for i in sorted(cohort.structures)]
     digest = parameters_sha256(run.model.params)
@@ -186,7 +189,16 @@ def _swept(run, cohort, split, pairs, folder, every_pair) -> Sweep:
                 print(f"{run.name}: {split} split from {place}", flush=True)
                 return sweep
     print(f"{run.name} at step {run.model.step}: {split} split of {cohort.folder}", flush=True)
-    evaluate(run.model, run.label, cohort, split, run.lams, own, every_pair=every_pair)
+    evaluate(
+        run.model,
+        run.label,
+        cohort,
+        split,
+        run.lams,
+        own,
+        every_pair=every_pair,
+        progress=progress,
+    )
     sweep = read_sweep(own, run.lams, pairs, structures)
     if sweep is None:
         raise InputError(f"{cohort.folder}: expected a structure in common in each {split} pair.")
@@ -203,12 +215,13 @@ def _volumes(model: Model, cohort: Cohort, pairs) -> tuple[Volumes, Volumes]:
     return (native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)), native
 
 
-def _scored(run, note, sweep, chosen, volumes, native) -> Scored:
+def _scored(run, note, sweep, chosen, volumes, native, progress) -> Scored:
     """A run with the quality of its test pairs at the chosen λ."""
     lam = sweep.lams[chosen]
+    pairs, name = sweep.pairs, f"{run.name} at λ = {lam:g}"
     measured: list[Quality] = [
         quality(run.model, volumes, native, pair, lam)
-        for pair in tqdm(sweep.pairs, desc=f"{run.name} at λ = {lam:g}", dynamic_ncols=True)
+        for pair in progress.each(pairs, total=len(pairs), name=name, unit="pairs")
     ]
     digest = parameters_sha256(run.model.params)
     return Scored(

@@ -16,6 +16,7 @@ from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.errors import InputError, reason_of
 from jaxreg.io.atomic import remove_leftovers
+from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch.dask import run_jobs
 from jaxreg.registration.batch.pairs import RESULTS, FilePair, read_pairs
 from jaxreg.registration.batch.results import Outcome, line_of, write_results
@@ -34,6 +35,14 @@ _SECONDS_BETWEEN_TABLES = 5.0
 """So that writing results.tsv again and again does not grow with the square of the pairs."""
 
 
+class Batch(NamedTuple):
+    """What became of the pairs of a table: those that are done, and why others failed."""
+
+    table: Path
+    done: list[str]
+    failed: dict[str, str]
+
+
 class Work(NamedTuple):
     """What all pairs of a run share."""
 
@@ -50,8 +59,9 @@ def register_pairs(
     overwrite: bool = False,
     cluster: str | None = None,
     say: Callable[[str], None] = print,
-) -> int:
-    """Register what is not done yet of a table's pairs; returns 0 if then all are done, else 1.
+    progress: Progress = SILENT,
+) -> Batch:
+    """Register what is not done yet of a table's pairs.
 
     Each pair gets `out`/NAME as a run of its own would write it, all together `out`/results.tsv. A
     pair that fails is recorded with its reason. `cluster` is the address of a Dask scheduler.
@@ -63,26 +73,31 @@ def register_pairs(
     _check_settings(config)
     pairs = read_pairs(table)
     work = Work(_folder(out), _absolute(config), overwrite)
-    method = load_method(work.config)
+    with progress.phase("load model"):
+        method = load_method(work.config)
     ingredients = Ingredients(work.config, method)
     outcomes = _finished_outcomes(work, pairs, ingredients)
     todo = [pair for pair in pairs if pair.name not in outcomes]
-    say(f"{len(pairs)} pairs, {len(outcomes)} of them done already")
+    done = len(outcomes)
+    say(f"{len(pairs)} pairs, {done} of them done already")
     if cluster is None:
         results = (register_one(work, pair, method) for pair in todo)
     else:
         results = _on_cluster(cluster, work, todo, method.weights_sha256, say)
     path = work.out / RESULTS
     try:
-        for outcome in _watched(results, len(todo), say):
+        for outcome in progress.each(results, total=len(todo), name="register", unit="pairs"):
             outcomes[outcome.name] = outcome
+            say(f"{len(outcomes) - done}/{len(todo)} {line_of(outcome)}")
             if _due(path):
                 write_results(path, pairs, outcomes)
     finally:
         write_results(path, pairs, outcomes)
-    failed = sum(outcome.reason is not None for outcome in outcomes.values())
-    say(f"{len(pairs) - failed} of {len(pairs)} pairs done, {failed} failed; the table is {path}")
-    return 1 if failed else 0
+    reasons = {name: outcome.reason for name, outcome in outcomes.items()}
+    failed = {name: reason for name, reason in reasons.items() if reason is not None}
+    batch = Batch(path, [name for name in reasons if name not in failed], failed)
+    say(f"{len(batch.done)} of {len(pairs)} pairs done, {len(failed)} failed; the table is {path}")
+    return batch
 
 
 def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
@@ -157,15 +172,6 @@ def _finished_outcomes(
         elif found != FREE and not work.overwrite:
             raise InputError(f"{folder}: {found}; give --overwrite, or another --out.")
     return outcomes
-
-
-def _watched(
-    results: Iterator[Outcome], total: int, say: Callable[[str], None]
-) -> Iterator[Outcome]:
-    """The outcomes, a line said of each."""
-    for count, outcome in enumerate(results, start=1):
-        say(f"{count}/{total} {line_of(outcome)}")
-        yield outcome
 
 
 def _due(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """The answer of a method for one pair: its velocity at each λ, and what the warp then is."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks
 from jaxreg.pair import Pair
+from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
 from jaxreg.registration.deformable.prediction import predicted
@@ -36,13 +37,19 @@ class Deformation(NamedTuple):
     sdlogj: float
 
 
-def deformations(method: Method, pair: Pair, lams: Sequence[float]) -> list[Deformation]:
-    """The pair registered at each λ, on the network grid."""
+def deformations(
+    method: Method, pair: Pair, lams: Sequence[float], *, progress: Progress = SILENT
+) -> list[Deformation]:
+    """The pair registered at each λ, on the network grid; a bar counts the λ, of one its steps."""
     seen = pair.exchanged() if method.exchanged else pair
     sign = -1.0 if method.exchanged else 1.0
+    one = len(lams) == 1
+    velocities = _velocities(method, seen, lams, progress if one else SILENT)
+    if not one:
+        velocities = progress.each(velocities, total=len(lams), name="λ")
     return [
         _deformation(pair, taper(sign * velocity), lam, method.objective)
-        for lam, velocity in zip(lams, _velocities(method, seen, lams), strict=True)
+        for lam, velocity in zip(lams, velocities, strict=True)
     ]
 
 
@@ -57,16 +64,18 @@ def _deformation(pair, velocity, lam, config) -> Deformation:
     return Deformation(float(lam), *arrays, float(similarity), float(folds), float(sdlogj))
 
 
-def _velocities(method: Method, pair: Pair, lams: Sequence[float]):
+def _velocities(
+    method: Method, pair: Pair, lams: Sequence[float], progress: Progress
+) -> Iterator[Float[Array, "u v w 3"]]:
     """Velocities in the network's own order, refined where steps are asked for."""
-    if method.model is None:
-        starts = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
-    else:
+    starts: Iterable[Float[Array, "u v w 3"]] = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
+    if method.model is not None:
         starts = predicted(method.model, pair, lams, passes=method.passes)
-    if not method.steps:
-        return starts
-    return [
-        optimize_velocity(
+    for lam, start in zip(lams, starts, strict=True):
+        if not method.steps:
+            yield start
+            continue
+        yield optimize_velocity(
             jax.random.key(0),
             pair,
             jnp.float32(lam),
@@ -75,9 +84,8 @@ def _velocities(method: Method, pair: Pair, lams: Sequence[float]):
             method.objective,
             steps=method.steps,
             learning_rate=DIRECT_RATE if method.model is None else REFINE_RATE,
+            progress=progress,
         )[0]
-        for lam, start in zip(lams, starts, strict=True)
-    ]
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -13,9 +13,12 @@ from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import Similarity
 from jaxreg.pair import Pair
+from jaxreg.progress import SILENT, Progress
 
 _PARAMETER_RATE = 1e-3
 """Adam's learning rate for what is optimised beside the velocity: the networks' own."""
+_STEPS_AT_A_TIME = 5
+"""Steps in one call of the compiled loop; between calls the progress is shown."""
 
 
 def optimize_velocity(
@@ -28,6 +31,7 @@ def optimize_velocity(
     *,
     steps: int,
     learning_rate: float,
+    progress: Progress = SILENT,
 ) -> tuple[Float[Array, "u v w 3"], Float[Array, " steps"]]:
     """(velocity, loss at each step) after Adam on the training objective, from `start`.
 
@@ -44,6 +48,7 @@ def optimize_velocity(
         config,
         steps=steps,
         learning_rate=learning_rate,
+        progress=progress,
     )
     return velocity, losses
 
@@ -54,7 +59,6 @@ def _constant(similarity: Similarity) -> Callable[[Any], Similarity]:
     return lambda _: similarity
 
 
-@functools.partial(jax.jit, static_argnames=("similarity_of", "config", "steps", "learning_rate"))
 def optimize_jointly(
     key: PRNGKeyArray,
     pair: Pair,
@@ -66,33 +70,60 @@ def optimize_jointly(
     *,
     steps: int,
     learning_rate: float,
+    progress: Progress = SILENT,
 ) -> tuple[Float[Array, "u v w 3"], Any, Float[Array, " steps"]]:
     """As `optimize_velocity`, with the parameters of a similarity (NCE's projections) beside v.
 
     `similarity_of` makes the similarity from them. Returns (velocity, parameters, losses).
     """
-    optimizer = optax.adam(1.0)
+    variables = (start, parameters)
+    state = variables, _ADAM.init(variables), jnp.zeros(steps)
+    keys = jax.random.key_data(jax.random.split(key, steps))
+    with progress.bar(total=steps, name="optimisation", unit="steps") as bar:
+        for first in range(0, steps, _STEPS_AT_A_TIME):
+            last = min(first + _STEPS_AT_A_TIME, steps)
+            state = _some_steps(
+                (first, last),
+                keys,
+                pair,
+                lam,
+                state,
+                similarity_of=similarity_of,
+                config=config,
+                learning_rate=learning_rate,
+            )
+            jax.block_until_ready(state)
+            bar.update(last - first)
+    (velocity, parameters), _, losses = state
+    return velocity, parameters, losses
+
+
+_ADAM = optax.adam(1.0)
+
+
+@functools.partial(jax.jit, static_argnames=("similarity_of", "config", "learning_rate"))
+def _some_steps(bounds, keys, pair, lam, state, *, similarity_of, config, learning_rate):
+    """The (variables, state of Adam, losses) after the steps from the first to before the last.
+
+    Both are values, so one program serves all calls, whatever the number of steps in each.
+    """
 
     def loss(variables, key):
         velocity, parameters = variables
         return objective(key, pair, velocity, lam, similarity_of(parameters), config)[0]
 
-    def step(carry, key):
-        (velocity, parameters), state = carry
+    def step(number, state):
+        (velocity, parameters), adam, losses = state
+        key = jax.random.wrap_key_data(keys[number])
         value, gradient = jax.value_and_grad(loss)((velocity, parameters), key)
         updates: Any
-        updates, state = optimizer.update(gradient, state)
+        updates, adam = _ADAM.update(gradient, adam)
         toward, change = updates
         velocity = velocity + learning_rate * toward
         parameters = jax.tree.map(lambda p, c: p + _PARAMETER_RATE * c, parameters, change)
-        return ((velocity, parameters), state), value
+        return (velocity, parameters), adam, losses.at[number].set(value)
 
-    variables = (start, parameters)
-    keys = jax.random.split(key, steps)
-    ((velocity, parameters), _), losses = jax.lax.scan(
-        step, (variables, optimizer.init(variables)), keys
-    )
-    return velocity, parameters, losses
+    return jax.lax.fori_loop(bounds[0], bounds[1], step, state)
 
 
 def half_grid(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ On eight validation pairs of `ixi` and `rendered` at λ 0.5 this raised the Dice
 comes with jaxreg, without any refinement, by 0.012 (docs/model-card.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ close as a moved one is rare in its training, and of such a pair it expects too 
 
 def predicted(
     model: Model, pair: Pair, lams: Sequence[float], *, passes: int
-) -> list[Float[Array, "u v w 3"]]:
+) -> Iterator[Float[Array, "u v w 3"]]:
     """The velocity at each λ, in voxels of the half-resolution grid; the network's order of images.
 
     A network that was trained with flips sees the mirrored pair too, and the mean of both answers
@@ -30,16 +30,12 @@ def predicted(
     inverse (the Baker–Campbell–Hausdorff series to first order; the second made no difference).
     Needs an even number of voxels along x.
     """
-    found = _answers(model, pair, lams)
-    if passes == 1:
-        return found
-    return [
-        _again(model, pair, velocity, lam, passes)
-        for lam, velocity in zip(lams, found, strict=True)
-    ]
+    for lam, velocity in zip(lams, _answers(model, pair, lams), strict=True):
+        yield _later_passes(model, pair, velocity, lam, passes)
 
 
-def _again(model: Model, pair: Pair, velocity, lam: float, passes: int):
+def _later_passes(model: Model, pair: Pair, velocity, lam: float, passes: int):
+    """The velocity at a λ after all passes, from that of the first one."""
     squarings = model.config.objective.squarings
     share = 1.0 if model.config.second_pass_fraction > 0 else SHARE
     for _ in range(passes - 1):

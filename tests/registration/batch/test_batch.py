@@ -3,6 +3,7 @@
 Oracles: `jaxreg register` of a pair alone, and one process for what several do.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -133,6 +134,18 @@ def test_the_same_command_again_tries_only_what_failed(cohort, capsys):
     assert said[2].startswith("3 of 4 pairs done, 1 failed")
 
 
+def test_json_is_one_object_and_progress_goes_to_standard_error(cohort, capsys):
+    pairs, out = cohort
+    assert register(pairs, out, "--json") == 1
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["table"] == str(out / "results.tsv") and len(found["done"]) == 3
+    assert list(found["failed"]) == ["lost"] and "no such file" in found["failed"]["lost"]
+    lines = captured.err.splitlines()
+    assert "register: 0 of 1 pairs in 00:00, ? left" in lines
+    assert "3 of 4 pairs done, 1 failed" in lines[-1]
+
+
 def test_other_settings_or_inputs_are_refused_and_replaced_on_demand(images, tmp_path, capsys):
     image = images / "sub-00_T1w.nii.gz"
     pairs, out = table(images, row(0, 1, "a"), name="again.tsv"), tmp_path / "out"
@@ -246,7 +259,7 @@ def test_flags_that_contradict_are_refused_in_one_line(tmp_path, capsys, flags, 
 def test_a_cluster_that_does_not_answer_is_a_line(images, cohort, capsys, monkeypatch, address):
     monkeypatch.setattr("jaxreg.registration.batch.dask._TIMEOUT_S", 1)
     pairs, out = cohort
-    assert register(pairs, out, f"--cluster={address}") == 2
+    assert register(pairs, out, f"--cluster={address}", "--quiet") == 2
     error = capsys.readouterr().err
     assert address in error and error.count("\n") == 1
 

@@ -58,7 +58,7 @@ def network(model, fixed, moving):
 
 def test_one_pass_without_flips_is_the_network(pair):
     model = model_of(flip=False)
-    found = predicted(model, pair, LAMS, passes=1)
+    found = list(predicted(model, pair, LAMS, passes=1))
     np.testing.assert_array_equal(np.stack(found), network(model, pair.fixed, pair.moving))
 
 
@@ -84,8 +84,8 @@ def test_mirrored_pairs_give_mirrored_velocities(pair):
     """Whatever the network: the mean over both sides commutes with the exchange of the sides."""
     model = model_of(flip=True)
     mirrored = pair._replace(fixed=pair.fixed[::-1], moving=pair.moving[::-1])
-    straight = np.stack(predicted(model, pair, LAMS, passes=2))
-    other = np.stack(predicted(model, mirrored, LAMS, passes=2))
+    straight = np.stack(list(predicted(model, pair, LAMS, passes=2)))
+    other = np.stack(list(predicted(model, mirrored, LAMS, passes=2)))
     assert np.abs(straight).max() > 0.5  # the network moves something
     sides = np.array([-1.0, 1.0, 1.0])
     np.testing.assert_allclose(other[:, ::-1] * sides, straight, atol=1e-4)
@@ -97,7 +97,7 @@ def test_mirrored_pairs_give_mirrored_velocities(pair):
 def test_later_passes_add_what_the_moved_pair_still_needs(pair, second_pass, share):
     """Half of it, or the whole where the network was trained to be asked again."""
     model = model_of(flip=False, second_pass=second_pass)
-    found = predicted(model, pair, LAMS, passes=3)
+    found = list(predicted(model, pair, LAMS, passes=3))
     squarings = model.config.objective.squarings
     for i in range(len(LAMS)):
         velocity = network(model, pair.fixed, pair.moving)[i]
