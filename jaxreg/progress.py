@@ -94,7 +94,7 @@ class ShownProgress(Progress):
     def line(self, text: str) -> None:
         """Write a line above the bars."""
         self._mark()
-        write_line(text, self._stream)
+        write_line(text, stream=self._stream)
 
     @contextmanager
     def _alive(self, show: Callable[[], None]) -> Iterator[None]:
@@ -121,7 +121,7 @@ class ShownProgress(Progress):
         self._last = time.monotonic()
 
 
-def write_line(line: str, stream: Any = None) -> None:
+def write_line(line: str, *, stream: Any = None) -> None:
     """Write a line, by default to standard output, above the bars that a terminal shows."""
     tqdm.write(line, file=stream)
     (stream or sys.stdout).flush()

@@ -114,7 +114,7 @@ def test_threads_count_together():
 def test_lines_above_a_bar_stay_whole_and_no_bar_is_repeated_in_a_file():
     stream = io.StringIO()
     with ShownProgress(stream).bar(total=2, name="x"):
-        write_line("step 5: dice 0.7", stream)
+        write_line("step 5: dice 0.7", stream=stream)
     assert stream.getvalue().splitlines()[1:] == ["step 5: dice 0.7"]
 
 

@@ -57,12 +57,12 @@ class Console:
         """Print a line, unless --quiet asks for warnings alone; those go to standard error."""
         warning = line.startswith(WARNING)
         if warning or not self._printing.quiet:
-            write_line(line, sys.stderr if warning else self._lines())
+            write_line(line, stream=sys.stderr if warning else self._lines())
 
     def detail(self, line: str) -> None:
         """Print a line that only --verbose asks for."""
         if self._printing.verbose:
-            write_line(line, self._lines())
+            write_line(line, stream=self._lines())
 
     def result(self, values: dict[str, Any]) -> None:
         """Print the object of --json; paths and other values become text."""
