@@ -6,10 +6,10 @@ network's grid of 2 mm is laid onto the brain. The fine answer lays the grid onc
 moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
@@ -19,6 +19,7 @@ from jaxreg.data.label_codes import CLASSES, REST, decode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.resampling import block_mean
+from jaxreg.runtime import in_threads
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.template import CENTROIDS_MM, GRID, centroids_mm, from_template
 
@@ -33,7 +34,8 @@ LEAST_LITRES, MOST_LITRES = 0.35, 2.6
 """Volumes of what is taken for a brain."""
 WORST_FIT_MM = 12.0
 """Root mean square distance of the structures' centroids from where the template has them."""
-_CHUNK = 2**18
+_NEVER = 0.5 / (CLASSES - 1)
+"""Where a voxel is brain, one of its structures has at least this probability."""
 _STEP_MM = 96.0
 """How far apart the coarse windows lie that cover a long field of view."""
 
@@ -194,13 +196,35 @@ def sampled(
     fine = 2 if step > 1.25 else 1
     half = np.diag([1 / fine, 1 / fine, 1 / fine, 1.0])
     half[:3, 3] = 0.5 / fine - 0.5
-    matrix = to_voxels @ half
+    array = np.asarray(image.array, np.float32)
+    middle = grid.shape[0] // 2
+    parts = in_threads(
+        *(
+            functools.partial(_means, array, to_voxels, half, fine, first, (count, *grid.shape[1:]))
+            for first, count in ((0, middle), (middle, grid.shape[0] - middle))
+        )
+    )
+    return np.concatenate(parts)
+
+
+def _means(
+    array: Float32[np.ndarray, "x y z"],
+    to_voxels: Float[np.ndarray, "4 4"],
+    half: Float[np.ndarray, "4 4"],
+    fine: int,
+    first: int,
+    shape: tuple[int, int, int],
+) -> Float32[np.ndarray, "i j k"]:
+    """The slab of a grid that begins at `first`, each voxel the mean of `fine`³ samples."""
+    slab = np.eye(4)
+    slab[0, 3] = first
+    matrix = to_voxels @ slab @ half
     offset: Any = matrix[:3, 3]
     values = ndimage.affine_transform(
-        np.asarray(image.array, np.float32),
+        array,
         matrix[:3, :3],
         offset,
-        output_shape=tuple(fine * n for n in grid.shape),
+        output_shape=tuple(fine * n for n in shape),
         order=1,
         mode="grid-constant",
     )
@@ -212,67 +236,73 @@ def on_own_grid(
 ) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
     """(FreeSurfer's numbers, brain mask) on the image's own grid.
 
-    Each voxel gets the class of the largest probability, read linearly between the grid's voxels.
+    A voxel belongs to the brain where the probability of the background, read linearly between the
+    grid's voxels, is below a half; there it gets the structure of the largest probability.
     """
-    shape = image.array.shape
     to_grid = np.linalg.inv(to_image @ GRID.affine) @ image.affine
+    shape = image.array.shape
+    halves = in_threads(
+        *(
+            functools.partial(_most_probable, probabilities, classes, to_grid, shape)
+            for classes in (range(1, CLASSES, 2), range(2, CLASSES, 2))
+        )
+    )
+    (highest, codes), (other_highest, other_codes) = halves
+    codes = np.where(other_highest > highest, other_codes, codes)
     brain = 1 - probabilities[..., 0]
-    box = _box(brain > 0.1, np.linalg.inv(to_grid), shape)
-    codes = np.zeros(shape, np.uint8)
-    size = [s.stop - s.start for s in box]
-    if min(size) <= 0:
-        return codes, codes > 0
-    flat = jnp.asarray(probabilities.reshape(-1, CLASSES))
-    start = np.array([s.start for s in box], np.float32)
-    matrix = jnp.asarray(to_grid[:3], jnp.float32)
-    count = int(np.prod(size))
-    found = [
-        np.asarray(_winners(flat, matrix, jnp.asarray(start), jnp.asarray(size), first))
-        for first in range(0, count, _CHUNK)
-    ]
-    codes[box] = np.concatenate(found)[:count].reshape(size)
-    mask = largest_part(codes > 0)
+    box = _box(brain > _NEVER, np.linalg.inv(to_grid), shape)
+    mask = np.zeros(shape, bool)
+    mask[box] = largest_part(_read(brain, to_grid, box) > 0.5)
     return np.where(mask, decode(codes), 0).astype(np.uint8), mask
 
 
-@jax.jit
-def _winners(flat, matrix, start, size, first):
-    """Codes of `_CHUNK` voxels of a box, from the `first` on in C order."""
-    index = first + jnp.arange(_CHUNK)
-    x = index // (size[1] * size[2])
-    y = index // size[2] % size[1]
-    z = index % size[2]
-    at = jnp.stack([x, y, z], axis=-1) + start[None]
-    points = at @ matrix[:, :3].T + matrix[:, 3][None]
-    shape = jnp.asarray(GRID.shape)
-    inside = jnp.all((points > -0.5) & (points < shape[None] - 0.5), axis=-1)
-    points = jnp.clip(points, 0, shape[None] - 1.001)
-    low = jnp.floor(points).astype(jnp.int32)
-    part = points - low
-    votes = jnp.zeros((_CHUNK, flat.shape[-1]))
-    for corner in np.ndindex(2, 2, 2):
-        i, j, k = (low[:, a] + corner[a] for a in range(3))
-        weight = jnp.ones(_CHUNK)
-        for a in range(3):
-            weight = weight * (part[:, a] if corner[a] else 1 - part[:, a])
-        row = (i * GRID.shape[1] + j) * GRID.shape[2] + k
-        votes = votes + weight[:, None] * flat.at[row].get(mode="promise_in_bounds")
-    brain = 1 - votes[:, 0] > 0.5
-    structure = jnp.argmax(votes[:, 1:], axis=-1) + 1
-    return jnp.where(inside & brain, structure, 0).astype(jnp.uint8)
+def _most_probable(
+    probabilities: Float32[np.ndarray, "i j k c"],
+    classes: Iterable[int],
+    to_grid: Float[np.ndarray, "4 4"],
+    shape: tuple[int, int, int],
+) -> tuple[Float32[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
+    """(highest probability, its code) of some classes at the voxels of a grid; 0 where none is."""
+    highest, codes = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+    for code in classes:
+        values = np.ascontiguousarray(probabilities[..., code])
+        box = _box(values > _NEVER, np.linalg.inv(to_grid), shape)
+        part = _read(values, to_grid, box)
+        more = part > highest[box]
+        highest[box][more] = part[more]
+        codes[box][more] = code
+    return highest, codes
 
 
-def _box(there: np.ndarray, to_own: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, ...]:
+def _read(
+    values: Float32[np.ndarray, "i j k"],
+    to_grid: Float[np.ndarray, "4 4"],
+    box: tuple[slice, slice, slice],
+) -> Float32[np.ndarray, "x y z"]:
+    """Values of the template grid, read linearly at the voxels of a box of the image; 0 beyond."""
+    start = np.array([s.start for s in box], float)
+    offset: Any = to_grid[:3, :3] @ start + to_grid[:3, 3]
+    size = tuple(max(s.stop - s.start, 0) for s in box)
+    read = ndimage.affine_transform(
+        values, to_grid[:3, :3], offset, output_shape=size, order=1, mode="grid-constant"
+    )
+    return np.asarray(read)
+
+
+def _box(
+    there: np.ndarray, to_own: np.ndarray, shape: tuple[int, ...]
+) -> tuple[slice, slice, slice]:
     """The part of the image's grid that holds a part of the template grid."""
     spans = np.argwhere(there)
     if len(spans) == 0:
-        return (slice(0, 0),) * 3
+        return slice(0, 0), slice(0, 0), slice(0, 0)
     low, high = spans.min(axis=0) - 1.0, spans.max(axis=0) + 1.0
     corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1)
     own = to_own[:3, :3] @ corners + to_own[:3, 3:]
     first = np.clip(np.floor(own.min(axis=1)), 0, shape).astype(int)
     last = np.clip(np.ceil(own.max(axis=1)) + 1, 0, shape).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return x, y, z
 
 
 def largest_part(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
