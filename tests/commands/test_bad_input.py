@@ -14,12 +14,13 @@ import pytest
 from registration_data import SPACING_MM, example_subject, motion, write_subject
 
 from jaxreg.cli import main
+from jaxreg.data.scan import looks_like_labels
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.headers import forms_apart, read_header
 from jaxreg.io.images import read_image, write
 from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast, domain_warnings
 from jaxreg.registration.deformable.method import domains_of
-from jaxreg.registration.inputs import looks_like_labels, read_subject
+from jaxreg.registration.inputs import read_subject
 
 DIRECT = ("--optimize-only", "--init=none")
 
