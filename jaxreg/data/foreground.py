@@ -15,6 +15,14 @@ CUT_SHARE = 0.25
 """From this share of the voxels on, one value is a background to which an image was cut."""
 FACE_SHARE = 0.5
 """This share of a field of view's outer voxels has a background that is not the lowest value."""
+RIPPLE, RIPPLED_SHARE = 0.02, 0.1
+"""Values so close to the background, as a share of the image's span, belong to it where at least
+this share of them is not the very value."""
+STILL = 0.004
+"""Outer voxels that scatter less than this, as a share of the span, are no air: noise of scanners
+is a percent and more."""
+FEW = 0.01
+"""A smaller share of the voxels below the background is undershoot beside edges."""
 BRAIN_LITRES = 2.5
 """A foreground cut out and no larger than this is a brain; a head has three or more."""
 
@@ -36,22 +44,55 @@ class Foreground(NamedTuple):
         return self.background_share is not None and self.litres <= BRAIN_LITRES
 
 
-def background_value(array: Shaped[np.ndarray, "x y z"]) -> float | None:
+class Background(NamedTuple):
+    """The value to which an image was cut, and how far off it other background values lie."""
+
+    value: float
+    ripple: float
+
+
+def background(array: Shaped[np.ndarray, "x y z"]) -> Background | None:
     """The value to which an image was cut, the most frequent one; None where there is none.
 
     It is the lowest value where a quarter of the voxels have that. Otherwise it is the most
     frequent value of the field of view's outer voxels, where it has half of these and a quarter of
-    all: a brain of standardised intensities lies in zeros, which are not the lowest value.
+    all: a brain of standardised intensities lies in zeros, which are not the lowest value. Without
+    such a value it is the median of the outer voxels, where they scatter about it much less than
+    air does, as after resampling by splines or compression, and a quarter of all lie close to it.
     """
-    lowest = array.min()
-    if (array == lowest).mean() >= CUT_SHARE:
-        return float(lowest)
-    faces = [np.take(array, side, axis=axis).ravel() for axis in range(3) for side in (0, -1)]
-    values, counts = np.unique(np.concatenate(faces), return_counts=True)
-    commonest = values[np.argmax(counts)]
-    if counts.max() < FACE_SHARE * counts.sum() or (array == commonest).mean() < CUT_SHARE:
-        return None
-    return float(commonest)
+    faces = np.concatenate(
+        [np.take(array, side, axis=axis).ravel() for axis in range(3) for side in (0, -1)]
+    ).astype(np.float64)
+    value = _exact_background(array, faces)
+    if value is None:
+        middle = float(np.median(faces))
+        span = _span(array, middle)
+        if 1.4826 * np.median(np.abs(faces - middle)) > STILL * span:
+            return None
+        near = float((np.abs(array - middle) <= RIPPLE * span).mean())
+        return Background(middle, RIPPLE * span) if near >= CUT_SHARE else None
+    span = _span(array, value)
+    near = np.abs(array - value) <= RIPPLE * span
+    beside = float((array[near] != value).mean())
+    return Background(value, RIPPLE * span if beside >= RIPPLED_SHARE else 0.0)
+
+
+def background_value(array: Shaped[np.ndarray, "x y z"]) -> float | None:
+    """The value of an image's background; None where there is none of one value."""
+    found = background(array)
+    return None if found is None else found.value
+
+
+def zero_intensity(array: Shaped[np.ndarray, "x y z"]) -> float:
+    """The intensity that stands for no signal: 0, or a positive background with nothing below it.
+
+    Such an image was shifted as a whole. A negative background is a mark, and the rest keeps its 0.
+    """
+    found = background(array)
+    if found is None or found.value <= 0:
+        return 0.0
+    below = float((array < found.value - found.ripple).mean())
+    return 0.0 if below > FEW else found.value
 
 
 def foreground(image: Volume) -> Foreground:
@@ -60,14 +101,43 @@ def foreground(image: Volume) -> Foreground:
     Without a background of one value, the background is air with noise: the head is the largest
     connected part brighter than half of Otsu's threshold at `ALIGN_MM`, holes filled.
     """
-    background = background_value(image.array)
-    if background is not None:
-        mask = image.array != background
-        share = 1 - float(mask.mean())
-    else:
-        mask, share = resampling.mask_like(_head(image), image, np.eye(4)), None
+    found = background(image.array)
     voxel_litres = abs(np.linalg.det(image.affine[:3, :3])) / 1e6
-    return Foreground(mask, share, float(mask.sum() * voxel_litres))
+    if found is not None:
+        mask = np.abs(image.array - found.value) > found.ripple
+        if found.ripple:
+            mask = _without_specks(mask)
+        shown = Foreground(mask, 1 - float(mask.mean()), float(mask.sum() * voxel_litres))
+        if shown.is_brain or not found.ripple:
+            return shown
+    mask = resampling.mask_like(_head(image), image, np.eye(4))
+    return Foreground(mask, None, float(mask.sum() * voxel_litres))
+
+
+def _exact_background(array: np.ndarray, faces: np.ndarray) -> float | None:
+    """The one value of the background, where enough voxels have it."""
+    lowest = array.min()
+    if (array == lowest).mean() >= CUT_SHARE:
+        return float(lowest)
+    values, counts = np.unique(faces, return_counts=True)
+    commonest = values[np.argmax(counts)]
+    if counts.max() < FACE_SHARE * counts.sum() or (array == commonest).mean() < CUT_SHARE:
+        return None
+    return float(commonest)
+
+
+def _span(array: np.ndarray, value: float) -> float:
+    """How far the image's values lie from the background's, but for the outermost hundredth."""
+    return float(np.percentile(np.abs(array - value), 99))
+
+
+def _without_specks(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """The large connected parts of a mask, holes filled."""
+    labelled: Any = ndimage.label(mask)
+    sizes = np.bincount(labelled[0].ravel())
+    sizes[0] = 0
+    large = sizes >= 0.01 * max(sizes.max(), 1)
+    return np.asarray(ndimage.binary_fill_holes(large[labelled[0]]))
 
 
 def coarse(image: Volume, *, labels: bool = False) -> Volume:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxreg import distributed
 from jaxreg.data.cohort import Cohort
-from jaxreg.data.foreground import background_value
+from jaxreg.data.foreground import foreground, zero_intensity
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
@@ -111,12 +111,13 @@ class Volumes:
         self._check_grid(path, image)
         mask = self._read_mask(participant, "mask")
         if mask is None:
-            mask = Volume(image.array != (background_value(image.array) or 0), image.affine)
+            mask = Volume(foreground(image).mask, image.affine)
         elif not mask.array.any():
             mask_path = self.cohort.file(participant, "mask")
             raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
         ignore = self._read_mask(participant, "ignore")
-        image = Volume(normalize(image.array, mask.array), image.affine)
+        values = image.array - np.float32(zero_intensity(image.array))
+        image = Volume(normalize(values, mask.array), image.affine)
         return Scan(
             self._fit(path, image).array[..., None],
             self._fit(path, mask, labels=True).array,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from jaxreg.data.foreground import foreground
+from jaxreg.data.foreground import foreground, zero_intensity
 from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
@@ -19,7 +19,7 @@ class Subject(NamedTuple):
     """The fixed or the moving side; arrays are RAS, `header` describes the file's own order.
 
     `mask` is the brain, or the head where no brain is known (`brain_known` false). `files` are the
-    paths read, by role, with their SHA-256.
+    paths read, by role, with their SHA-256. `zero` is the intensity that stands for no signal.
     """
 
     path: Path | MemoryImage
@@ -32,6 +32,7 @@ class Subject(NamedTuple):
     files: dict[str, dict[str, str]]
     remarks: tuple[str, ...]
     warnings: tuple[str, ...]
+    zero: float = 0.0
 
 
 def read_subject(
@@ -77,6 +78,7 @@ def read_subject(
         files=files,
         remarks=(*remarks, remark) if known else tuple(remarks),
         warnings=header.warnings if known else (*header.warnings, remark),
+        zero=zero_intensity(volume.array),
     )
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
-from jaxreg.data.foreground import background_value, foreground
+from jaxreg.data.foreground import background_value, foreground, zero_intensity
 from jaxreg.geometry.grid import Volume
 
 SHAPE = (32, 36, 32)
@@ -60,3 +60,33 @@ def test_a_head_in_noisy_air_is_found_with_its_dark_inside():
     dice = 2 * (got.mask & ellipsoid()).sum() / (got.mask.sum() + ellipsoid().sum())
     assert dice > 0.95 and got.mask[ellipsoid(0.5)].all()  # a rim of half a voxel costs 0.03
     assert got.background_share is None and not got.is_brain
+
+
+def rippled(kind, random):
+    """A brain of 100 to 200 in zeros that are no longer zeros."""
+    values = random.uniform(100, 200, SHAPE)
+    brain = ellipsoid()
+    if kind == "splines":  # overshoot beside the brain, then ever smaller ripples
+        return zoom(zoom(np.where(brain, values, 0), 1.3, order=3), 1 / 1.3, order=3)
+    noise = random.normal(0, 0.3, SHAPE)
+    noise = {"noise": noise, "cut at 0": np.maximum(noise, 0), "absolute": np.abs(noise)}[kind]
+    return np.where(brain, values, noise)
+
+
+@pytest.mark.parametrize("kind", ["noise", "cut at 0", "absolute", "splines"])
+@pytest.mark.parametrize("offset", [0, 1024])
+def test_a_background_that_ripples_is_the_background(kind, offset):
+    image = (rippled(kind, np.random.default_rng(0)) + offset).astype(np.float32)
+    assert image.shape == SHAPE
+    got = foreground(Volume(image, AFFINE))
+    assert got.is_brain
+    dice = 2 * (got.mask & ellipsoid()).sum() / (got.mask.sum() + ellipsoid().sum())
+    assert dice > (0.9 if kind == "splines" else 0.999)  # overshoot makes a rim of a voxel
+    assert zero_intensity(image) == pytest.approx(offset, abs=1)
+
+
+def test_a_negative_background_is_a_mark_and_a_bright_one_no_zero():
+    values = np.random.default_rng(0).uniform(100, 200, SHAPE)
+    for background, zero in ((1, 1), (50, 50), (0, 0), (-1024, 0), (-0.5, 0), (255, 0)):
+        image = np.where(ellipsoid(), values, background).astype(np.float32)
+        assert zero_intensity(image) == zero

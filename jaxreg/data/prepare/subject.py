@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from jaxreg.data.foreground import coarse, foreground
+from jaxreg.data.foreground import coarse, foreground, zero_intensity
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.layouts import Files
@@ -91,6 +91,7 @@ def _write(
         values, there = resampling.resample_masked(*scan, grid)
         if not there.any():
             raise InputError(f"{files.images[domain]}: nothing of it lies on the cohort's grid.")
+        values = values - np.float32(zero_intensity(scan.image.array))
         write_image(folder / f"{files.participant}_{domain}.nii.gz", values, there, grid)
         records[domain] = {
             "file": str(files.images[domain]),

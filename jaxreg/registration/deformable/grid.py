@@ -165,7 +165,7 @@ def one_side(
     values, mask = resample_masked(subject.image, subject.mask, to_image, grid)
     if not mask.any():
         raise InputError(f"{subject.path}: after the affine its brain lies off the fixed one.")
-    image = normalize(values, mask)
+    image = normalize(values - np.float32(subject.zero), mask)
     if image[mask].min() == image[mask].max():
         raise InputError(f"{subject.path}: expected an image, got a constant brain.")
     return jnp.asarray(image[..., None]), jnp.asarray(mask)

@@ -91,7 +91,9 @@ def scan(path, *, brain=True, seed=None, affine=None):
     values = gradient(at)
     if seed is not None:
         values = values * (1 + seed / 10)  # nobody is like the other
-    save(path, np.where(inside(at), values, 0 if brain else 300), affine)
+    values = np.where(inside(at), values, 0 if brain else 300)
+    values[:2] = 0  # air: the 300 beside it is tissue, and no zero that was shifted
+    save(path, values, affine)
 
 
 def label_map(path, *, mark=17, cortex=(1003, 2030), affine=None):
