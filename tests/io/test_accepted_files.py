@@ -15,6 +15,7 @@ from nibabel.nifti2 import Nifti2Image
 from registration_data import write_subject
 
 from jaxreg.data.cohort import read_structures
+from jaxreg.data.scan import looks_like_labels
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import affine_points, map_points
@@ -23,7 +24,7 @@ from jaxreg.io.images import read, read_image, read_labels, read_mask
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.io.points import read_points, write_points
 from jaxreg.io.tables import read_table
-from jaxreg.registration.inputs import looks_like_labels, read_subject
+from jaxreg.registration.inputs import read_subject
 
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 2], [0, 0, 0, 1]])
 LABELS = np.random.default_rng(0).choice([0, 2, 3, 17, 41], (6, 7, 5)).astype(np.int16)
