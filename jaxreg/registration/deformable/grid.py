@@ -90,7 +90,7 @@ def _template_starts(fixed: Subject, template: Volume) -> dict[str, Float[np.nda
     )
     found = {}
     with contextlib.suppress(InputError):  # scales that no head has: the grid surrounds the brain
-        found["rigid"] = register(mode="rigid")
+        found["rigid"] = register(mode="rigid", fine=False)
         found["affine"] = register(mode="affine", rigid=found["rigid"])
     return {name: matrix @ together for name, matrix in found.items()}
 

@@ -28,6 +28,12 @@ turn or a stretch, which act on a brain's outer parts at about that distance."""
 _START_MM, _RIGID_MM, _AFFINE_MM = 8.0, 4.0, (4.0, 3.0)
 """Resolutions of the metric. 3 mm serves coarser data too: on their own grid, interpolation blurs
 the moved image, mutual information likes that, and scales come out 3–5 % too large."""
+_FINE_MM, _FINE_PADDING_MM, _FINE_STEP, _FINE_TOLERANCE = 2.0, 12.0, 0.25, 0.02
+"""The last level of a rigid map that is the answer: its resolution, the background around the
+moving image, its first step in voxels, and the share of the mutual information that it may lose.
+From 4 mm alone the map was 0.2 to 0.8 mm off within one subject, from 2 mm it is mostly below
+0.15 mm. A level of 1 mm gained 0.01 mm on data of 1 mm and took five times as long. The information
+of thick slices rises by up to 1 % where interpolation blurs them, 0.3 mm beside the truth."""
 _MARGIN_MM = 12.0
 _PADDING_MM = 60.0
 _BACKGROUND, _CUT_SHARE = 0.1, 0.05
@@ -51,13 +57,15 @@ def register_affine(
     fixed_ignore: Bool[np.ndarray, "x y z"] | None = None,
     moving_ignore: Bool[np.ndarray, "u v w"] | None = None,
     rigid: Float[np.ndarray, "4 4"] | None = None,
+    fine: bool = True,
 ) -> Float[np.ndarray, "4 4"]:
     """The matrix (RAS mm, float64) that maps points of the fixed space to the moving space.
 
     `none` is the identity: the headers are believed. `com` shifts the centre of mass of one image
     to that of the other (inside the masks). `rigid` starts there, unturned and turned by 30° to
-    either side about each axis, and refines the best; `affine` goes on with twelve parameters, from
-    `rigid` where that is known.
+    either side about each axis, and refines the best, at last with voxels of 2 mm where it is to be
+    `fine`, as an answer is and a start need not be; `affine` goes on from the coarser one, or from
+    `rigid` where that is known, with twelve parameters.
     A mask is the brain: what lies outside it is taken for background. What is ignored (a lesion)
     does not count in the metric. Equal arguments give equal bytes.
 
@@ -82,6 +90,9 @@ def register_affine(
         return start
     pair = _Pair(*_cropped(fixed, fixed_mask, fixed_ignore), moving, moving_ignore)
     matrix = _rigid(pair, start, centre) if rigid is None or mode == "rigid" else rigid
+    if mode == "rigid" and fine:
+        level = _level(pair, _FINE_MM, fine=True)
+        matrix = _refine(level, sitk.Euler3DTransform(), matrix, centre)[1]
     if mode == "affine":
         for spacing_mm in _AFFINE_MM:
             matrix = _refine(_level(pair, spacing_mm), sitk.AffineTransform(3), matrix, centre)[1]
@@ -128,9 +139,10 @@ class _Level(NamedTuple):
     moving: sitk.Image
     fixed_region: sitk.Image | None
     moving_region: sitk.Image | None
+    fine: bool
 
 
-def _level(pair: _Pair, spacing_mm: float) -> _Level:
+def _level(pair: _Pair, spacing_mm: float, *, fine: bool = False) -> _Level:
     """Both images at a coarser resolution, background continued beyond the moving image's."""
 
     def at(volume: Volume, mask: _Mask | None = None) -> Volume:
@@ -145,7 +157,7 @@ def _level(pair: _Pair, spacing_mm: float) -> _Level:
     counts = np.ones(moving.array.shape, bool)
     if pair.moving_ignore is not None:
         counts = ~at(pair.moving, pair.moving_ignore).array
-    widths = _background_faces(moving.array) * round(_PADDING_MM / spacing_mm)
+    widths = _background_faces(moving.array) * round((_FINE_PADDING_MM if fine else _PADDING_MM) / spacing_mm)
     shifted = moving.affine.copy()
     shifted[:3, 3] = affine_points(moving.affine, -widths[None, :, 0].astype(float))[0]
     moving = Volume(np.pad(moving.array, widths), shifted)
@@ -159,6 +171,7 @@ def _level(pair: _Pair, spacing_mm: float) -> _Level:
         _itk_image(moving),
         None if region.all() else _itk_image(Volume(region.astype(np.uint8), fixed.affine)),
         None if counts.all() else _itk_image(Volume(counts.astype(np.uint8), moving.affine)),
+        fine,
     )
 
 
@@ -211,7 +224,7 @@ def _refine(
 ) -> tuple[float, np.ndarray]:
     """(metric, matrix) after gradient descent from `matrix` with the transform's parameters.
 
-    A descent that ends higher than it began is not taken.
+    A descent that ends higher than it began is not taken, at the fine level than the tolerance lets.
     """
     before = _metric(level, matrix, centre)
     if not np.isfinite(before):
@@ -219,7 +232,7 @@ def _refine(
     method = _method(level)
     step = level.fixed.GetSpacing()[0]
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=step,
+        learningRate=step * _FINE_STEP if level.fine else step,
         minStep=step / 500,
         numberOfIterations=100,
         relaxationFactor=0.6,
@@ -233,7 +246,8 @@ def _refine(
         return before, matrix
     refined = ras_matrix(transform, frame=_FRAME)
     after = _metric(level, refined, centre)
-    return (after, refined) if after < before else (before, matrix)
+    allowed = before + (_FINE_TOLERANCE * abs(before) if level.fine else 0.0)
+    return (after, refined) if after < allowed else (before, matrix)
 
 
 def _method(level: _Level) -> Any:
@@ -243,6 +257,9 @@ def _method(level: _Level) -> Any:
     method.SetNumberOfWorkUnits(1)  # else the order of ITK's partial sums is left to chance
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetInterpolator(sitk.sitkLinear)
+    if level.fine:  # central differences, which follow the data closer than ITK's smoothed gradient
+        method.SetMetricUseFixedImageGradientFilter(False)
+        method.SetMetricUseMovingImageGradientFilter(False)
     if level.fixed_region is not None:
         method.SetMetricFixedMask(level.fixed_region)
     if level.moving_region is not None:

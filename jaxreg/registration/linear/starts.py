@@ -42,7 +42,7 @@ def linear_starts(
     )
     if mode != AUTO:
         return {mode: register(mode=mode)}
-    rigid = register(mode="rigid")
+    rigid = register(mode="rigid", fine=False)
     others = {"rigid": rigid, "none": np.eye(4)}
     try:
         return {"affine": register(mode="affine", rigid=rigid), **others}
