@@ -95,7 +95,9 @@ def main(config: Config) -> None:
             )
             start = time.perf_counter()
             u = jax.block_until_ready(register(pair, jnp.float32(lam)))
-            rows.append((*score(u, volumes, native, fixed, moving), time.perf_counter() - start))
+            mask = native.scan(fixed, domains[0]).mask
+            found = score(u, volumes, native, fixed, moving, mask)
+            rows.append((*found, time.perf_counter() - start))
         none, dice, folds, seconds = np.array(rows).T
         print(
             f"{config.objective.loss} λ {lam:.2f}: Dice {dice.mean():.4f}, none {none.mean():.4f}, "
@@ -146,7 +148,7 @@ def registrar(config: Config, domains: tuple[str, str]):
     return register
 
 
-def score(u, volumes, native, fixed, moving):
+def score(u, volumes, native, fixed, moving, mask):
     """(Dice without registration, Dice, folds in %) on the cohort's own grid."""
     structures = jnp.asarray(sorted(native.cohort.structures), jnp.int32)
     here, there = (jnp.asarray(native.labels(p)) for p in (fixed, moving))
@@ -159,7 +161,7 @@ def score(u, volumes, native, fixed, moving):
     plain, dice = (
         np.asarray(metrics.dice(here, x, structures))[both].mean() for x in (there, moved)
     )
-    return plain, dice, float(metrics.folds_percent(u))
+    return plain, dice, float(metrics.folds_percent(u, jnp.asarray(mask)))
 
 
 if __name__ == "__main__":

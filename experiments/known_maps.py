@@ -1,8 +1,8 @@
 """How far rigid and affine maps are from known ones, within one subject.
 
 The T1w of a subject is fixed. The T2w of the same subject is moved by a known rigid map (turns up
-to 12° about each axis, shifts up to 8 mm) and resampled, so that the true map is known. The error is
-the mean distance in the brain between where the estimated and the true map take a voxel.
+to 12° about each axis, shifts up to 8 mm) and resampled, so that the true map is known. The error
+is the mean distance in the brain between where the estimated and the true map take a voxel.
 
     python experiments/known_maps.py --cohort COHORT --subjects 6
     python experiments/known_maps.py --label-maps FOLDER --subjects 3
@@ -71,7 +71,7 @@ def drawn(path, seed):
 
 def main():
     """One line a subject: error and seconds without and with the last level, and of the affine."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Errors of rigid and affine maps.")
     parser.add_argument("--cohort", type=Path)
     parser.add_argument("--label-maps", type=Path)
     parser.add_argument("--subjects", type=int, default=6)

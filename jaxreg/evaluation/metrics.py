@@ -3,9 +3,11 @@
 All are pure functions of one sample; all but those of NumPy arrays (`hd95_mm`, `shared_labels`,
 `mean_dice`) can be jitted, and vmapped over λ.
 Displacements are in voxels, labels are integers, percentages run from 0 to 100. Determinants and
-volumes leave out the two outermost voxels on each side of the grid (`BORDER`), where a clamped
-sampling grid and one-sided differences say little about the warp.
+volumes are taken over a mask, which is the fixed brain: half of a grid or more is background, where
+every warp is smooth. At the border of the grid differences are one-sided.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,6 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy import ndimage
 
 from jaxreg import spatial
-
-BORDER = 2
-"""Voxels cropped on each side of a grid before determinants are counted or averaged."""
 
 _VOXELS, _STRUCTURES = 2**18, 32
 """`mean_dice` computes for multiples of so many, so that images of many sizes share a program."""
@@ -140,36 +139,43 @@ def _directed95(start, end, spacing_mm):
     return np.percentile(distance[start], 95)
 
 
-def folds_percent(displacement: Float[Array, "x y z 3"]) -> Float[Array, ""]:
-    """Percentage of voxels with det J ≤ 0 by central differences, the border cropped."""
-    return 100 * jnp.mean(_crop(spatial.jacobian_determinant(displacement)) <= 0)
+def folds_percent(
+    displacement: Float[Array, "x y z 3"], mask: Bool[Array, "x y z"]
+) -> Float[Array, ""]:
+    """Percentage of the mask's voxels with det J ≤ 0 by central differences; NaN if it is empty."""
+    return 100 * jnp.mean(spatial.jacobian_determinant(displacement) <= 0, where=mask)
 
 
 def sdlogj(
-    displacement: Float[Array, "x y z 3"], *, floor: float = DETERMINANT_FLOOR
+    displacement: Float[Array, "x y z 3"],
+    mask: Bool[Array, "x y z"],
+    *,
+    floor: float = DETERMINANT_FLOOR,
 ) -> Float[Array, ""]:
-    """Standard deviation of log det J (natural logarithm), the border cropped; 0 if affine.
+    """Standard deviation of log det J (natural logarithm) in a mask; 0 if affine, NaN if empty.
 
     det J is by central differences and raised to `floor` (1e-3) first, so that a fold counts as
     log 0.001 = −6.9 whatever its depth.
     """
-    determinant = _crop(spatial.jacobian_determinant(displacement))
-    return jnp.std(jnp.log(jnp.maximum(determinant, floor)))
+    determinant = spatial.jacobian_determinant(displacement)
+    return jnp.std(jnp.log(jnp.maximum(determinant, floor)), where=mask)
 
 
-def non_diffeomorphic_volume(displacement: Float[Array, "x y z 3"]) -> Float[Array, ""]:
-    """Folded volume in % of the grid's, by tetrahedra instead of central differences.
+def non_diffeomorphic_volume(
+    displacement: Float[Array, "x y z 3"], mask: Bool[Array, "x y z"]
+) -> Float[Array, ""]:
+    """Folded volume in % of the mask's, by tetrahedra instead of central differences; NaN if empty.
 
     Liu et al., "On Finite Difference Jacobian Computation in Deformable Image Registration",
     IJCV 2024: a digital warp is diffeomorphic if the ten tetrahedra of every cell (a cube between
     eight voxel centres) keep their orientation: the eight at its corners, whose determinants are
     the forward and backward differences J+++ … J−−−, and the two inside it, J1* and J2*. The volume
     is ½ Σ max(−det, 0)/6: the ten are two ways to fill the cell with five, so their mean is taken,
-    and a mirrored grid scores 100. Where we depart: cells of the cropped grid are counted, instead
-    of voxels of a padded one. At least six voxels are needed along each axis.
+    and a mirrored grid scores 100. Where we depart: those cells are counted whose eight corners lie
+    in the mask, instead of the voxels of a padded grid.
     """
     # Component by component: four times faster on a CPU than slices of [x, y, z, 3].
-    u = [_crop(displacement[..., a]) for a in range(3)]
+    u = [displacement[..., a] for a in range(3)]
     size = [n - 1 for n in u[0].shape]
 
     def edge(start, end):
@@ -181,7 +187,9 @@ def non_diffeomorphic_volume(displacement: Float[Array, "x y z 3"]) -> Float[Arr
     for origin, *ends in _TETRAHEDRA:
         a, b, c = (edge(origin, end) for end in ends)
         folded += jnp.maximum(-_determinant(a, b, c), 0)
-    return 100 * jnp.mean(folded) / 12
+    corners = [tuple(map(slice, at, np.add(at, size))) for at in np.ndindex(2, 2, 2)]
+    inside = functools.reduce(jnp.logical_and, [mask[corner] for corner in corners])
+    return 100 * jnp.mean(folded, where=inside) / 12
 
 
 def _determinant(a, b, c):
@@ -221,9 +229,3 @@ def inverse_consistency_mm(
     error = spatial.compose(forward, inverse)
     squared = sum((error[..., a] * spacing_mm[a]) ** 2 for a in range(3))
     return jnp.mean(jnp.sqrt(squared), where=mask)
-
-
-def _crop(volume):
-    """The volume without `BORDER` voxels on each side of its first three axes."""
-    inner = slice(BORDER, -BORDER)
-    return volume[inner, inner, inner]

@@ -21,7 +21,7 @@ class Quality(NamedTuple):
     Attributes:
         hd95_mm: 95th percentile Hausdorff distance, mean over the structures of both subjects that
             the warp leaves; NaN where there is none.
-        ndv_percent: non-diffeomorphic volume (Liu 2024) in % of the cropped grid's.
+        ndv_percent: non-diffeomorphic volume (Liu 2024) in % of the fixed brain's.
         inverse_consistency_mm: mean ‖φ⁻¹(φ(x)) − x‖ over the fixed subject's mask.
     """
 
@@ -90,6 +90,6 @@ def _score(
         inverse = resize_displacement(inverse, shape, factor)
     return (
         warp(moving_labels[..., None], displacement, order=0)[..., 0],
-        metrics.non_diffeomorphic_volume(displacement),
+        metrics.non_diffeomorphic_volume(displacement, mask),
         metrics.inverse_consistency_mm(displacement, inverse, mask, spacing_mm),
     )

@@ -25,8 +25,8 @@ class Sweep(NamedTuple):
         structures: names.
         dice: in [0, 1]; NaN where one subject of the pair lacks the structure.
         plain_dice: the same with no registration.
-        folds_percent: folding voxels in % of the cropped grid.
-        sdlogj: standard deviation of log det J.
+        folds_percent: folding voxels in % of the fixed brain.
+        sdlogj: standard deviation of log det J in the fixed brain.
         seconds: registration of the pair at one λ.
     """
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation import metrics
@@ -20,7 +20,8 @@ from jaxreg.spatial import displacement_of, resize_displacement, warp
 class Score(NamedTuple):
     """One pair at one λ (None: no registration); Dice is NaN where one subject lacks it.
 
-    `seconds` are those of the pair's sweep, divided by its λ.
+    Folds and SDlogJ are those of the fixed brain, on the cohort's own grid. `seconds` are
+    those of the pair's sweep, divided by its λ.
     """
 
     fixed: str
@@ -66,13 +67,14 @@ def score_pair(
 ) -> Iterator[tuple[Score, np.ndarray | None]]:
     """Scores of no registration and of each λ, with the displacement on the cohort's own grid.
 
-    `volumes` are on the training grid, `native` (labels) on the cohort's.
+    `volumes` are on the training grid, `native` (labels, the fixed mask) on the cohort's.
     """
     fixed_id, moving_id = pair
     domains = model.config.cohort.domain_pair
     fixed = jnp.asarray(volumes.scan(fixed_id, domains[0]).image)
     moving = jnp.asarray(volumes.scan(moving_id, domains[1]).image)
     fixed_labels, moving_labels = (jnp.asarray(native.labels(p)) for p in pair)
+    mask = jnp.asarray(native.scan(fixed_id, domains[0]).mask)
     structures = jnp.asarray(sorted(native.cohort.structures), jnp.int32)
     both = np.asarray(_present(fixed_labels, moving_labels, structures))
     plain = np.asarray(_dice(fixed_labels, moving_labels, structures))
@@ -84,7 +86,7 @@ def score_pair(
     ):
         for lam, coarse in zip(chunk, displacement, strict=True):
             u, dice, folds, sdlogj = _score(
-                coarse, fixed_labels, moving_labels, structures, native.native_shape, factor
+                coarse, fixed_labels, moving_labels, mask, structures, native.native_shape, factor
             )
             value = np.where(both, np.asarray(dice), np.nan)
             yield (
@@ -106,6 +108,7 @@ def _score(
     displacement: Float[Array, "i j k 3"],
     fixed_labels: Int[Array, "x y z"],
     moving_labels: Int[Array, "x y z"],
+    mask: Bool[Array, "x y z"],
     structures: Int[Array, " s"],
     shape: tuple[int, int, int],
     factor: tuple[float, float, float],
@@ -116,8 +119,8 @@ def _score(
     return (
         displacement,
         metrics.dice(fixed_labels, moved, structures),
-        metrics.folds_percent(displacement),
-        metrics.sdlogj(displacement),
+        metrics.folds_percent(displacement, mask),
+        metrics.sdlogj(displacement, mask),
     )
 
 

@@ -286,8 +286,9 @@ def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str
 
 
 def _validation(config, volumes, pairs):
-    subjects = sorted({(p, "dseg") for pair in pairs for p in pair})
-    native = Volumes(volumes.cohort, subjects, shared=True)
+    labels = sorted({(p, "dseg") for pair in pairs for p in pair})
+    masked = sorted({(fixed, config.cohort.domain_pair[0]) for fixed, _ in pairs})
+    native = Volumes(volumes.cohort, [*labels, *masked], shared=True)
     lam = config.network.lam
     lams = VALIDATION_LAMBDAS if lam is None else (lam,)
 

@@ -12,6 +12,7 @@ from jaxreg.evaluation import metrics
 
 SHAPE = (11, 9, 13)
 SPACING_MM = (1.0, 2.0, 3.5)
+EVERYWHERE = jnp.ones(SHAPE, bool)
 
 
 def _affine_displacement(matrix, shape=SHAPE):
@@ -120,28 +121,54 @@ def test_hd95_counts_the_edge_of_the_grid_as_surface_and_absent_structures_as_na
 
 def test_an_affine_warp_has_no_folds_and_no_spread():
     u = _affine_displacement([[1.2, 0.1, 0.0], [-0.2, 0.9, 0.3], [0.0, 0.1, 1.1]])
-    assert jax.jit(metrics.folds_percent)(u) == 0
-    assert jax.jit(metrics.non_diffeomorphic_volume)(u) == 0
+    assert jax.jit(metrics.folds_percent)(u, EVERYWHERE) == 0
+    assert jax.jit(metrics.non_diffeomorphic_volume)(u, EVERYWHERE) == 0
     # Displacements up to 5 voxels in float32: differences are good to 1e-6.
-    np.testing.assert_allclose(jax.jit(metrics.sdlogj)(u), 0, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(metrics.sdlogj)(u, EVERYWHERE), 0, atol=1e-5)
 
 
 def test_a_mirrored_grid_folds_everywhere():
     u = _affine_displacement(np.diag([-1.0, 1.0, 1.0]))
-    assert jax.jit(metrics.folds_percent)(u) == 100
-    np.testing.assert_allclose(jax.jit(metrics.non_diffeomorphic_volume)(u), 100, rtol=1e-6)
+    assert jax.jit(metrics.folds_percent)(u, EVERYWHERE) == 100
+    volume = jax.jit(metrics.non_diffeomorphic_volume)(u, EVERYWHERE)
+    np.testing.assert_allclose(volume, 100, rtol=1e-6)
     # All at the floor; the mean of a thousand equal float32 logarithms is good to 1e-5 of them.
-    np.testing.assert_allclose(jax.jit(metrics.sdlogj)(u), 0, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(metrics.sdlogj)(u, EVERYWHERE), 0, atol=1e-4)
 
 
-def test_folds_are_counted_inside_the_border_alone():
+def test_folds_are_counted_in_the_mask_alone():
     u = np.zeros((*SHAPE, 3), np.float32)
     u[4, 3, 6, 1] = 4.0  # central differences along y: det J = 3 at y = 2 and −1 at y = 4
-    u[1, 3, 6, 1] = 4.0  # x = 1 is cropped
-    inside = (11 - 4) * (9 - 4) * (13 - 4)
-    np.testing.assert_allclose(
-        jax.jit(metrics.folds_percent)(jnp.asarray(u)), 100 / inside, rtol=1e-6
+    u[1, 3, 6, 1] = 4.0  # x = 1 lies outside the mask
+    mask = np.zeros(SHAPE, bool)
+    mask[3:, 2:7, 1:] = True
+    got = jax.jit(metrics.folds_percent)(jnp.asarray(u), mask)
+    np.testing.assert_allclose(got, 100 / mask.sum(), rtol=1e-6)
+
+
+def test_folds_and_spread_are_those_of_numpy_in_a_brain_that_touches_the_border():
+    random = np.random.default_rng(3)
+    u = random.normal(scale=0.7, size=(*SHAPE, 3))
+    mask = np.zeros(SHAPE, bool)
+    mask[:7, 2:, 3:10] = random.random((7, 7, 7)) < 0.8
+    # Every number again: ∂φ_a/∂x_b by NumPy's differences, the determinant by its LU.
+    phi = u + np.moveaxis(np.indices(SHAPE), 0, -1)
+    jacobian = np.stack([np.stack(np.gradient(phi[..., a]), -1) for a in range(3)], -2)
+    determinant = np.linalg.det(jacobian)[mask]
+    log_j = np.log(np.maximum(determinant, 1e-3))
+    folds, spread = (
+        jax.jit(f)(jnp.asarray(u, jnp.float32), mask)
+        for f in (metrics.folds_percent, metrics.sdlogj)
     )
+    assert 0 < folds < 100
+    np.testing.assert_allclose(folds, 100 * np.mean(determinant <= 0), rtol=1e-6)
+    np.testing.assert_allclose(spread, log_j.std(), rtol=1e-5)
+
+
+def test_an_empty_mask_has_no_folds_to_count():
+    u, nowhere = _affine_displacement(np.eye(3)), jnp.zeros(SHAPE, bool)
+    for score in (metrics.folds_percent, metrics.sdlogj, metrics.non_diffeomorphic_volume):
+        assert np.isnan(jax.jit(score)(u, nowhere))
 
 
 def test_sdlogj_of_a_stretch_of_two_halves():
@@ -150,30 +177,42 @@ def test_sdlogj_of_a_stretch_of_two_halves():
     phi = np.where(x < 10, 2.0 * x, 20 + 0.5 * (x - 10))
     u = np.zeros((20, 7, 8, 3), np.float32)
     u[..., 0] = (phi - x)[:, None, None]
-    log_j = np.log(np.gradient(phi))[2:-2]
-    np.testing.assert_allclose(jax.jit(metrics.sdlogj)(jnp.asarray(u)), log_j.std(), rtol=1e-5)
+    mask = np.zeros(u.shape[:3], bool)
+    mask[3:15] = True
+    log_j = np.log(np.gradient(phi))[3:15]
+    got = jax.jit(metrics.sdlogj)(jnp.asarray(u), mask)
+    np.testing.assert_allclose(got, log_j.std(), rtol=1e-5)
 
 
 def test_sdlogj_puts_the_floor_under_a_fold():
     u = np.zeros((12, 7, 8, 3), np.float32)
     u[6, ..., 0] = 4.0  # det J = 3 at x = 5, −1 at x = 7, 1 elsewhere
+    mask = np.zeros(u.shape[:3], bool)
+    mask[2:10] = True
     log_j = np.log([1, 1, 1, 3, 1, 1e-2, 1, 1])
-    got = jax.jit(lambda u: metrics.sdlogj(u, floor=1e-2))(jnp.asarray(u))
+    got = jax.jit(lambda u, m: metrics.sdlogj(u, m, floor=1e-2))(jnp.asarray(u), jnp.asarray(mask))
     np.testing.assert_allclose(got, log_j.std(), rtol=1e-5)
 
 
 def test_central_differences_miss_a_checkerboard_that_ndv_finds():
     u = _checkerboard(0.8)
-    assert jax.jit(metrics.folds_percent)(u) == 0
+    mask = np.zeros(SHAPE, bool)
+    mask[2:-2, 2:-2, 2:-2] = True
+    assert jax.jit(metrics.folds_percent)(u, mask) == 0
     # The eight corner determinants are 1 ± 1.6; J1*, J2* are 2 (equal signs): ½ · 4 · 0.6 / 6.
-    np.testing.assert_allclose(jax.jit(metrics.non_diffeomorphic_volume)(u), 20, rtol=1e-5)
-    assert jax.jit(metrics.non_diffeomorphic_volume)(_checkerboard(0.4)) == 0
+    volume = jax.jit(metrics.non_diffeomorphic_volume)
+    np.testing.assert_allclose(volume(u, EVERYWHERE), 20, rtol=1e-5)
+    assert volume(_checkerboard(0.4), EVERYWHERE) == 0
 
 
 def test_ndv_is_the_negative_part_of_ten_finite_differences():
     u = np.random.default_rng(4).normal(scale=0.6, size=(*SHAPE, 3))
     phi = u + np.moveaxis(np.indices(SHAPE), 0, -1)
-    total, cells = 0.0, list(itertools.product(*(range(2, n - 3) for n in SHAPE)))
+    mask = np.ones(SHAPE, bool)
+    mask[:2], mask[6, 3, 5] = False, False
+    corners = np.array(list(np.ndindex(2, 2, 2)))
+    total, every = 0.0, itertools.product(*(range(n - 1) for n in SHAPE))
+    cells = [cell for cell in every if all(mask[tuple(corner)] for corner in cell + corners)]
     for cell in cells:
         for sign in itertools.product((1, -1), repeat=3):
             at = np.array(cell) + [s < 0 for s in sign]
@@ -185,7 +224,7 @@ def test_ndv_is_the_negative_part_of_ten_finite_differences():
             steps = s * np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
             rows = [s * (phi[tuple(at + step)] - phi[tuple(at)]) for step in steps]
             total += max(-np.linalg.det(rows), 0)
-    got = jax.jit(metrics.non_diffeomorphic_volume)(jnp.asarray(u, jnp.float32))
+    got = jax.jit(metrics.non_diffeomorphic_volume)(jnp.asarray(u, jnp.float32), mask)
     np.testing.assert_allclose(got, 100 * 0.5 * total / 6 / len(cells), rtol=1e-5)
 
 

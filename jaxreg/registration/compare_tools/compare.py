@@ -150,7 +150,7 @@ def _scores(pair: Pair, displacement: Float[Array, "x y z 3"]):
         window=LNCC_WINDOW,
         epsilon=LNCC_EPSILON,
     )
-    return similarity, metrics.folds_percent(displacement)
+    return similarity, metrics.folds_percent(displacement, pair.fixed_mask)
 
 
 def table(rows: list[Row]) -> str:

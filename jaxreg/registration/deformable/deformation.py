@@ -25,7 +25,8 @@ from jaxreg.spatial import displacement_of
 class Deformation(NamedTuple):
     """exp(v) of a pair at one λ, in voxels of the network grid.
 
-    `similarity` is the mean squared local correlation (LNCC's cc²) over either brain, in [0, 1].
+    `similarity` is the mean squared local correlation (LNCC's cc²) over either brain, in [0, 1];
+    `folds_percent` and `sdlogj` are those of the fixed brain.
     """
 
     lam: float
@@ -103,7 +104,9 @@ def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveCo
         window=LNCC_WINDOW,
         epsilon=LNCC_EPSILON,
     )
-    return u, inverse, moved[..., 0], similarity, metrics.folds_percent(u), metrics.sdlogj(u)
+    brain = pair.fixed_mask
+    folds, sdlogj = metrics.folds_percent(u, brain), metrics.sdlogj(u, brain)
+    return u, inverse, moved[..., 0], similarity, folds, sdlogj
 
 
 def taper(velocity: Float[Array, "u v w 3"]) -> Float[Array, "u v w 3"]:

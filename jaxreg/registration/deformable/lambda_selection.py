@@ -4,7 +4,7 @@ Similarity rises as λ falls, whether or not the anatomy is matched any better, 
 similarity is always the roughest. The rule: of the attainable gain in similarity (from none to the
 best of the sweep) the first part is cheap and the last part is bought with roughness; take the
 largest λ that reaches `SHARE` of the gain, among those whose warp folds in at most `FOLDS_PERCENT`
-of the voxels. No label enters.
+of the voxels of the fixed brain. No label enters.
 """
 
 from collections.abc import Sequence

@@ -157,7 +157,9 @@ def _level(pair: _Pair, spacing_mm: float, *, fine: bool = False) -> _Level:
     counts = np.ones(moving.array.shape, bool)
     if pair.moving_ignore is not None:
         counts = ~at(pair.moving, pair.moving_ignore).array
-    widths = _background_faces(moving.array) * round((_FINE_PADDING_MM if fine else _PADDING_MM) / spacing_mm)
+    widths = _background_faces(moving.array) * round(
+        (_FINE_PADDING_MM if fine else _PADDING_MM) / spacing_mm
+    )
     shifted = moving.affine.copy()
     shifted[:3, 3] = affine_points(moving.affine, -widths[None, :, 0].astype(float))[0]
     moving = Volume(np.pad(moving.array, widths), shifted)
@@ -224,7 +226,7 @@ def _refine(
 ) -> tuple[float, np.ndarray]:
     """(metric, matrix) after gradient descent from `matrix` with the transform's parameters.
 
-    A descent that ends higher than it began is not taken, at the fine level than the tolerance lets.
+    A descent that ends higher than it began is not taken; the fine level has a tolerance.
     """
     before = _metric(level, matrix, centre)
     if not np.isfinite(before):

@@ -64,7 +64,7 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
         _number(
             "folds",
             f"{folds:.4f} %",
-            "voxels with det J ≤ 0 on the grid of the deformation",
+            "voxels of the fixed brain with det J ≤ 0, on the grid of the deformation",
             folds <= FOLDS_WARN_PERCENT,
         ),
         _number(

@@ -15,9 +15,9 @@ from jaxreg.registration.register import Registration
 def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
     """The run's numbers by name: millimetres, percentages, similarity and Dice in [0, 1].
 
-    `folds_percent` is counted on the network grid, where the deformation lives; `jacobian_min` on
-    the fixed grid, inside the fixed mask. `similarity` is the mean squared local correlation (LNCC,
-    7³ voxels of the network grid).
+    `folds_percent` and `sdlogj` are taken on the network grid, where the deformation lives,
+    `jacobian_min` on the fixed grid, all of them inside the fixed mask. `similarity` is the
+    mean squared local correlation (LNCC, 7³ voxels of the network grid).
     """
     chosen = result.chosen
     mask = reordered(Volume(result.fixed.mask, result.fixed.image.affine), outputs.warp.grid)

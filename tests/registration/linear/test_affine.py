@@ -85,6 +85,28 @@ def test_rigid_finds_a_rotation_of_40_degrees(subject, axis):
 
 
 @pytest.mark.slow
+def test_a_rigid_answer_is_exact_to_a_fraction_of_a_millimetre():
+    shape, spacing_mm = (80, 96, 80), 2.0
+    subject = phantom_subject(3, shape=shape, spacing_mm=spacing_mm)
+    affine = centred_affine(shape, spacing_mm)
+    fixed, mask = Volume(subject.images["T1w"], affine), subject.labels > 0
+    wanted = motion(9, 7)
+    grid = Grid((84, 100, 86), np.diag([1.9, 2.1, 2.0, 1.0]))
+    grid.affine[:3, 3] = wanted[:3, 3] - grid.affine[:3, :3] @ ((np.array(grid.shape) - 1) / 2)
+    moving, moving_mask = (
+        Volume(resample(Volume(a, wanted @ affine), lambda p: p, grid, order=order), grid.affine)
+        for a, order in ((subject.images["T2w"], 1), (mask.astype(np.uint8), 0))
+    )
+    masks = {"fixed_mask": mask, "moving_mask": moving_mask.array > 0}
+    start, answer = (
+        register_affine(fixed, moving, mode="rigid", fine=fine, **masks) for fine in (False, True)
+    )
+    before, after = (mean_error_mm(m, wanted, fixed, mask) for m in (start, answer))
+    assert after < 0.15 and after < before
+    np.testing.assert_allclose(answer[:3, :3] @ answer[:3, :3].T, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.slow
 def test_the_same_bytes_twice(subject):
     fixed, moving, masks = phantom_pair(subject, motion(10, 10))
     first, second = (register_affine(fixed, moving, **masks).tobytes() for _ in range(2))
