@@ -28,7 +28,6 @@ def predicted(
     counts. Each pass after the first shows it the moving image as the velocity so far moves it, and
     adds the answer, or `SHARE` of it: the sum of velocities, which is again one velocity with its
     inverse (the Baker–Campbell–Hausdorff series to first order; the second made no difference).
-    Needs an even number of voxels along x.
     """
     for lam, velocity in zip(lams, _answers(model, pair, lams), strict=True):
         yield _later_passes(model, pair, velocity, lam, passes)
@@ -53,8 +52,14 @@ def _answers(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:
     direct = _plain(model, pair.fixed, pair.moving, lams)
     if not model.config.cohort.flip:
         return direct
-    assert pair.fixed.shape[0] % 2 == 0  # so that mirrored pairs of voxels are pairs of voxels
-    mirrored = _plain(model, pair.fixed[::-1], pair.moving[::-1], lams)
+    # An even number of voxels along x, so that mirrored pairs of voxels are pairs of voxels: the
+    # network itself pads at the same end.
+    lacking = pair.fixed.shape[0] % 2
+    fixed, moving = (
+        jnp.pad(image, ((0, lacking), (0, 0), (0, 0), (0, 0)))[::-1]
+        for image in (pair.fixed, pair.moving)
+    )
+    mirrored = _plain(model, fixed, moving, lams)
     sides = jnp.array([[[[-1.0, 1.0, 1.0]]]])
     return [0.5 * (v + w[::-1] * sides) for v, w in zip(direct, mirrored, strict=True)]
 

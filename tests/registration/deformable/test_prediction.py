@@ -93,6 +93,22 @@ def test_mirrored_pairs_give_mirrored_velocities(pair):
     assert np.abs(plain - straight).max() > 0.05  # which the network alone does not do
 
 
+@pytest.mark.parametrize("lacking", [(1, 0, 0), (0, 1, 0), (1, 1, 1)])
+def test_a_grid_of_odd_axes_gives_what_it_gives_with_a_layer_of_background(lacking):
+    rng = np.random.default_rng(2)
+    shape = (23, 21, 17)
+    widths = [(0, n) for n in lacking]
+    fixed, moving = (jnp.asarray(rng.random((*shape, 1)), jnp.float32) for _ in range(2))
+    brain = jnp.ones(shape, bool)
+    padded = [jnp.pad(image, [*widths, (0, 0)]) for image in (fixed, moving)]
+    even = Pair(*padded, jnp.pad(brain, widths), jnp.pad(brain, widths))
+    model = model_of(flip=True)
+    (found,) = predicted(model, Pair(fixed, moving, brain, brain), [0.5], passes=1)
+    (wanted,) = predicted(model, even, [0.5], passes=1)
+    assert found.shape == (12, 11, 9, 3) and np.abs(found).max() > 0.1
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize(("second_pass", "share"), [(0.0, 0.5), (0.4, 1.0)])
 def test_later_passes_add_what_the_moved_pair_still_needs(pair, second_pass, share):
     """Half of it, or the whole where the network was trained to be asked again."""
