@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.resampling import resample_masked
+
 
 def normalize(
     image: Float[np.ndarray, "x y z"],
@@ -19,3 +22,20 @@ def normalize(
     low = min(float(low), 0.0)
     scaled = np.clip((image - low) / max(float(high) - low, 1e-12), 0, 1)
     return np.where(mask, scaled, 0).astype(np.float32)
+
+
+def normalized_on_grid(
+    image: Volume,
+    mask: Bool[np.ndarray, "x y z"],
+    to_image: Float[np.ndarray, "4 4"],
+    grid: Grid,
+    *,
+    zero: float = 0.0,
+) -> tuple[Float[np.ndarray, "i j k"], Bool[np.ndarray, "i j k"]]:
+    """An image on another grid, in [0, 1], and its brain there, outside of which it is 0.
+
+    `to_image` takes the grid's mm to the image's, `zero` is the intensity that counts as 0.
+    Training and registration both see images so.
+    """
+    values, inside = resample_masked(image, mask, to_image, grid)
+    return normalize(values - np.float32(zero), inside), inside

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from jaxreg import distributed
 from jaxreg.data.cohort import Cohort
 from jaxreg.data.foreground import foreground, zero_intensity
-from jaxreg.data.intensities import normalize
+from jaxreg.data.intensities import normalize, normalized_on_grid
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, coarser_grid
@@ -106,7 +106,11 @@ class Volumes:
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
         if kind == "dseg":
-            return self._fit(path, images.read_labels(path), labels=True).array
+            labels = images.read_labels(path)
+            self._check_grid(path, labels)
+            if self.target_mm is None:
+                return labels.array
+            return resampling.resample(labels, self.target_mm, labels=True).array
         image = images.read_image(path)
         self._check_grid(path, image)
         mask = self._read_mask(participant, "mask")
@@ -116,13 +120,17 @@ class Volumes:
             mask_path = self.cohort.file(participant, "mask")
             raise InputError(f"{mask_path}: expected a mask of the brain, got only zeros.")
         ignore = self._read_mask(participant, "ignore")
-        values = image.array - np.float32(zero_intensity(image.array))
-        image = Volume(normalize(values, mask.array), image.affine)
-        return Scan(
-            self._fit(path, image).array[..., None],
-            self._fit(path, mask, labels=True).array,
-            None if ignore is None else self._fit(path, ignore, labels=True).array,
-        )
+        zero, brain = zero_intensity(image.array), mask.array != 0
+        ignored = None if ignore is None else ignore.array != 0
+        if self.target_mm is None:
+            values = normalize(image.array - np.float32(zero), brain)
+            return Scan(values[..., None], brain, ignored)
+        shape, affine = coarser_grid(image, self.target_mm)
+        grid, same = Grid(_triple(shape), affine), np.eye(4)
+        values, inside = normalized_on_grid(image, brain, same, grid, zero=zero)
+        if ignored is not None:
+            ignored = resampling.resample_any(ignored, image.affine, same, grid)
+        return Scan(values[..., None], inside, ignored)
 
     def _read_mask(self, participant: str, kind: str) -> Volume | None:
         """A participant's mask of a kind on the cohort's own grid, None without such a file."""
@@ -132,12 +140,6 @@ class Volumes:
         mask = images.read_mask(path)
         self._check_grid(path, mask)
         return mask
-
-    def _fit(self, path, value, *, labels=False):
-        self._check_grid(path, value)
-        if self.target_mm is None:
-            return value
-        return resampling.resample(value, self.target_mm, labels=labels)
 
     def _check_grid(self, path, value):
         shape, affine = value.array.shape, value.affine

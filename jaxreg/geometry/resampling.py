@@ -85,6 +85,17 @@ def resample_masked(
     return values / np.maximum(weight, 1e-6), weight > 0.5
 
 
+def resample_any(
+    mask: Bool[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    to_image: Float[np.ndarray, "4 4"],
+    grid: Grid,
+) -> Bool[np.ndarray, "i j k"]:
+    """Voxels of a grid that see any of a mask with an affine, such as what is to be ignored."""
+    share, everywhere = Volume(mask.astype(np.float32), affine), np.ones(mask.shape, bool)
+    return resample_masked(share, everywhere, to_image, grid)[0] > 0
+
+
 def resample_labels(
     labels: Volume, to_image: Float[np.ndarray, "4 4"], grid: Grid
 ) -> Int[np.ndarray, "i j k"]:

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxreg.data.intensities import normalize
+from jaxreg.data.intensities import normalize, normalized_on_grid
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume, grid_of
-from jaxreg.geometry.resampling import resample_masked
+from jaxreg.geometry.resampling import resample_any
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.deformation import no_deformation
@@ -147,7 +147,9 @@ def on_grid(fixed: Subject, moving: Subject, affine: Float[np.ndarray, "4 4"], g
     """
     sides = [one_side(fixed, np.eye(4), grid), one_side(moving, affine, grid)]
     ignores = [
-        None if s.ignore is None else jnp.asarray(_touched(s, s.ignore, to_image, grid))
+        None
+        if s.ignore is None
+        else jnp.asarray(resample_any(s.ignore, s.image.affine, to_image, grid))
         for s, to_image in ((fixed, np.eye(4)), (moving, affine))
     ]
     (f, f_mask), (m, m_mask) = sides
@@ -162,20 +164,14 @@ def one_side(
     Raises:
         InputError: the brain does not meet the grid, or is constant.
     """
-    values, mask = resample_masked(subject.image, subject.mask, to_image, grid)
+    image, mask = normalized_on_grid(
+        subject.image, subject.mask, to_image, grid, zero=subject.zero
+    )
     if not mask.any():
         raise InputError(f"{subject.path}: after the affine its brain lies off the fixed one.")
-    image = normalize(values - np.float32(subject.zero), mask)
     if image[mask].min() == image[mask].max():
         raise InputError(f"{subject.path}: expected an image, got a constant brain.")
     return jnp.asarray(image[..., None]), jnp.asarray(mask)
-
-
-def _touched(subject: Subject, ignore: np.ndarray, to_image: np.ndarray, grid: Grid) -> np.ndarray:
-    """Voxels of the grid that see any of an ignore mask."""
-    everywhere = np.ones(ignore.shape, bool)
-    share = Volume(ignore.astype(np.float32), subject.image.affine)
-    return resample_masked(share, everywhere, to_image, grid)[0] > 0
 
 
 def in_millimetres(displacement: Float[np.ndarray, "x y z 3"], grid: Grid) -> Field:
