@@ -41,6 +41,10 @@ class Config:
     output: Printing = field(default_factory=Printing)
     advanced: AdvancedSettings = field(default_factory=AdvancedSettings)
 
+    def __post_init__(self):
+        """Refuse settings that cannot be, whatever else is missing."""
+        settings_of(self.input, self.registration, self.advanced)
+
 
 def main(argv: Sequence[str]) -> None:
     """Compare, and print the table."""

@@ -36,17 +36,18 @@ class DemoConfig:
 def main(argv: Sequence[str]) -> None:
     """Register a pair, train both stages on its cohort, sweep λ; each part says where to look."""
     config = flags.parse(DemoConfig, argv, prog="jaxreg demo")
-    from jaxreg.commands.eval import evaluate_run
-    from jaxreg.commands.train import train_stage
     from jaxreg.data.synthetic.demo import write_demonstration_cohort
-    from jaxreg.evaluation.evaluate import parse_lambdas
+    from jaxreg.evaluation.run import evaluate
+    from jaxreg.training.train import train
+
+    progress = ShownProgress(sys.stderr)
 
     start = time.monotonic()
     data = config.out / "cohort"
     if not (data / "participants.tsv").is_file():
         print(f"making a cohort in {data}", flush=True)
         config.out.mkdir(parents=True, exist_ok=True)
-        with ShownProgress(sys.stderr).phase("cohort", announced=False):
+        with progress.phase("cohort", announced=False):
             write_demonstration_cohort(data)
     print("Such a cohort shows that everything works; it is no benchmark.")
     register_first_pair(data, config.out / "pair")
@@ -54,12 +55,12 @@ def main(argv: Sequence[str]) -> None:
     cohort = CohortConfig(data=data)
     session = SessionConfig(workdir=config.out / "ae", validate_every=config.ae_steps)
     steps = OptimizerConfig(steps=config.ae_steps)
-    train_stage("ae", AutoencoderConfig(cohort, steps, session))
+    train(AutoencoderConfig(cohort, steps, session), progress=progress)
     session = SessionConfig(workdir=config.out / "nce_mi", validate_every=config.reg_steps // 2)
     steps = OptimizerConfig(steps=config.reg_steps)
     registration = RegistrationConfig(cohort, steps, session, encoders=config.out / "ae")
-    workdir = train_stage("reg", registration)
-    summary = evaluate_run(workdir, data, "test", parse_lambdas("0:1:0.1"))
+    workdir = train(registration, progress=progress)
+    summary = evaluate(workdir, data=data, progress=progress)
     minutes = (time.monotonic() - start) / 60
     print(
         f"look at {workdir / 'eval' / 'test' / 'figure4.png'}: mean Dice of the test pairs rose "

@@ -3,67 +3,37 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jaxreg import distributed
 from jaxreg.commands import flags
-from jaxreg.commands.train import embedded_cohort
 from jaxreg.configuration.evaluation import EvalConfig
-from jaxreg.configuration.training import EMBEDDED
-from jaxreg.data.cohort import read_cohort
-from jaxreg.errors import InputError
-from jaxreg.evaluation.compare_runs.compare import compare_runs
-from jaxreg.evaluation.evaluate import evaluate, parse_lambdas, print_summary
-from jaxreg.models.model import newest_run
-from jaxreg.models.release import load_model
 from jaxreg.progress import ShownProgress
 
 
 def main(argv: Sequence[str]) -> None:
     """Evaluate a run; the network is rebuilt from its checkpoint, never from flags."""
-    config = flags.parse(EvalConfig, argv, prog="eval.py")
-    lams = parse_lambdas(config.lambdas)
-    every_pair = config.pairs == "all"
+    config = flags.parse(EvalConfig, argv, prog="jaxreg eval")
+    from jaxreg import distributed
+    from jaxreg.evaluation.evaluate import parse_lambdas
+    from jaxreg.evaluation.run import compare_runs, evaluate
+
+    parse_lambdas(config.lambdas)  # what is wrong with it is said before the processes meet
     distributed.start(config.processes)
+    progress = ShownProgress(sys.stderr)
     if config.compare:
-        if distributed.count() > 1:
-            raise InputError("--compare: expected one process, got several; evaluate each first.")
-        models = [load_model(run) for run in config.compare]
-        if config.data is None and any(m.config.cohort.data in (None, EMBEDDED) for m in models):
-            embedded_cohort()
-        folder = config.workdir or Path("runs/compare")
-        shown = ShownProgress(sys.stderr)
         compare_runs(
-            config.compare, config.data, lams, folder, every_pair=every_pair, progress=shown
+            config.compare,
+            data=config.data,
+            lambdas=config.lambdas,
+            pairs=config.pairs,
+            out=config.workdir or Path("runs/compare"),
+            progress=progress,
         )
         return
-    found = distributed.broadcast_from_primary(
-        lambda: str(config.workdir or newest_run(Path("runs")) or "")
+    evaluate(
+        config.workdir,
+        data=config.data,
+        split=config.split or "test",
+        lambdas=config.lambdas,
+        pairs=config.pairs,
+        progress=progress,
     )
-    workdir = Path(found) if found else None
-    if workdir is None:
-        raise InputError("runs: expected a registration run (train.py --stage=reg), found none.")
-    evaluate_run(workdir, config.data, config.split or "test", lams, every_pair=every_pair)
-
-
-def evaluate_run(
-    workdir: Path, data: Path | None, split: str, lams: list[float], *, every_pair: bool = False
-) -> dict[str, Any]:
-    """Sweep a run over a split; results under <workdir>/eval/<split>."""
-    model = load_model(workdir)
-    cohort = read_cohort(data or model.config.cohort.data or embedded_cohort())
-    folder = workdir / "eval" / split
-    print(f"{workdir} at step {model.step}: {split} split of {cohort.folder}")
-    summary = evaluate(
-        model,
-        workdir.name,
-        cohort,
-        split,
-        lams,
-        folder,
-        every_pair=every_pair,
-        progress=ShownProgress(sys.stderr),
-    )
-    print_summary(summary)
-    print(f"results, summary and figures are in {folder}")
-    return summary

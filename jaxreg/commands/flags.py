@@ -36,16 +36,33 @@ def parse(config: type[T], argv: Sequence[str], *, prog: str, default: T | None 
         InputError: a flag that is unknown, lacks its value, or cannot be read.
     """
     shown = _shown(config)
+    try:
+        found = _read(shown, argv, prog, default)
+    except _Missing as error:
+        # A wrong flag matters more than a missing one, so see what is wrong apart from that.
+        _require_choices(_read(_shown(config, required=False), argv, prog, default), config)
+        raise InputError(str(error)) from None
+    _require_choices(found, config)
+    return _converted(found, config)
+
+
+class _Missing(Exception):
+    """A required flag is not there."""
+
+
+def _read(shown: type[Any], argv: Sequence[str], prog: str, default: Any) -> Any:
+    """What tyro reads."""
     given = {} if default is None else {"default": _converted(default, shown)}
     refusal = io.StringIO()
     try:
         with contextlib.redirect_stderr(refusal):
-            found = tyro.cli(shown, args=list(argv), prog=prog, config=_MARKERS, **given)
+            return tyro.cli(shown, args=list(argv), prog=prog, config=_MARKERS, **given)
     except SystemExit as error:
         if not error.code:
             raise
-        raise InputError(f"{_one_line(refusal.getvalue())} See `{prog} --help`.") from None
-    return _converted(found, config)
+        text = f"{_one_line(refusal.getvalue())} See `{prog} --help`."
+        missing = re.match(r"Missing from|Missing value for argument '(?!-)", text)
+        raise (_Missing if missing else InputError)(text) from None
 
 
 def _one_line(box: str) -> str:
@@ -58,17 +75,24 @@ def _one_line(box: str) -> str:
     return text if text.endswith((".", "?")) else f"{text}."
 
 
-def _shown(config: type[Any]) -> type[Any]:
-    """A subclass of a dataclass whose annotations say how each field is shown."""
+def _shown(config: type[Any], *, required: bool = True) -> type[Any]:
+    """A subclass of a dataclass whose annotations say how each field is shown.
+
+    Where nothing is `required`, a field without a default gets None.
+    """
     hints = get_type_hints(config, include_extras=True)
     fields = []
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         if dataclasses.is_dataclass(_bare(hint)):
-            nested: Any = _shown(_bare(hint))
+            nested: Any = _shown(_bare(hint), required=required)
             fields.append((field.name, nested, dataclasses.field(default_factory=nested)))
-        else:
+        elif required or not _is_required(field):
             fields.append((field.name, _described(hint, field.default), _same(field)))
+        else:
+            extras = getattr(hint, "__metadata__", ())
+            hint = Annotated[(_bare(hint) | None, *extras)] if extras else hint | None
+            fields.append((field.name, _described(hint, None), dataclasses.field(default=None)))
     shown = dataclasses.make_dataclass(
         config.__name__, fields, bases=(config,), frozen=True, kw_only=True
     )
@@ -108,6 +132,10 @@ def _bare(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
 def _same(field: dataclasses.Field) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=field.default_factory)
@@ -120,9 +148,17 @@ def _converted(config: Any, wanted: type[Any]) -> Any:
     values = {}
     for field in dataclasses.fields(wanted):
         value = getattr(config, field.name)
-        choices = _choices(_bare(hints[field.name]))
-        if choices and value is not None:
-            require_choice(field.name.replace("_", "-"), value, choices)
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         values[field.name] = _converted(value, _bare(hints[field.name])) if nested else value
     return wanted(**values)
+
+
+def _require_choices(found: Any, config: type[Any]) -> None:
+    """Raise InputError where a value is not one of the choices that its flag has."""
+    hints = get_type_hints(config, include_extras=True)
+    for field in dataclasses.fields(config):
+        value, hint = getattr(found, field.name), _bare(hints[field.name])
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            _require_choices(value, hint)
+        elif value is not None and _choices(hint):
+            require_choice(field.name.replace("_", "-"), value, _choices(hint))

@@ -38,17 +38,24 @@ class Config:
     cohort: CohortSettings = field(default_factory=CohortSettings)
     output: Output
 
+    def __post_init__(self):
+        """Refuse settings that cannot be, whatever else is missing."""
+        if self.input.layout is not None:
+            self.settings()
+
+    def settings(self) -> PrepareConfig:
+        """The groups of flags as one configuration."""
+        own = {**vars(self.input), **vars(self.cohort)}
+        return PrepareConfig(source=self.source, out=self.output.out, **own)
+
 
 def main(argv: Sequence[str]) -> None:
     """Prepare a cohort."""
     config = flags.parse(Config, argv, prog="jaxreg prepare")
-    settings = PrepareConfig(
-        source=config.source, out=config.output.out, **vars(config.input), **vars(config.cohort)
-    )
     from jaxreg.data.prepare.prepare import prepare
     from jaxreg.registration.linear.affine import register_affine
 
     console = Console(config.output)
-    summary = prepare(settings, register_affine, progress=console.progress)
+    summary = prepare(config.settings(), register_affine, progress=console.progress)
     console.say(str(summary))
     console.result(summary._asdict())

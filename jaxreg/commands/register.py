@@ -52,6 +52,10 @@ class Config:
     output: FolderOutput
     advanced: Advanced = field(default_factory=Advanced)
 
+    def __post_init__(self):
+        """Refuse settings that cannot be, whatever else is missing."""
+        settings_of(self.input, self.registration, self.advanced)
+
 
 def main(argv: Sequence[str]) -> int:
     """Register a pair, or many, and say where the results are; returns the exit code."""

@@ -10,7 +10,12 @@ import tyro
 
 from jaxreg.commands import flags, register
 from jaxreg.commands.console import FolderOutput
-from jaxreg.configuration.registration import AdvancedSettings, InputSettings, TransformSettings
+from jaxreg.configuration.registration import (
+    AdvancedSettings,
+    InputSettings,
+    RegisterConfig,
+    TransformSettings,
+)
 from jaxreg.errors import InputError
 
 
@@ -31,12 +36,19 @@ class Config:
     output: FolderOutput
     advanced: AdvancedSettings = field(default_factory=AdvancedSettings)
 
+    def __post_init__(self):
+        """Refuse settings that cannot be, whatever else is missing."""
+        self.settings()
+
+    def settings(self) -> RegisterConfig:
+        """The groups of flags as one configuration."""
+        if self.registration.lam not in (None, "auto"):
+            raise InputError(f"--lam: a sweep takes every λ, got {self.registration.lam}.")
+        transform = dataclasses.replace(self.registration, lam="auto")
+        return register.settings_of(self.input, transform, self.advanced)
+
 
 def main(argv: Sequence[str]) -> None:
     """Sweep λ on a pair."""
     config = flags.parse(Config, argv, prog="jaxreg sweep")
-    if config.registration.lam not in (None, "auto"):
-        raise InputError(f"--lam: a sweep takes every λ, got {config.registration.lam}.")
-    transform = dataclasses.replace(config.registration, lam="auto")
-    settings = register.settings_of(config.input, transform, config.advanced)
-    register.run(config.fixed, config.moving, settings, config.output, every_lam=True)
+    register.run(config.fixed, config.moving, config.settings(), config.output, every_lam=True)

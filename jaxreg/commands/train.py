@@ -8,13 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from jaxreg import distributed
 from jaxreg.commands import flags
 from jaxreg.configuration.objective import COMPARED_LOSSES
 from jaxreg.configuration.training import (
-    DEFAULT_STEPS,
-    EMBEDDED,
-    EMBEDDED_STEPS,
     AutoencoderConfig,
     Preset,
     RegistrationConfig,
@@ -22,20 +18,14 @@ from jaxreg.configuration.training import (
     registration_preset,
 )
 from jaxreg.configuration.unread import flag_of
-from jaxreg.data.cohort import read_cohort
-from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.errors import InputError, require_choice
 from jaxreg.progress import ShownProgress
-from jaxreg.training.autoencoder import autoencoder_task
-from jaxreg.training.loop import Task, run
-from jaxreg.training.registration import registration_task
-from jaxreg.training.segmentation import segmentation_task
 
 Config = TypeVar("Config", AutoencoderConfig, RegistrationConfig, SegmentationConfig)
 
 STAGES = {"ae": AutoencoderConfig, "reg": RegistrationConfig, "seg": SegmentationConfig}
 _PRESETS = "|".join(get_args(Preset))
-_HELP = f"""usage: train.py --stage=ae|reg|seg [--preset={_PRESETS}] [flags of the stage]
+_HELP = f"""usage: jaxreg train --stage=ae|reg|seg [--preset={_PRESETS}] [flags of the stage]
 
   --stage    ae: one autoencoder per contrast, without pairs; reg: the registration network,
              with --loss=all one after another with each of {", ".join(COMPARED_LOSSES)},
@@ -64,14 +54,20 @@ def main(argv: Sequence[str]) -> None:
     require_choice("stage", known.stage, tuple(STAGES))
     if known.stage == "ae":
         _refuse_flags_of_registration("ae", AutoencoderConfig(), argv)
-        train_stage("ae", parse(AutoencoderConfig(), rest))
+        _train(parse(AutoencoderConfig(), rest))
     elif known.stage == "seg":
         _refuse_flags_of_registration("seg", SegmentationConfig(), argv)
-        train_segmentation(parse(SegmentationConfig(), rest))
+        _train(parse(SegmentationConfig(), rest))
     elif known.loss == "all":
         _train_all(known.preset or "paper", rest)
     else:
-        train_stage("reg", parse_registration(known.preset or "paper", known.loss, rest))
+        _train(parse_registration(known.preset or "paper", known.loss, rest))
+
+
+def _train(config: AutoencoderConfig | RegistrationConfig | SegmentationConfig) -> None:
+    from jaxreg.training.train import train
+
+    train(config, progress=ShownProgress(sys.stderr))
 
 
 def parse_registration(preset: str, loss: str | None, argv: Sequence[str]) -> RegistrationConfig:
@@ -84,7 +80,7 @@ def parse_registration(preset: str, loss: str | None, argv: Sequence[str]) -> Re
 def parse(default: Config, argv: Sequence[str]) -> Config:
     """A stage's configuration with what flags change in it."""
     stage = next(name for name, kind in STAGES.items() if isinstance(default, kind))
-    return flags.parse(type(default), argv, prog=f"train.py --stage={stage}", default=default)
+    return flags.parse(type(default), argv, prog=f"jaxreg train --stage={stage}", default=default)
 
 
 def _refuse_flags_of_registration(stage: str, config: Any, argv: Sequence[str]) -> None:
@@ -109,7 +105,7 @@ def _train_all(preset: str, argv: Sequence[str]) -> None:
         config = parse(default, own)
         workdir = (config.session.workdir or Path("runs/all")) / loss
         session = dataclasses.replace(config.session, workdir=workdir)
-        train_stage("reg", dataclasses.replace(config, session=session))
+        _train(dataclasses.replace(config, session=session))
 
 
 def _flags_in(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -134,84 +130,8 @@ def _settings_of(config: Any) -> list[str]:
     return names
 
 
-def train_stage(stage: str, config: Any) -> Path:
-    """Resolve data, steps and workdir, print the settings in force, train; returns the workdir."""
-    distributed.start(config.session.processes)
-    embedded = config.cohort.data is None
-    cohort = read_cohort(embedded_cohort() if embedded else config.cohort.data)
-    short = embedded and config.optimizer.steps is None
-    if config.optimizer.steps is None:
-        steps = (EMBEDDED_STEPS if embedded else DEFAULT_STEPS)[stage]
-        optimizer = dataclasses.replace(config.optimizer, steps=steps)
-        config = dataclasses.replace(config, optimizer=optimizer)
-    workdir = config.session.workdir
-    if workdir is None:
-        workdir = Path("runs") / ("ae" if stage == "ae" else config.objective.loss)
-    _require_folder(workdir)
-    progress = ShownProgress(sys.stderr)
-    with progress.phase("read the cohort", announced=False):
-        task = (autoencoder_task if stage == "ae" else registration_task)(config, cohort)
-    _print_settings(task, workdir)
-    if embedded:
-        print("embedded phantom cohort: it shows that everything works and is no benchmark.")
-    if short:
-        print("ends within 15 minutes on two cores.")
-    run(task, config.optimizer, config.session, workdir, progress=progress)
-    return workdir
-
-
-def train_segmentation(config: SegmentationConfig) -> Path:
-    """Resolve steps and workdir, print the settings in force, train; returns the workdir."""
-    distributed.start(config.session.processes)
-    if config.data is None:
-        raise InputError("--data: expected folders of labelled subjects, got none.")
-    if config.optimizer.steps is None:
-        optimizer = dataclasses.replace(config.optimizer, steps=DEFAULT_STEPS["seg"])
-        config = dataclasses.replace(config, optimizer=optimizer)
-    workdir = config.session.workdir or Path("runs/seg") / config.resolution
-    _require_folder(workdir)
-    progress = ShownProgress(sys.stderr)
-    with progress.phase("read the cohorts", announced=False):
-        task = segmentation_task(config)
-    _print_settings(task, workdir)
-    run(task, config.optimizer, config.session, workdir, progress=progress)
-    return workdir
-
-
-def _require_folder(workdir: Path) -> None:
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir}: expected a folder for the run, got a file.")
-
-
-def _print_settings(task: Task, workdir: Path) -> None:
-    print(f"settings of --stage={task.stage}, in {workdir}:")
-    for name, value in _flat(task.config).items():
-        print(f"  {name} = {value}")
-
-
-def embedded_cohort() -> Path:
-    """The folder of the embedded phantom cohort, made (by process 0) where it is not there yet."""
-    return Path(distributed.broadcast_from_primary(lambda: str(_embedded_cohort())))
-
-
-def _embedded_cohort() -> Path:
-    if not (EMBEDDED / "participants.tsv").is_file():
-        print(f"making the embedded cohort in {EMBEDDED} (once)", flush=True)
-        EMBEDDED.parent.mkdir(parents=True, exist_ok=True)
-        with ShownProgress(sys.stderr).phase("embedded cohort", announced=False):
-            write_phantom_cohort(EMBEDDED, shape=(48, 48, 48), spacing_mm=4.0)
-    return EMBEDDED
-
-
 def _print_help(stages) -> None:
     print(_HELP)
     for stage in stages:
         with contextlib.suppress(SystemExit):
             parse(STAGES[stage](), ["--help"])
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value) if isinstance(value, dict) else {name: value}
-    return flat

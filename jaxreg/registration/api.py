@@ -1,4 +1,4 @@
-"""Registration from Python: `jaxreg.register`, `sweep`, `apply`, `convert` and `prepare`.
+"""Registration from Python: `jaxreg.register`, `sweep`, `apply`, `compare`, `convert`, `prepare`.
 
 Images are paths, nibabel images or (array [x, y, z], affine to RAS mm [4, 4]). Nothing is written
 until `save` is called, and then what the command of the same name writes.
@@ -25,12 +25,15 @@ from jaxreg.geometry.transforms import Chain
 from jaxreg.io.images import ImageLike, source_of
 from jaxreg.io.points import PointTable, read_points
 from jaxreg.registration.apply import Applied, apply_chain, load_chain
+from jaxreg.registration.compare_tools.compare import Row, compare_files
+from jaxreg.registration.compare_tools.external_tools import ENGINES
 from jaxreg.registration.convert import convert_file
 from jaxreg.registration.linear.affine import register_affine
 from jaxreg.registration.result import Result, Transform, result_of
 from jaxreg.registration.run import register_images
 
 Say = Callable[[str], None]
+TOOLS = tuple(ENGINES)
 
 
 @speaks_of_arguments
@@ -218,6 +221,50 @@ def apply(
         **{n: None if value is None else source_of(value, n) for n, value in sources.items()},
         points=table,
         inverse=inverse,
+    )
+
+
+@speaks_of_arguments
+def compare(
+    fixed: Path | str,
+    moving: Path | str,
+    *,
+    tools: Sequence[str] = TOOLS,
+    settings: RegisterConfig | None = None,
+    say: Say | None = None,
+) -> list[Row]:
+    """Register a pair by jaxreg and by other tools, from the same affine on the same grid.
+
+    Args:
+        fixed: the file of the fixed image.
+        moving: the file of the moving image.
+        tools: some of "ants", "greedy", "elastix" and "convexadam"; those that are not installed
+            (extra `compare`) are skipped.
+        settings: those of jaxreg, with label maps for Dice; by default the bundled network's.
+        say: a function that gets the lines which the command prints, such as `print`.
+
+    Returns:
+        Dice, local correlation, folds, seconds and memory of the affine alone and of each tool.
+
+    Raises:
+        jaxreg.errors.InputError: an image, a setting or a tool that cannot be used.
+
+    Examples:
+        >>> import jaxreg
+        >>> from jaxreg.configuration.registration import RegisterConfig
+        >>> settings = RegisterConfig(optimize_only=True, spacing=8.0, steps=3)
+        >>> rows = jaxreg.compare(
+        ...     "fixed_T1w.nii.gz", "moving_T2w.nii.gz", tools=["elastix"], settings=settings
+        ... )
+        >>> [row.name for row in rows][:2]
+        ['affine alone', 'jaxreg']
+    """
+    return compare_files(
+        Path(fixed),
+        Path(moving),
+        tuple(tools),
+        settings or RegisterConfig(),
+        say=say or (lambda line: None),
     )
 
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from jaxreg import cli, distributed  # noqa: E402
-from jaxreg.commands import train  # noqa: E402
 from jaxreg.configuration.serialization import as_json, identity  # noqa: E402
 from jaxreg.configuration.training import AutoencoderConfig  # noqa: E402
 from jaxreg.data.cohort import fingerprint  # noqa: E402
 from jaxreg.data.pipeline import image_batches  # noqa: E402
 from jaxreg.data.volumes import Volumes  # noqa: E402
+from jaxreg.training import train  # noqa: E402
 from jaxreg.training.loop import Task  # noqa: E402
 
 PAUSE = "--pause"

@@ -26,9 +26,9 @@ from orbax.checkpoint import v1 as ocp
 from tensorboardX.proto import event_pb2
 
 from jaxreg import cli
-from jaxreg.commands import train
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.models.checkpoint import parameters_sha256
+from jaxreg.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS_PER_KILL = 12

@@ -1,7 +1,6 @@
 """`jaxreg.register` from Python: every kind of input, and the example in the documentation."""
 
 import dataclasses
-import doctest
 import hashlib
 import inspect
 import json
@@ -12,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import docstring_examples
 import nibabel as nib
 import numpy as np
 import pytest
@@ -187,12 +187,6 @@ def test_apply_refuses_in_words_of_its_arguments(transforms, arguments, message)
     assert "--" not in str(caught.value)
 
 
-def examples(function):
-    """The example of a docstring as a test of its own."""
-    names = {"jaxreg": jaxreg}
-    return doctest.DocTestFinder().find(function, function.__name__, globs=names)[0]
-
-
 def run_examples(functions, pair, folder, monkeypatch):
     """Run examples one after the other in a folder with the images that they name."""
     monkeypatch.chdir(folder)
@@ -200,11 +194,7 @@ def run_examples(functions, pair, folder, monkeypatch):
         Path(f"{name}.nii.gz").write_bytes(side["image"].read_bytes())
     Path("scans.tsv").write_text("participant_id\tT1w\none\tfixed_T1w.nii.gz\n")
     for function in functions:
-        test = examples(function)
-        assert test.examples
-        said: list[str] = []
-        doctest.DocTestRunner().run(test, out=said.append)
-        assert not said, "".join(said)
+        docstring_examples.run_examples(function)
 
 
 def test_the_examples_of_the_docstrings_run(pair, tmp_path, monkeypatch):
@@ -213,7 +203,9 @@ def test_the_examples_of_the_docstrings_run(pair, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("function", [jaxreg.register, jaxreg.sweep, jaxreg.prepare])
+@pytest.mark.parametrize(
+    "function", [jaxreg.register, jaxreg.sweep, jaxreg.prepare, jaxreg.compare]
+)
 def test_the_longer_examples_run(function, pair, tmp_path, monkeypatch):
     run_examples([function], pair, tmp_path, monkeypatch)
 

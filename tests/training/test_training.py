@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from docstring_examples import run_examples
 from orbax.checkpoint import v1 as ocp
 
+import jaxreg
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.configuration.objective import LOSS_SPECS
@@ -99,6 +101,12 @@ def test_a_finished_run_says_so_and_more_steps_lengthen_it(cohort, encoders, cap
 
 
 @pytest.mark.slow
+def test_the_example_of_train_runs(cohort, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("cohort").symlink_to(cohort)
+    run_examples(jaxreg.train)
+
+
 def test_all_losses_train_one_after_another_and_finished_ones_are_passed(
     cohort, encoders, tmp_path, monkeypatch, capsys
 ):

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from docstring_examples import run_examples
 from matplotlib.text import Text
 from scipy import stats
 
+import jaxreg
 from jaxreg.configuration.serialization import as_json
 from jaxreg.configuration.training import (
     CohortConfig,
@@ -99,6 +101,20 @@ def compared(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out") / "compare"
     compare.compare_runs(runs, None, LAMS, folder, every_pair=True)
     return folder
+
+
+@pytest.mark.parametrize("function", [jaxreg.evaluate, jaxreg.compare_runs])
+def test_the_examples_from_python_run(function, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs[0], "run")
+    run_examples(function)
+
+
+def test_errors_from_python_speak_of_arguments(runs):
+    with pytest.raises(InputError, match=r"^lambdas: expected"):
+        jaxreg.evaluate(runs[0], lambdas=[1.5])
+    with pytest.raises(InputError, match="expected runs of different names"):
+        jaxreg.compare_runs([runs[0], runs[0]], lambdas=[0.5])
 
 
 def read(path):

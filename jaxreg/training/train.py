@@ -1,0 +1,128 @@
+"""From a configuration to a finished run: `jaxreg.train`, and what `jaxreg train` does."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxreg import distributed
+from jaxreg.configuration.training import (
+    DEFAULT_STEPS,
+    EMBEDDED_STEPS,
+    AutoencoderConfig,
+    RegistrationConfig,
+    SegmentationConfig,
+)
+from jaxreg.data.cohort import read_cohort
+from jaxreg.data.synthetic.embedded import embedded_cohort
+from jaxreg.errors import InputError
+from jaxreg.progress import SILENT, Progress
+from jaxreg.training.autoencoder import autoencoder_task
+from jaxreg.training.loop import Task, run
+from jaxreg.training.registration import registration_task
+from jaxreg.training.segmentation import segmentation_task
+
+
+def train(
+    config: AutoencoderConfig | RegistrationConfig | SegmentationConfig,
+    *,
+    progress: Progress = SILENT,
+) -> Path:
+    """Train the stage that a configuration describes, or continue its run.
+
+    The settings in force and the validations are printed.
+
+    Args:
+        config: `AutoencoderConfig` (stage 1), `RegistrationConfig` (stage 2) or
+            `SegmentationConfig`, of `jaxreg.configuration.training`. Without a cohort the first two
+            train on the embedded phantoms.
+        progress: what shows how far the training is; by default nothing does.
+
+    Returns:
+        The folder of the run, with its checkpoints, `validation.csv` and TensorBoard's files.
+
+    Raises:
+        jaxreg.errors.InputError: data or settings that cannot be used, a folder that holds another
+            run, or a loss that is not finite.
+
+    Examples:
+        >>> import jaxreg
+        >>> from pathlib import Path
+        >>> from jaxreg.configuration.training import (
+        ...     AutoencoderConfig, CohortConfig, OptimizerConfig, SessionConfig
+        ... )
+        >>> config = AutoencoderConfig(
+        ...     CohortConfig(data=Path("cohort")),
+        ...     OptimizerConfig(steps=2),
+        ...     SessionConfig(workdir=Path("runs/ae"), validate_every=0),
+        ... )
+        >>> workdir = jaxreg.train(config)  # doctest: +ELLIPSIS
+        settings of --stage=ae, in runs/ae:
+        ...
+        runs/ae: finished at step 2.
+        >>> (workdir / "checkpoints").is_dir()
+        True
+    """
+    distributed.start(config.session.processes)
+    if isinstance(config, SegmentationConfig):
+        return _train_segmentation(config, progress)
+    return _train_on_cohort(config, progress)
+
+
+def _train_on_cohort(config: AutoencoderConfig | RegistrationConfig, progress: Progress) -> Path:
+    stage = "ae" if isinstance(config, AutoencoderConfig) else "reg"
+    embedded = config.cohort.data is None
+    cohort = read_cohort(config.cohort.data or embedded_cohort(progress=progress))
+    short = embedded and config.optimizer.steps is None
+    config = _with_steps(config, (EMBEDDED_STEPS if embedded else DEFAULT_STEPS)[stage])
+    name = "ae" if isinstance(config, AutoencoderConfig) else config.objective.loss
+    workdir = _folder(config.session.workdir or Path("runs") / name)
+    with progress.phase("read the cohort", announced=False):
+        if isinstance(config, AutoencoderConfig):
+            task = autoencoder_task(config, cohort)
+        else:
+            task = registration_task(config, cohort)
+    _print_settings(task, workdir)
+    if embedded:
+        print("embedded phantom cohort: it shows that everything works and is no benchmark.")
+    if short:
+        print("ends within 15 minutes on two cores.")
+    run(task, config.optimizer, config.session, workdir, progress=progress)
+    return workdir
+
+
+def _train_segmentation(config: SegmentationConfig, progress: Progress) -> Path:
+    if config.data is None:
+        raise InputError("--data: expected folders of labelled subjects, got none.")
+    config = _with_steps(config, DEFAULT_STEPS["seg"])
+    workdir = _folder(config.session.workdir or Path("runs/seg") / config.resolution)
+    with progress.phase("read the cohorts", announced=False):
+        task = segmentation_task(config)
+    _print_settings(task, workdir)
+    run(task, config.optimizer, config.session, workdir, progress=progress)
+    return workdir
+
+
+def _with_steps(config: Any, steps: int) -> Any:
+    """The configuration with a number of steps where it has none."""
+    if config.optimizer.steps is not None:
+        return config
+    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, steps=steps))
+
+
+def _folder(workdir: Path) -> Path:
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir}: expected a folder for the run, got a file.")
+    return workdir
+
+
+def _print_settings(task: Task, workdir: Path) -> None:
+    print(f"settings of --stage={task.stage}, in {workdir}:")
+    for name, value in _flat(task.config).items():
+        print(f"  {name} = {value}")
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
