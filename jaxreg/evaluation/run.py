@@ -19,7 +19,7 @@ from jaxreg.progress import SILENT, Progress
 
 
 def evaluate(
-    workdir: Path | str | None = None,
+    workdir: Path | str | None,
     *,
     data: Path | str | None = None,
     split: Split = "test",
@@ -33,7 +33,7 @@ def evaluate(
     `eval/SPLIT` of the run.
 
     Args:
-        workdir: the run of stage 2; by default the newest one in `runs`.
+        workdir: the run of stage 2; None is the newest one in `runs`.
         data: the folder of a prepared cohort; by default that of the training.
         split: "train", "val" or "test".
         lambdas: numbers in [0, 1], or text as FIRST:LAST:STEP or A,B,….
