@@ -27,7 +27,7 @@ OTHER_NAMES = {
 }
 """Names of the field that would be second ones here."""
 HOMES = {
-    "SimpleITK": ["io.itk_transforms", "registration.linear.affine"],
+    "SimpleITK": ["io.itk_geometry", "io.itk_transforms", "registration.linear.affine"],
     "cattrs": ["configuration.serialization"],
     "distributed": ["registration.batch.dask"],
     "flax": ["networks"],

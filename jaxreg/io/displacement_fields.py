@@ -21,6 +21,7 @@ from jaxreg.io.images import (
     open_image,
     save,
 )
+from jaxreg.io.itk_geometry import itk_affine
 
 LPS = np.array([-1, -1, 1], np.float32)
 """ITK's world axes as signs of the RAS axes. This module has no SimpleITK, so that processes may
@@ -45,10 +46,11 @@ def read_field(path: Path | str) -> Field:
         check_gzip(path, math.prod(shape) * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: not readable as a field ({first_line(error)}).") from error
-    check_affine(path, image.affine)
+    affine = itk_affine(image)
+    check_affine(path, affine)
     if not np.isfinite(vectors).all():
         raise InputError(f"{path}: expected finite displacements, got NaN or infinity.")
-    return Field(vectors * LPS, np.asarray(image.affine, np.float64))
+    return Field(vectors * LPS, affine)
 
 
 def write_field(path: Path | str, field: Field) -> None:

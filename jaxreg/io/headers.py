@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
 from jaxreg.io.header_checks import is_compressed, named_as_stored
-from jaxreg.io.images import MemoryImage, Source, open_image, quiet, read_grid, usable_qform
+from jaxreg.io.images import MemoryImage, Source, open_image, quiet, read_grid
+from jaxreg.io.itk_geometry import forms_apart, unit_of, usable_qform
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 """How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""
@@ -68,36 +68,39 @@ def storage_remarks(path: Source, image: Any) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def forms_apart(
-    sform: Float[np.ndarray, "4 4"], qform: Float[np.ndarray, "4 4"], shape: tuple[int, ...]
-) -> tuple[float, float]:
-    """(mm, degrees) between two affines: the worst corner of the grid, and the worst axis."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    there = [form[:3, :3] @ corners + form[:3, 3:] for form in (sform, qform)]
-    axes = [f[:3, :3] / np.linalg.norm(f[:3, :3], axis=0) for f in (sform, qform)]
-    cosines = np.clip((axes[0] * axes[1]).sum(axis=0), -1, 1)
-    apart_mm = np.linalg.norm(there[0] - there[1], axis=0).max()
-    return float(apart_mm), float(np.degrees(np.arccos(cosines)).max())
-
-
 def _form_warnings(path: Source, image: Any, grid: Grid) -> tuple[str, ...]:
+    """Where a NIfTI header contradicts itself, and which of its geometries is used."""
     header = image.header
     if not isinstance(header, Nifti1Header):  # NIfTI-2 headers are of this class too
         return ()
     sform, (qform, _) = header.get_sform(coded=True)[0], usable_qform(header)
+    lines = []
     if qform is None and int(header["qform_code"]) > 0:
-        return (f"{path}: its qform is not usable; the sform is used.",)
-    if sform is None and qform is None:
-        return (f"{path}: neither sform nor qform is set; only the voxel size is known.",)
-    if sform is None or qform is None:
-        return ()
-    apart_mm, degrees = forms_apart(sform, qform, grid.shape)
-    if apart_mm <= FORMS_MM and degrees <= FORMS_DEGREES:
-        return ()
-    return (
-        f"{path}: sform and qform lie up to {apart_mm:.1f} mm and {degrees:.1f}° apart; "
-        "the sform is used.",
-    )
+        lines.append(f"{path}: its qform is not usable; the sform is used.")
+    elif sform is None and qform is None:
+        lines.append(f"{path}: neither sform nor qform is set; only the voxel size is known.")
+    elif sform is not None and qform is not None:
+        apart_mm, degrees = forms_apart(sform, qform, grid.shape)
+        if apart_mm > FORMS_MM or degrees > FORMS_DEGREES:
+            used = "sform" if _same(grid, sform) else "qform" if _same(grid, qform) else "other"
+            lines.append(
+                f"{path}: sform and qform lie up to {apart_mm:.1f} mm and {degrees:.1f}° apart; "
+                f"the {used} is used."
+            )
+    apart_mm, degrees = forms_apart(image.affine, grid.affine, grid.shape)
+    if apart_mm > FORMS_MM or degrees > FORMS_DEGREES:
+        unit = unit_of(header)
+        reason = "" if unit in ("mm", "unknown") else f" (its unit is the {unit})"
+        lines.append(
+            f"{path}: ITK (ANTs, SimpleITK) and nibabel read this header{reason} up to "
+            f"{apart_mm:.1f} mm and {degrees:.1f}° apart; it is used as ITK reads it, so that the "
+            "warps fit there."
+        )
+    return tuple(lines)
+
+
+def _same(grid: Grid, form: np.ndarray) -> bool:
+    return forms_apart(grid.affine, form, grid.shape)[0] <= FORMS_MM
 
 
 def _check_pixdim(path: Source) -> None:

@@ -1,7 +1,7 @@
 """Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here, in `header` and in `field`.
 
 A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up) when it is read;
-`affine` maps its voxel indices to RAS millimetres.
+`affine` maps its voxel indices to RAS millimetres, as ITK reads them (`itk_geometry`).
 """
 
 import gzip
@@ -43,6 +43,7 @@ from jaxreg.io.header_checks import (
     is_compressed,
     named_as_stored,
 )
+from jaxreg.io.itk_geometry import itk_affine, unit_of, usable_qform
 
 NIFTI = (".nii", ".nii.gz")
 Remark = Callable[[str], object]
@@ -130,7 +131,7 @@ def _read(path: Source) -> tuple[Volume, float]:
     slope = float(getattr(image.dataobj, "slope", 1.0))
     try:
         with quiet():
-            image = as_closest_canonical(image)
+            image = as_closest_canonical(_placed(image))
             array = np.asarray(image.dataobj)
             array = array.reshape(array.shape[:3])  # further axes have one entry each
         if not isinstance(path, MemoryImage):
@@ -141,6 +142,14 @@ def _read(path: Source) -> tuple[Volume, float]:
         count = int(np.size(array) - np.isfinite(array).sum())
         raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels.")
     return Volume(array, np.asarray(image.affine, np.float64)), slope
+
+
+def _placed(image: Any) -> Any:
+    """An image that nibabel takes to lie where ITK does."""
+    affine = itk_affine(image)
+    if np.array_equal(affine, image.affine):
+        return image
+    return type(image)(image.dataobj, affine, image.header)
 
 
 def read_image(path: Source) -> Volume:
@@ -207,7 +216,7 @@ def read_grid(path: Source) -> Grid:
     """The grid that a file stores, axes in the file's own order (not RAS+)."""
     image = _load(path)
     x, y, z = image.shape[:3]
-    return Grid((int(x), int(y), int(z)), np.asarray(image.affine, np.float64))
+    return Grid((int(x), int(y), int(z)), itk_affine(image))
 
 
 def reordered(volume: Volume, grid: Grid) -> Shaped[np.ndarray, "x y z"]:
@@ -247,21 +256,11 @@ def image_like(array: Shaped[np.ndarray, "x y z"], reference: Source) -> Nifti1I
     image.set_sform(sform, code=int(code))
     qform, code = usable_qform(like.header) if forms else (like.affine, 2)
     image.set_qform(qform, code=int(code))
-    image.header.set_xyzt_units("mm")
+    unit = unit_of(like.header) if forms else "mm"
+    image.header.set_xyzt_units("mm" if unit == "unknown" else unit)
+    if forms and sform is None and qform is None:  # only the voxel sizes are known
+        image.header["pixdim"][1:4] = like.header["pixdim"][1:4]
     return image
-
-
-def usable_qform(header: Any) -> tuple[np.ndarray | None, int]:
-    """(qform, its code) of a NIfTI header; (None, 0) where it has none, or none that is usable."""
-    try:
-        qform, code = header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):
-        return None, 0
-    if qform is None or not np.isfinite(qform).all():
-        return None, 0
-    if abs(np.linalg.det(qform[:3, :3])) < 1e-9:
-        return None, 0
-    return qform, int(code)
 
 
 def save(path: Path | str, image: Nifti1Image) -> None:
@@ -316,7 +315,7 @@ def _load(path: Source) -> Any:
     image = open_image(path)
     if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
         raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
-    check_affine(path, image.affine)
+    check_affine(path, itk_affine(image))
     return image
 
 
