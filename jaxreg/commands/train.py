@@ -52,11 +52,10 @@ def main(argv: Sequence[str]) -> None:
             "got none."
         )
     require_choice("stage", known.stage, tuple(STAGES))
+    _refuse_flags_of_other_stages(known.stage, argv)
     if known.stage == "ae":
-        _refuse_flags_of_registration("ae", AutoencoderConfig(), argv)
         _train(parse(AutoencoderConfig(), rest))
     elif known.stage == "seg":
-        _refuse_flags_of_registration("seg", SegmentationConfig(), argv)
         _train(parse(SegmentationConfig(), rest))
     elif known.loss == "all":
         _train_all(known.preset or "paper", rest)
@@ -83,13 +82,17 @@ def parse(default: Config, argv: Sequence[str]) -> Config:
     return flags.parse(type(default), argv, prog=f"jaxreg train --stage={stage}", default=default)
 
 
-def _refuse_flags_of_registration(stage: str, config: Any, argv: Sequence[str]) -> None:
-    known = {"preset", "loss", *_settings_of(RegistrationConfig())}
-    known -= set(_settings_of(config))
-    for flag, _ in _flags_in(argv):
-        name = flag.removeprefix("--no-")
-        if {flag, f"--{name}"} & {flag_of(setting) for setting in known}:
-            raise InputError(f"{flag}: read only by --stage=reg, not by --stage={stage}.")
+def _refuse_flags_of_other_stages(stage: str, argv: Sequence[str]) -> None:
+    """Raise InputError for a flag that other stages read, but not this one."""
+    readers = {"--preset": ["reg"], "--loss": ["reg"]}
+    for name, kind in STAGES.items():
+        for flag in {flag_of(setting) for setting in _settings_of(kind())} - {"--loss"}:
+            readers.setdefault(flag, []).append(name)
+    for given, _ in _flags_in(argv):
+        flag = given if given in readers else f"--{given.removeprefix('--no-')}"
+        if stage not in readers.get(flag, [stage]):
+            others = " and ".join(f"--stage={name}" for name in readers[flag])
+            raise InputError(f"{given}: read only by {others}, not by --stage={stage}.")
 
 
 def _train_all(preset: str, argv: Sequence[str]) -> None:

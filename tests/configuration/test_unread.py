@@ -1,11 +1,16 @@
 """One policy: a setting that nothing reads is refused with the reason, and is never stored."""
 
+import ast
+import dataclasses
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+import jaxreg
 from jaxreg.cli import main
+from jaxreg.commands import train
 from jaxreg.configuration.evaluation import EvalConfig
 from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
@@ -16,6 +21,7 @@ from jaxreg.configuration.training import (
     SessionConfig,
     registration_preset,
 )
+from jaxreg.configuration.unread import flag_of
 from jaxreg.errors import InputError
 
 ONE_LAM = NetworkConfig(conditioning="none", lam=0.5)
@@ -123,3 +129,101 @@ def test_stage_1_refuses_the_flags_of_stage_2(flags, reason, capsys):
 def test_a_preset_gives_a_loss_only_what_it_reads():
     assert registration_preset("miccai", "nce").objective.nce_locations == 1025
     assert registration_preset("miccai", "mi").objective == ObjectiveConfig("mi", symmetric=True)
+
+
+def settings_of(config, prefix=""):
+    """(dotted name, default) of every setting of a configuration."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from settings_of(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value, field
+
+
+def stage_defaults():
+    return {stage: kind() for stage, kind in train.STAGES.items()}
+
+
+def flags_of(stage):
+    return {flag_of(name): (value, f) for name, value, f in settings_of(stage_defaults()[stage])}
+
+
+OWN = [(stage, flag) for stage in train.STAGES for flag in flags_of(stage)]
+OTHERS = [
+    (stage, flag)
+    for stage in train.STAGES
+    for other in train.STAGES
+    for flag in flags_of(other)
+    if flag not in flags_of(stage)
+]
+TEXTS = {
+    "--domains": "FLAIR,PDw",
+    "--channels": "8,16",
+    "--loss": "mind",
+    "--taps": "0,1",
+    "--coordinator": "auto",
+}
+JOB = ["--coordinator=host:1234", "--num-processes=2", "--process-id=1"]
+
+
+def given_otherwise(flag, default, field):
+    """Arguments that set a flag to something else than its default."""
+    if flag in ("--num-processes", "--process-id"):
+        return JOB
+    if isinstance(default, bool):
+        return [f"--no-{flag[2:]}" if default else flag]
+    choices = [c for c in get_args(field.type) if c != default and isinstance(c, str)]
+    if choices:
+        return [f"{flag}={choices[0]}"]
+    if isinstance(default, int):
+        return [f"{flag}={default + 2}"]
+    if isinstance(default, float) or "float" in str(field.type):
+        return [f"{flag}={0.25 if default != 0.25 else 0.5}"]
+    return [f"{flag}={TEXTS.get(flag, '7')}"]
+
+
+@pytest.mark.parametrize(("stage", "flag"), sorted(set(OTHERS)))
+def test_a_flag_of_another_stage_is_refused_with_the_stages_that_read_it(stage, flag, capsys):
+    assert main(["train", f"--stage={stage}", f"{flag}=1"]) == 2
+    err = capsys.readouterr().err
+    readers = [other for other in train.STAGES if flag in flags_of(other)]
+    named = " and ".join(f"--stage={other}" for other in readers)
+    assert f"{flag}: read only by {named}, not by --stage={stage}." in err
+
+
+@pytest.mark.parametrize(("stage", "flag"), OWN)
+def test_a_flag_of_training_is_in_force_or_refused_with_the_reason(stage, flag):
+    default = stage_defaults()[stage]
+    value, field = flags_of(stage)[flag]
+    argv = given_otherwise(flag, value, field)
+    try:
+        if flag == "--loss":
+            found = train.parse_registration("paper", argv[0].partition("=")[2], [])
+        else:
+            found = train.parse(default, argv)
+    except InputError as refusal:
+        assert re.match(rf"{flag}: (not read|read only) ", str(refusal))
+        return
+    assert as_json(found) != as_json(default)
+
+
+SOURCES = {
+    "ae": ["training/autoencoder.py"],
+    "reg": ["training/registration.py", "losses/*.py", "models/model.py", "pair.py"],
+    "seg": ["training/segmentation.py", "configuration/training.py"],
+}
+SHARED = ["training/train.py", "training/loop.py", "training/step.py", "distributed.py"]
+
+
+@pytest.mark.parametrize(("stage", "flag"), OWN)
+def test_a_flag_of_training_is_read_by_its_stage(stage, flag):
+    """Some module of the stage asks a configuration for the setting."""
+    package = Path(jaxreg.__path__[0])
+    files = [file for glob in (*SOURCES[stage], *SHARED) for file in package.glob(glob)]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    asked = {
+        node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+    }
+    name = flag[2:].replace("-", "_")
+    assert {"domains": "domain_pair", "taps": "scales"}.get(name, name) in asked
