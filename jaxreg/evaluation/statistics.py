@@ -1,8 +1,8 @@
 """Statistics of a comparison, over subjects: NumPy arrays in, numbers out.
 
-Pairs share subjects and are not independent, so the unit is a subject: the mean over the pairs in
-which that subject is the fixed one. A subject still appears as the moving one of other pairs, which
-no test here accounts for. p values are two-sided and for one comparison each, not corrected for the
+Pairs share subjects and are not independent. Means are over subjects: of each, the mean over the
+pairs in which it is the fixed one. Where a subject is in several pairs, as the fixed or the moving
+one, intervals and p values of a difference allow for that (`shared_difference`). p values are two-sided and for one comparison each, not corrected for the
 number of losses that are compared.
 """
 
@@ -22,15 +22,15 @@ class Difference(NamedTuple):
 
     Attributes:
         mean: mean difference, in the units of what is compared; above 0 the run is higher.
-        low: lower end of the 95 % bootstrap interval of that mean; NaN below two subjects.
+        low: lower end of the 95 % interval of that mean; NaN where it cannot be known.
         high: upper end.
-        p_wilcoxon: p of Wilcoxon's signed-rank test, see `wilcoxon_p`.
+        p: two-sided p that the mean is 0.
     """
 
     mean: float
     low: float
     high: float
-    p_wilcoxon: float
+    p: float
 
 
 def over_subjects(
@@ -66,13 +66,57 @@ def best_index(scores: Float[np.ndarray, " l"]) -> int:
 
 
 def paired_difference(
-    values: Float[np.ndarray, " u"], reference: Float[np.ndarray, " u"]
+    values: Float[np.ndarray, " p"],
+    reference: Float[np.ndarray, " p"],
+    pairs: Sequence[tuple[str, str]],
 ) -> Difference:
-    """`values` minus `reference`, subject by subject, both in [0, 1]."""
+    """`values` minus `reference`, pair by pair, both in [0, 1]; `pairs` are (fixed, moving).
+
+    Where no subject is in two pairs they are independent: a bootstrap interval and Wilcoxon's test.
+    Else what `shared_difference` gives. NaN values are left out.
+    """
     # What is below 1e-9 is the rounding of means, and would make a zero or a tie look like none.
     differences = np.round(values - reference, 9)
+    known = ~np.isnan(differences)
+    differences = differences[known]
+    pairs = [pair for pair, there in zip(pairs, known, strict=True) if there]
+    subjects = [subject for pair in pairs for subject in pair]
+    if len(set(subjects)) < len(subjects):
+        return shared_difference(differences, pairs)
     low, high = bootstrap_interval(differences)
-    return Difference(float(differences.mean()), low, high, wilcoxon_p(differences))
+    return Difference(mean_known(differences), low, high, wilcoxon_p(differences))
+
+
+def shared_difference(
+    differences: Float[np.ndarray, " p"], pairs: Sequence[tuple[str, str]]
+) -> Difference:
+    """The mean over subjects, its 95 % interval and p, for pairs that share subjects.
+
+    The variance of the mean adds the products of the residuals of any two pairs that share a
+    subject in either role (Aronow, Samii, Assenova, Political Analysis 2015, eq. 4), enlarged by
+    what the estimated mean takes away and by n / (n − 1), and at least that of independent pairs;
+    the quantiles are Student's with n − 2 degrees of freedom for n subjects. Under simulated null
+    effects of 18 subjects 2 to 7 % of the p values are below 0.05, for neighbours and for all pairs
+    (experiments/null_p_values.py). NaN where every two pairs share a subject, as with three.
+    """
+    fixed = [pair[0] for pair in pairs]
+    weights = 1 / (len(set(fixed)) * np.array([fixed.count(name) for name in fixed], float))
+    mean = float(weights @ differences)
+    names = sorted({subject for pair in pairs for subject in pair})
+    member = np.array([[name in pair for name in names] for pair in pairs], float)
+    together = weights[:, None] * weights * (member @ member.T > 0)
+    nan, left, n = float("nan"), 1 - together.sum(), len(names)
+    if left < 1e-9 or n < 4:
+        return Difference(mean, nan, nan, nan)
+    residuals = differences - mean
+    independent = np.sum((weights * residuals) ** 2) / (1 - np.sum(weights**2))
+    variance = residuals @ together @ residuals / left * n / (n - 1)
+    error = float(np.sqrt(max(variance, independent)))
+    if error == 0:
+        return Difference(mean, mean, mean, float(mean == 0))
+    student = stats.t(n - 2)
+    wide = float(student.ppf(0.975)) * error
+    return Difference(mean, mean - wide, mean + wide, float(2 * student.sf(abs(mean) / error)))
 
 
 def bootstrap_interval(

@@ -43,7 +43,7 @@ COLUMNS = (
     "dice_difference",
     "difference_low",
     "difference_high",
-    "p_wilcoxon",
+    "p",
     "subjects",
     "pairs",
     "note",
@@ -86,16 +86,15 @@ def table(
 
     `plain_quality` are the test pairs with no registration.
     """
-    compared = _dice_at_choice(reference)
     plain = over_subjects(reference.test.plain_mean_dice, reference.test.fixed)
     none: dict[str, Any] = {"loss": "no registration", "folds_percent": 0.0, "sdlogj": 0.0}
     none |= _dice(plain, reference.test) | _quality(plain_quality, reference.test.fixed)
-    rows = [none | _difference(plain, compared, reference.name)]
+    rows = [none | _difference(reference.test.plain_mean_dice, reference)]
     for run in runs:
         dice = _dice_at_choice(run)
         row = _settings(run) | _dice(dice, run.test) | _at_choice(run) | _test_best(run.test)
         if run is not reference:
-            row |= _difference(dice, compared, reference.name)
+            row |= _difference(run.test.mean_dice[run.chosen], reference)
         rows.append(row)
     return [{name: row.get(name, math.nan) for name in COLUMNS} for row in rows]
 
@@ -150,14 +149,16 @@ def _test_best(test):
     }
 
 
-def _difference(dice, compared, reference):
-    difference = paired_difference(dice, compared)
+def _difference(dice, reference):
+    """The Dice of each pair against that of the reference run at its chosen λ."""
+    test = reference.test
+    difference = paired_difference(dice, test.mean_dice[reference.chosen], test.pairs)
     return {
-        "reference": reference,
+        "reference": reference.name,
         "dice_difference": difference.mean,
         "difference_low": difference.low,
         "difference_high": difference.high,
-        "p_wilcoxon": difference.p_wilcoxon,
+        "p": difference.p,
     }
 
 
@@ -203,7 +204,7 @@ _SHOWN = (
     ("│ Δ Dice", "dice_difference", 10, "+.4f"),
     ("from", "difference_low", 9, "+.4f"),
     ("to", "difference_high", 9, "+.4f"),
-    ("p", "p_wilcoxon", 11, ".3g"),
+    ("p", "p", 11, ".3g"),
 )
 """Heading, column, width and form of what is printed."""
 
@@ -220,4 +221,4 @@ def print_table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> None:
         )
         print(f"{name:{width}}" + "".join(cells))
     print("Left at the λ chosen on the validation split, middle at the best λ of the test split;")
-    print("Δ Dice with its 95 % bootstrap interval and Wilcoxon's p, over test subjects.")
+    print("Δ Dice with its 95 % interval and p, which allow for the subjects that pairs share.")

@@ -164,9 +164,7 @@ def one_side(
     Raises:
         InputError: the brain does not meet the grid, or is constant.
     """
-    image, mask = normalized_on_grid(
-        subject.image, subject.mask, to_image, grid, zero=subject.zero
-    )
+    image, mask = normalized_on_grid(subject.image, subject.mask, to_image, grid, zero=subject.zero)
     if not mask.any():
         raise InputError(f"{subject.path}: after the affine its brain lies off the fixed one.")
     if image[mask].min() == image[mask].max():

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from docstring_examples import run_examples
 from matplotlib.text import Text
-from scipy import stats
 
 import jaxreg
 from jaxreg.configuration.serialization import as_json
@@ -156,15 +155,13 @@ def test_the_table_holds_what_the_results_say(compared):
         assert float(row["dice_sd"]) == pytest.approx(dice.std(ddof=1), rel=1e-4)
         if reference is None:
             reference = dice
-            assert row["reference"] == row["dice_difference"] == row["p_wilcoxon"] == ""
+            assert row["reference"] == row["dice_difference"] == row["p"] == ""
             continue
         assert row["reference"] == "nce_mi"
         difference = dice - reference
         assert float(row["dice_difference"]) == pytest.approx(difference.mean(), abs=1e-6)
-        low, high = float(row["difference_low"]), float(row["difference_high"])
-        assert difference.min() - 1e-6 <= low <= high <= difference.max() + 1e-6
-        p = stats.wilcoxon(difference).pvalue  # pyright: ignore[reportAttributeAccessIssue]
-        assert float(row["p_wilcoxon"]) == pytest.approx(p, rel=1e-5)
+        # Of three subjects any two pairs share one: there is nothing to tell chance from.
+        assert row["difference_low"] == row["difference_high"] == row["p"] == ""
 
 
 def test_the_scores_at_the_choice_are_there_and_of_a_size(compared):
@@ -335,14 +332,14 @@ def test_a_row_worked_out_by_hand():
     assert row["dice"] == pytest.approx((0.3 + 0.6) / 2) and row["lam"] == 0.8
     assert row["dice_sd"] == pytest.approx(0.3 / 2**0.5)
     assert row["dice_difference"] == pytest.approx(((0.3 - 0.5) + (0.6 - 0.9)) / 2)
-    assert row["p_wilcoxon"] == pytest.approx(0.5)  # both of two negative: 2 / 2²
+    assert np.isnan(row["p"])  # a is in all three pairs
     assert row["hd95_mm"] == pytest.approx((3 + 9) / 2)
     assert row["ndv_percent"] == pytest.approx(0.3)
     assert (row["folds_percent"], row["lam_test_best"]) == (0.0, 0.2)
     assert row["dice_test_best"] == pytest.approx(0.9)
     assert row["folds_percent_for_best_dice"] == pytest.approx(3.0)
     assert none["dice"] == pytest.approx((0.2 + 0.6) / 2) and none["hd95_mm"] == 8
-    assert np.isnan(reference["dice_difference"]) and np.isnan(reference["p_wilcoxon"])
+    assert np.isnan(reference["dice_difference"]) and np.isnan(reference["p"])
 
 
 def stub(loss="mi", *, name="run", step=2, **settings):

@@ -100,8 +100,8 @@ def test_a_grid_of_odd_axes_gives_what_it_gives_with_a_layer_of_background(lacki
     widths = [(0, n) for n in lacking]
     fixed, moving = (jnp.asarray(rng.random((*shape, 1)), jnp.float32) for _ in range(2))
     brain = jnp.ones(shape, bool)
-    padded = [jnp.pad(image, [*widths, (0, 0)]) for image in (fixed, moving)]
-    even = Pair(*padded, jnp.pad(brain, widths), jnp.pad(brain, widths))
+    longer, more = (jnp.pad(image, [*widths, (0, 0)]) for image in (fixed, moving))
+    even = Pair(longer, more, jnp.pad(brain, widths), jnp.pad(brain, widths))
     model = model_of(flip=True)
     (found,) = predicted(model, Pair(fixed, moving, brain, brain), [0.5], passes=1)
     (wanted,) = predicted(model, even, [0.5], passes=1)
