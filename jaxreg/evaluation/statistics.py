@@ -2,8 +2,8 @@
 
 Pairs share subjects and are not independent. Means are over subjects: of each, the mean over the
 pairs in which it is the fixed one. Where a subject is in several pairs, as the fixed or the moving
-one, intervals and p values of a difference allow for that (`shared_difference`). p values are two-sided and for one comparison each, not corrected for the
-number of losses that are compared.
+one, intervals and p values of a difference allow for that (`shared_difference`). p values are
+two-sided and for one comparison each, not corrected for the number of losses that are compared.
 """
 
 from collections.abc import Sequence

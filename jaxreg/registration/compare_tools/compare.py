@@ -7,29 +7,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW, ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume
-from jaxreg.geometry.resampling import resample_labels
+from jaxreg.geometry.transforms import compose, map_points, resample_by
 from jaxreg.io.images import write
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair
 from jaxreg.registration.compare_tools.external_tools import ENGINES, missing
 from jaxreg.registration.deformable.deformation import deformations
+from jaxreg.registration.deformable.grid import in_millimetres
+from jaxreg.registration.output.metrics import dice_of
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.runtime import peak_gigabytes
-from jaxreg.spatial import warp
 
 
 class Row(NamedTuple):
@@ -54,8 +56,9 @@ def compare_files(
 ) -> list[Row]:
     """Register a pair by jaxreg as `config` says, and by each engine in a process of its own.
 
-    All start from the same affine on the same grid (jaxreg's network grid) and are scored there.
-    Engines that are not installed are named and skipped.
+    All start from the same affine on the same grid (jaxreg's network grid). Similarity and folds
+    are measured there, Dice on the fixed image's grid. Engines that are not installed are named and
+    skipped.
 
     Raises:
         InputError: an unknown engine, or whatever `register_pair` raises.
@@ -67,13 +70,12 @@ def compare_files(
     if config.transform != "deformable" or config.lam == "auto":
         raise InputError("compare: expected a deformable registration at one λ.")
     result = register_pair(fixed, moving, config, Clock(), say=say)
-    labels = labels_on_grid(result)
     zero = np.zeros((*result.grid.shape, 3), np.float32)
-    rows = [score("affine alone", result, labels, zero)]
+    rows = [score("affine alone", result, zero)]
     start = time.perf_counter()  # again: now the programs are compiled and the model is loaded
     chosen = deformations(result.method, result.pair, [result.chosen.lam])[0]
     seconds = time.perf_counter() - start
-    mine = score("jaxreg", result, labels, chosen.displacement)
+    mine = score("jaxreg", result, chosen.displacement)
     rows.append(mine._replace(seconds=seconds, gigabytes=peak_gigabytes()))
     for name in engines:
         lacking = missing(name)
@@ -81,11 +83,11 @@ def compare_files(
             say(f"{name}: not installed ({lacking}; extra `compare`), skipped")
             continue
         say(f"running {name}")
-        rows.append(run_engine(name, result, labels))
+        rows.append(run_engine(name, result))
     return rows
 
 
-def run_engine(name: str, result: Registration, labels) -> Row:
+def run_engine(name: str, result: Registration) -> Row:
     """One engine in its own process; a row that says so where it fails."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -110,31 +112,24 @@ def run_engine(name: str, result: Registration, labels) -> Row:
             return Row(name, nan, nan, nan, nan, nan, note)
         used = json.loads((folder / "used.json").read_text(encoding="utf-8"))
         displacement = np.load(folder / "displacement.npy")
-    row = score(name, result, labels, displacement)
+    row = score(name, result, displacement)
     return row._replace(seconds=used["seconds"], gigabytes=used["gigabytes"])
 
 
-def labels_on_grid(
-    result: Registration,
-) -> tuple[Int[np.ndarray, "x y z"], Int[np.ndarray, "x y z"]] | None:
-    """(fixed, affinely moved) labels on the network grid, None without both."""
-    fixed, moving = result.fixed.labels, result.moving.labels
-    if fixed is None or moving is None:
-        return None
-    return (
-        resample_labels(fixed, np.eye(4), result.grid),
-        resample_labels(moving, result.affine, result.grid),
-    )
+def score(name: str, result: Registration, displacement: np.ndarray) -> Row:
+    """The numbers of a displacement (voxels of the network grid); seconds and memory are 0.
 
-
-def score(name: str, result: Registration, labels, displacement: np.ndarray) -> Row:
-    """The numbers of a displacement (voxels of the network grid); seconds and memory are 0."""
-    u = jnp.asarray(displacement, jnp.float32)
-    similarity, folds = _scores(result.pair, u)
+    Dice is that of `register`: the labels are moved by the whole map in one step, onto the fixed
+    image's own grid.
+    """
+    similarity, folds = _scores(result.pair, jnp.asarray(displacement, jnp.float32))
     dice = float("nan")
-    if labels is not None and len(shared := metrics.shared_labels(*labels)):
-        moved = warp(jnp.asarray(labels[1], jnp.int32)[..., None], u, order=0)[..., 0]
-        dice = metrics.mean_dice(labels[0], np.asarray(moved), shared)
+    fixed, moving = result.fixed.labels, result.moving.labels
+    if fixed is not None and moving is not None:
+        chain = [in_millimetres(displacement, result.grid), result.affine]
+        grid = result.fixed.header.grid
+        moved = resample_by(moving, compose(partial(map_points, chain), grid), order=0)
+        dice = dice_of(fixed, moving, moved, grid)
     return Row(name, dice, float(similarity), float(folds), 0.0, 0.0, "")
 
 

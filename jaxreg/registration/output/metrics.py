@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from jaxreg.evaluation import metrics
-from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.images import reordered
 from jaxreg.registration.deformable.grid import in_millimetres
 from jaxreg.registration.output.files import Outputs
@@ -58,9 +59,22 @@ def _dice_numbers(result: Registration, outputs: Outputs) -> dict[str, float]:
     shared = metrics.shared_labels(fixed.array, moving.array)
     if not len(shared):
         return {}
-    on_file_axes = reordered(fixed, outputs.warp.grid)
     return {
-        "dice_affine": metrics.mean_dice(on_file_axes, outputs.affine_labels, shared),
-        "dice": metrics.mean_dice(on_file_axes, outputs.moved_labels, shared),
+        "dice_affine": dice_of(fixed, moving, outputs.affine_labels, outputs.warp.grid),
+        "dice": dice_of(fixed, moving, outputs.moved_labels, outputs.warp.grid),
         "dice_labels": float(len(shared)),
     }
+
+
+def dice_of(
+    fixed: Volume, moving: Volume, moved_labels: Int[np.ndarray, "x y z"], grid: Grid
+) -> float:
+    """Mean Dice of moved labels over the labels that both maps have; NaN where there is none.
+
+    `fixed` and `moving` are the label maps as they were read; `moved_labels` lie on `grid`, the
+    fixed image's own, in the order of its file.
+    """
+    shared = metrics.shared_labels(fixed.array, moving.array)
+    if not len(shared):
+        return float("nan")
+    return metrics.mean_dice(reordered(fixed, grid), moved_labels, shared)

@@ -1,5 +1,7 @@
 """`jaxreg compare`: the table, engines that are missing, and those that are there."""
 
+import json
+
 import numpy as np
 import pytest
 from registration_data import motion, write_subject
@@ -29,6 +31,20 @@ def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch,
     assert "greedy: not installed" in out
     rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines()}
     assert float(rows["jaxreg"][2]) > float(rows["affine alone"][3])  # similarity
+
+
+def test_dice_is_that_of_register(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "missing", lambda name: external_tools.DISTRIBUTIONS[name])
+    longer = [*(flag for flag in argv if flag != "--steps=5"), "--steps=40", "--lam=0.1"]
+    assert main([*longer, "--with=ants"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split("  ")[0]: line.rsplit(maxsplit=5) for line in lines}
+    assert main(["register", *longer[1:], f"--out={tmp_path / 'run'}"]) == 0
+    found = json.loads((tmp_path / "run" / "provenance.json").read_text())["metrics"]
+    dice = {name: float(rows[name][1]) for name in ("affine alone", "jaxreg")}
+    assert dice["affine alone"] == pytest.approx(found["dice_affine"], abs=6e-5)
+    assert dice["jaxreg"] == pytest.approx(found["dice"], abs=6e-5)
+    assert dice["jaxreg"] != dice["affine alone"]
 
 
 def test_label_maps_without_a_common_label_have_no_dice(argv, tmp_path, monkeypatch, capsys):
