@@ -12,6 +12,8 @@ TransformKind = Literal["deformable", "affine", "rigid"]
 LINEAR_STARTS = ("none", "com", "rigid", "affine")
 """How an affine is found: none takes the headers as they are, com the centres of mass."""
 AUTO = "auto"
+GIVEN_MATRIX = "matrix [4, 4]"
+"""The start of a registration from Python that gives the matrix itself instead of its file."""
 DIRECT_RATE, REFINE_RATE = 0.05, 0.01
 """Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer.
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxreg.configuration.preparation import Layout, PrepareConfig
 from jaxreg.configuration.registration import (
+    GIVEN_MATRIX,
     OPTIONAL_FILES,
     DirectLoss,
     RegisterConfig,
@@ -51,7 +52,7 @@ def register(
     transform: TransformKind = "deformable",
     model: Path | str | None = None,
     lam: float | Literal["auto"] | None = None,
-    init: Path | str | None = None,
+    init: Path | str | ArrayLike | None = None,
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
@@ -80,8 +81,9 @@ def register(
         model: a training workdir or a released network; by default the bundled network.
         lam: smoothness λ in [0, 1], or "auto": chosen for this pair by a sweep. By default that of
             the model.
-        init: linear start: "auto", "none", "com", "rigid", "affine", or an ITK affine file. By
-            default "auto", the best of none, rigid and affine by local correlation.
+        init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
+            matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
+            does. By default "auto", the best of none, rigid and affine by local correlation.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
@@ -120,7 +122,7 @@ def sweep(
     moving_labels: ImageLike | None = None,
     domains: str | None = None,
     model: Path | str | None = None,
-    init: Path | str | None = None,
+    init: Path | str | ArrayLike | None = None,
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
@@ -143,8 +145,9 @@ def sweep(
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
             else in the order of the model.
         model: a training workdir or a released network; by default the bundled network.
-        init: linear start: "auto", "none", "com", "rigid", "affine", or an ITK affine file. By
-            default "auto", the best of none, rigid and affine by local correlation.
+        init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
+            matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
+            does. By default "auto", the best of none, rigid and affine by local correlation.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
@@ -370,7 +373,9 @@ def _register(
     }
     in_memory = {name: source for name, source in given.items() if not isinstance(source, Path)}
     files = {name: None if name in in_memory else given.get(name) for name in OPTIONAL_FILES}
-    model, init = settings["model"], settings["init"]
+    model, init, start = settings["model"], settings["init"], None
+    if init is not None and not isinstance(init, str | Path):
+        init, start = GIVEN_MATRIX, _start_of(init)
     config = RegisterConfig(
         **{
             **settings,
@@ -384,11 +389,26 @@ def _register(
         source_of(moving, "moving"),
         config,
         in_memory=in_memory,
+        start=start,
         say=(lambda line: None)
         if say is None
         else (lambda line: say(in_arguments(line, register))),
     )
     return result_of(finished, every_lam=every_lam, arguments_of=register)
+
+
+def _start_of(matrix: ArrayLike) -> np.ndarray:
+    """A linear start that is given as a matrix."""
+    if not _is_matrix(matrix):
+        raise InputError("init: expected a name, a file or numbers [4, 4], got neither.")
+    found = np.asarray(matrix, np.float64)
+    affine = np.isfinite(found).all() and np.array_equal(found[3], [0, 0, 0, 1])
+    if not affine or abs(np.linalg.det(found[:3, :3])) < 1e-6:
+        raise InputError(
+            "init: expected an invertible affine [4, 4] in mm whose last row is 0, 0, 0, 1, got "
+            f"{found.tolist()}."
+        )
+    return found
 
 
 def _chain_of(transforms: Any) -> Chain:

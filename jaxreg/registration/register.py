@@ -95,13 +95,15 @@ def register_pair(
     clock: Clock,
     *,
     in_memory: Mapping[str, MemoryImage] | None = None,
+    start: Float[np.ndarray, "4 4"] | None = None,
     say: Callable[[str], None] = print,
     method: Method | None = None,
 ) -> Registration:
     """A pair registered as `config` says; `say` gets lines for the user as they come up.
 
-    `in_memory` has masks and label maps that no file holds, by the name of their setting. `method`
-    is what `load_method` gives for `config`, None to load it here.
+    `in_memory` has masks and label maps that no file holds, by the name of their setting. `start`
+    is a linear start that no file holds. `method` is what `load_method` gives for `config`, None to
+    load it here.
 
     Raises:
         InputError: a file that is not what it must be, fields of view that do not overlap, a model
@@ -132,15 +134,15 @@ def register_pair(
         )
     with clock("affine"):
         starts, (grid, grid_is) = in_threads(
-            functools.partial(linear_starts, fixed, moving, config),
+            functools.partial(linear_starts, fixed, moving, config, given=start),
             functools.partial(network_grid, method, fixed),
         )
     say(f"network grid: {grid_is}")
     with clock("to the network grid"):
-        start, before, pair = _best_start(method, fixed, moving, starts, grid)
-    affine = starts[start]
+        chosen_start, before, pair = _best_start(method, fixed, moving, starts, grid)
+    affine = starts[chosen_start]
     determinant = np.linalg.det(affine[:3, :3])
-    say(f"linear start: {start}, determinant {determinant:.3f}")
+    say(f"linear start: {chosen_start}, determinant {determinant:.3f}")
     if method.domains is not None:
         known = fixed.brain_known and moving.brain_known
         warn(_domain_warnings(pair, method, grid.spacing_mm) if known else ())

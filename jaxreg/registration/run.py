@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed_folder
@@ -87,22 +90,25 @@ def register_images(
     config: RegisterConfig,
     *,
     in_memory: Mapping[str, MemoryImage] | None = None,
+    start: Float[np.ndarray, "4 4"] | None = None,
     say: Callable[[str], None] = print,
     clock: Clock | None = None,
     method: Method | None = None,
 ) -> Finished:
     """Register two images; writes nothing.
 
-    `in_memory` has masks and label maps that no file holds, by the name of their setting. `clock`
-    may have been started before; `method` is what `load_method` gives for `config`, where several
-    pairs share it.
+    `in_memory` has masks and label maps that no file holds, by the name of their setting, `start` a
+    linear start. `clock` may have been started before; `method` is what `load_method` gives for
+    `config`, where several pairs share it.
 
     Raises:
         InputError: wrong images or settings.
     """
     clock, given = clock or Clock(), in_memory or {}
     provenance = provenance_of_settings(fixed, moving, config, in_memory=given)
-    result = register_pair(fixed, moving, config, clock, in_memory=given, say=say, method=method)
+    result = register_pair(
+        fixed, moving, config, clock, in_memory=given, start=start, say=say, method=method
+    )
     with clock("whole map, moved images"):
         outputs = make_outputs(result)
     with clock("numbers"):

@@ -15,6 +15,7 @@ import docstring_examples
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from nibabel.nifti1 import Nifti1Image
 from registration_data import motion, same_but_for_timings, write_subject
 
@@ -58,6 +59,42 @@ def test_paths_images_and_arrays_give_the_same(pair, result):
     for other in (as_images, as_arrays):
         np.testing.assert_array_equal(other.moved.get_fdata(), result.moved.get_fdata())
         assert other.metrics["similarity"] == result.metrics["similarity"]
+
+
+def test_a_matrix_is_the_start_that_its_file_is(pair, result, tmp_path):
+    """From a file that another program wrote: ITK's LPS, fixed to moving."""
+    images = [side["image"] for side in pair]
+    matrix = motion(3, (4, -2, 3))
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turned = lps @ matrix @ lps
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(turned[:3, :3].ravel().tolist())
+    transform.SetTranslation(turned[:3, 3].tolist())
+    sitk.WriteTransform(transform, str(tmp_path / "start.tfm"))
+    by_file = jaxreg.register(*images, **{**SETTINGS, "init": tmp_path / "start.tfm"})
+    by_matrix = jaxreg.register(*images, **{**SETTINGS, "init": matrix.tolist()})
+    np.testing.assert_allclose(by_matrix.transform.chain[-1], matrix, atol=1e-12)
+    np.testing.assert_allclose(by_file.transform.chain[-1], matrix, atol=1e-6)
+    np.testing.assert_allclose(
+        by_matrix.moved.get_fdata(), by_file.moved.get_fdata(), atol=0.5
+    )  # of 0 … 1000
+    assert np.abs(by_matrix.moved.get_fdata() - result.moved.get_fdata()).max() > 50
+    folder = by_matrix.save(tmp_path / "saved")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["command"]["init"] == "matrix [4, 4]"
+    np.testing.assert_allclose(provenance["affine"], matrix)
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3), np.zeros((4, 4)), np.full((4, 4), np.nan)])
+def test_a_start_that_is_no_affine_is_refused(pair, matrix):
+    with pytest.raises(InputError, match=r"^init: expected"):
+        jaxreg.register(pair[0]["image"], pair[1]["image"], **{**SETTINGS, "init": matrix})
+
+
+def test_a_rigid_registration_reads_no_matrix(pair):
+    images = [side["image"] for side in pair]
+    with pytest.raises(InputError, match=r"^init: not read with transform"):
+        jaxreg.register(*images, transform="rigid", init=np.eye(4))
 
 
 def test_the_transform_repeats_moved_and_its_inverse_leads_back(pair, result):

@@ -17,9 +17,15 @@ from jaxreg.registration.linear.affine import ImplausibleScales, check_overlap, 
 
 
 def linear_starts(
-    fixed: Subject, moving: Subject, config: RegisterConfig
+    fixed: Subject,
+    moving: Subject,
+    config: RegisterConfig,
+    *,
+    given: Float[np.ndarray, "4 4"] | None = None,
 ) -> dict[str, Float[np.ndarray, "4 4"]]:
     """The affines (fixed to moving, RAS mm) to choose from, by name: registered, or from a file.
+
+    `given` is the matrix of a configuration that starts from one in memory.
 
     Raises:
         InputError: an unusable file, fields of view that do not overlap, no believable result.
@@ -27,7 +33,7 @@ def linear_starts(
     mode = config.init_mode
     if mode is None:
         assert config.init is not None
-        matrix = read_affine(config.init)
+        matrix = read_affine(config.init) if given is None else given
         there = np.linalg.inv(matrix) @ moving.image.affine
         check_overlap(fixed.image, Volume(moving.image.array, there))
         return {str(config.init): matrix}

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxreg._version import __version__
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.registration import GIVEN_MATRIX, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.images import MemoryImage
@@ -72,7 +72,7 @@ def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, 
 
 def init_sha256(config: RegisterConfig) -> str | None:
     """SHA-256 of the file that a registration starts from; None where none is given."""
-    if config.init is None or config.init_mode is not None:
+    if config.init in (None, GIVEN_MATRIX) or config.init_mode is not None:
         return None
     return file_sha256(config.init)
 
