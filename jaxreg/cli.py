@@ -87,6 +87,8 @@ COMMANDS = {
     "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
 }
 """In the order in which a newcomer meets them."""
+_WITH_JAX = ("register", "sweep", "compare", "train", "eval", "demo")
+"""The commands that compute with JAX."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,12 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Where nobody reads what it prints any more, as in `jaxreg --help | head -1`, it ends without a
     word, with the code of a program that SIGPIPE ends.
     """
+    for stream in _output():
+        if isinstance(stream, io.TextIOWrapper):  # λ and odd file names, in any locale
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
             for stream in _output():
-                stream.flush()  # here: at the end of the interpreter, Python would complain
+                _flush(stream)  # here: at the end of the interpreter, Python would complain
     except BrokenPipeError:
         if not _drop_closed_output():
             raise  # of another pipe, such as a cluster's
@@ -112,6 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _output() -> list[Any]:
     """Standard output and error, where they are open."""
     return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+
+
+def _flush(stream: Any) -> None:
+    """Flush a stream; where a disk is full its last lines are lost, and nothing else is."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _drop_closed_output() -> bool:
@@ -140,6 +156,8 @@ def _run(argv: list[str]) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
+        if argv[0] in _WITH_JAX and not {"-h", "--help"} & {*argv}:
+            runtime.require_platform()
         return COMMANDS[argv[0]].run(argv[1:]) or 0
     except InputError as error:
         return _fail(" ".join(str(error).splitlines()), 2)

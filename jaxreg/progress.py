@@ -3,6 +3,7 @@
 The work gets a `Progress` and calls it; what that shows is decided where a command begins.
 """
 
+import contextlib
 import sys
 import threading
 import time
@@ -64,7 +65,7 @@ class ShownProgress(Progress):
 
     def __init__(self, stream: Any, *, seconds: float = SECONDS):
         """Nothing has been written yet."""
-        self._stream, self._seconds = stream, seconds
+        self._stream, self._seconds = _Lossy(stream), seconds
         self._last = time.monotonic()
         self._open: list[Callable[[], None]] = []
 
@@ -104,7 +105,7 @@ class ShownProgress(Progress):
         def watch():
             while not ended.wait(max(0.05, self._last + self._seconds - time.monotonic())):
                 silent = time.monotonic() - self._last >= self._seconds
-                if silent and self._open[-1] is show:
+                if silent and self._open[-1:] == [show]:
                     show()
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -122,9 +123,36 @@ class ShownProgress(Progress):
 
 
 def write_line(line: str, *, stream: Any = None) -> None:
-    """Write a line, by default to standard output, above the bars that a terminal shows."""
-    tqdm.write(line, file=stream)
-    (stream or sys.stdout).flush()
+    """Write a line, by default to standard output, above the bars that a terminal shows.
+
+    A stream that cannot take it (a pipe that nobody reads, a full disk) loses the line.
+    """
+    stream = stream or sys.stdout
+    if stream is not None:  # closed before the start
+        lossy = stream if isinstance(stream, _Lossy) else _Lossy(stream)
+        tqdm.write(line, file=lossy)
+        lossy.flush()
+
+
+class _Lossy:
+    """A stream whose lines are lost where it cannot take them, which is no reason to stop."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a text, or lose it."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Pass on what was written, or lose it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the stream's own."""
+        return getattr(self._stream, name)
 
 
 class _Hidden:

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from jaxreg.errors import InputError
+
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _CPU_FUSIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _TESTED_JAXLIB = ("0.10.1", "0.12.0.1")
@@ -37,9 +39,34 @@ def prepare() -> None:
     tested = importlib.metadata.version("jaxlib") in _TESTED_JAXLIB
     if tested and _CPU_FLAG not in flags:
         os.environ.update(XLA_FLAGS=f"{flags} {_CPU_FLAG}={_CPU_FUSIONS}".strip())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxreg" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    cache = cache_folder()
+    if cache is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
+
+def cache_folder() -> Path | None:
+    """Where jaxreg may keep files that it can make again; None where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxreg"
+    except RuntimeError:
+        return None
+
+
+def require_platform() -> None:
+    """Raise InputError where JAX finds none of the platforms that JAX_PLATFORMS asks for."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked in ("", "cpu"):
+        return
+    import jax  # where a platform is asked for, before anything is read
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or "no such device, or JAX was installed without it"
+        raise InputError(
+            f"JAX_PLATFORMS={asked}: JAX does not start ({reason}); unset it, or set it to cpu."
+        ) from error
 
 
 def in_threads(*jobs: Callable[[], Any]) -> list[Any]:

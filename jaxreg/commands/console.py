@@ -51,7 +51,9 @@ class Console:
     def __init__(self, printing: Printing):
         """Nothing is printed yet; `progress` is where long work shows that it goes on."""
         self._printing = printing
-        self.progress = SILENT if printing.quiet else ShownProgress(sys.stderr)
+        self.progress = (
+            SILENT if printing.quiet or sys.stderr is None else ShownProgress(sys.stderr)
+        )
 
     def say(self, line: str) -> None:
         """Print a line, unless --quiet asks for warnings alone; those go to standard error."""

@@ -1,26 +1,37 @@
 """Writing files so that they appear only when they are complete."""
 
+import contextlib
+import fcntl
+import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jaxreg.errors import InputError
 
+KEPT = ("lost+found",)
+"""What a file system itself puts into its topmost folder."""
+_LONGEST = 200
+"""Bytes of a name that leave room for what a temporary name adds."""
+
 
 @contextmanager
 def completed(path: Path | str) -> Iterator[Path]:
     """A name in the same folder to write to; it becomes `path` when the block ends well.
 
+    Where `path` is a link, the file that it leads to is written.
+
     Raises:
         InputError: the folder does not exist, or writing failed (no space left, no permission).
     """
-    path = Path(path)
+    path = _resolved(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist.")
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = _beside(path, "")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -32,22 +43,30 @@ def completed(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def completed_folder(path: Path | str) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it takes `path`'s place when the block ends well.
+    """A new folder to fill; its content takes the place of `path`'s when the block ends well.
 
-    What lay at `path` before is removed then, and stays untouched if the block fails.
+    What lay at `path` before is removed then, and stays untouched if the block fails. Where `path`
+    is a link, it is the folder that it leads to. A folder that cannot be replaced itself (a mount,
+    or in a folder that cannot be written) is filled inside.
 
     Raises:
         InputError: writing failed (no space left, no permission).
     """
-    path = Path(path).absolute()
-    temporary, old = (path.with_name(f".{os.getpid()}{kind}-{path.name}") for kind in ("", ".old"))
+    path = _resolved(path)
+    inside = path.is_dir() and not _replaceable(path)
+    temporary, old = (
+        path / f".{os.getpid()}{kind}" if inside else _beside(path, kind) for kind in ("", ".old")
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
-        if path.is_dir():
-            os.replace(path, old)
-        os.replace(temporary, path)
+        if inside:
+            _put_inside(temporary, path, old)
+        else:
+            if path.is_dir():
+                os.replace(path, old)
+            os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: not written ({error.strerror or error}).") from error
     finally:
@@ -57,11 +76,142 @@ def completed_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def require_writable(path: Path | str) -> None:
+    """Raise InputError where no file or folder `path` can be made, which is tried in its place.
+
+    Nothing is left behind, and folders that are still missing are not made.
+    """
+    path = _resolved(path)
+    try:
+        exists = path.exists()
+        for part in path.parts:
+            if len(os.fsencode(part)) > 255:
+                raise OSError(36, "File name too long")
+        place = path if path.is_dir() and not _replaceable(path) else path.parent
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise InputError(f"{path}: {place} is a file, and no folder.")
+        if not exists or path.is_dir() or not os.access(path, os.W_OK):
+            os.rmdir(tempfile.mkdtemp(prefix=f".{os.getpid()}-", dir=place))
+        else:
+            handle, name = tempfile.mkstemp(prefix=f".{os.getpid()}-", dir=place)
+            os.close(handle)
+            os.unlink(name)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
+@contextmanager
+def claimed(path: Path | str) -> Iterator[None]:
+    """Meanwhile no other process may claim `path`; a process that dies gives its claim back.
+
+    Raises:
+        InputError: another process writes there.
+    """
+    path = _resolved(path)
+    place = path.parent
+    while not place.is_dir():
+        place = place.parent
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    if not os.access(place, os.W_OK):
+        place = path if path.is_dir() else Path(tempfile.gettempdir())
+    lock = place / f".jaxreg-{name}.lock"
+    handle = _locked(lock)
+    if handle is None:
+        raise InputError(f"{path}: another run is writing there.")
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # still locked, so that nobody removes another's
+        os.close(handle)
+
+
+def _locked(lock: Path) -> int | None:
+    """The handle of a lock file that is locked now, None where another process has locked it."""
+    while True:
+        try:
+            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError as error:
+            raise InputError(f"{lock}: cannot be written ({error.strerror}).") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError:  # a file system without locks: what is there in the end is looked at again
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                return handle
+        os.close(handle)  # its owner has removed it in between
+
+
+def _resolved(path: Path | str) -> Path:
+    """A path without links.
+
+    Raises:
+        InputError: links that lead to each other, or a name that no file can have.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({error}).") from error
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden name beside a path; long ones are cut, so that no file system refuses them."""
+    return path.with_name(f".{os.getpid()}{kind}-{_short(path.name)}")
+
+
+def _short(name: str) -> str:
+    """A name, or of a long one its beginning and a hash."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    return f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder that exists may be renamed."""
+    return os.access(folder.parent, os.W_OK | os.X_OK) and not _is_mount(folder)
+
+
+def _is_mount(folder: Path) -> bool:
+    """Whether something is mounted at a folder, of another device or of this one (bind)."""
+    if os.path.ismount(folder):
+        return True
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:  # not Linux
+        return False
+    points = (line.split()[4] for line in lines.splitlines())
+    return str(folder) in {point.replace("\\040", " ") for point in points}
+
+
+def _put_inside(temporary: Path, folder: Path, old: Path) -> None:
+    """Move the content of `temporary` into a folder that holds it, in place of all else there."""
+    old.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    kept = {temporary.name, old.name, *KEPT}
+    try:
+        for place, target in ((folder, old), (temporary, folder)):
+            for entry in sorted(place.iterdir()):
+                own = entry.name in kept or entry.name.startswith(".jaxreg-")
+                if place == temporary or not own:
+                    os.replace(entry, target / entry.name)
+                    moved.append((entry, target / entry.name))
+    except BaseException:
+        for before, now in reversed(moved):
+            os.replace(now, before)
+        raise
+
+
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
     """Remove what killed processes left in a folder on the way to files or folders of these names.
 
     What a living process is still writing there goes too.
     """
+    names = {_short(name) for name in names}
     for path in list(folder.iterdir()):
         match = re.fullmatch(r"\.\d+(?:\.old)?-(.+)", path.name, re.DOTALL)
         if match is None or match[1] not in names:

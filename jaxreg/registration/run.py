@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.errors import InputError
-from jaxreg.io.atomic import completed_folder
+from jaxreg.io.atomic import claimed, completed_folder
 from jaxreg.io.files import require_file
 from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
@@ -18,6 +18,8 @@ from jaxreg.registration.output.checks import Number, numbers_of
 from jaxreg.registration.output.files import (
     Outputs,
     check_folder,
+    check_inputs_outside,
+    holds_nothing,
     make_outputs,
     write_curve,
     write_outputs,
@@ -144,6 +146,25 @@ def register_files(
     check_folder(out, overwrite=overwrite)
     for path in (fixed, moving):
         require_file(path)
+    check_inputs_outside(out, _inputs(fixed, moving, config))
+    with claimed(out):
+        check_folder(out, overwrite=overwrite)
+        return _register_claimed(
+            fixed, moving, out, config, overwrite, every_lam, say, detail, clock, method
+        )
+
+
+def _inputs(fixed: Path, moving: Path, config: RegisterConfig) -> list[Path]:
+    """All files that a registration reads."""
+    given = [getattr(config, name) for name in (*OPTIONAL_FILES, "model")]
+    init = None if config.init is None or config.init_mode is not None else Path(config.init)
+    return [path for path in (fixed, moving, init, *given) if path is not None]
+
+
+def _register_claimed(
+    fixed, moving, out, config, overwrite, every_lam, say, detail, clock, method
+) -> Finished:
+    """As `register_files`, into a folder that no other process writes."""
     known = provenance_of_settings(fixed, moving, config)
     given = ((k, v) for k, v in known["command"].items() if v is not None)
     detail("settings: " + ", ".join(f"{name} = {value}" for name, value in given))
@@ -168,12 +189,13 @@ def register_files(
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names that are no text
 
 
 def _write_failure(out: Path, error: Exception, provenance: dict[str, Any]) -> str:
     """Leave the reason in `out`, where no earlier run stands; returns what to add if it failed."""
-    if out.is_dir() and any(p.name != "report.html" for p in out.iterdir()):
+    if not holds_nothing(out):
         return ""
     try:
         with completed_folder(out) as folder:
