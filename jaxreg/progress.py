@@ -150,6 +150,14 @@ class _Lossy:
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same stream: tqdm asks, to clear the bars that are drawn there."""
+        return self._stream == getattr(other, "_stream", other)
+
+    def __hash__(self) -> int:
+        """As the stream's."""
+        return hash(self._stream)
+
     def __getattr__(self, name: str) -> Any:
         """All else is the stream's own."""
         return getattr(self._stream, name)
