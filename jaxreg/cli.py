@@ -87,8 +87,8 @@ COMMANDS = {
     "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
 }
 """In the order in which a newcomer meets them."""
-_WITH_JAX = ("register", "sweep", "compare", "train", "eval", "demo")
-"""The commands that compute with JAX."""
+_ON_ONE_DEVICE = ("register", "sweep", "compare", "demo")
+"""The commands that compute with JAX and are no part of a job of several processes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,8 +156,10 @@ def _run(argv: list[str]) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
-        if argv[0] in _WITH_JAX and not {"-h", "--help"} & {*argv}:
-            runtime.require_platform()
+        if argv[0] in _ON_ONE_DEVICE and "JAX_PLATFORMS" in os.environ and "--help" not in argv:
+            from jaxreg.distributed import require_platform
+
+            require_platform()
         return COMMANDS[argv[0]].run(argv[1:]) or 0
     except InputError as error:
         return _fail(" ".join(str(error).splitlines()), 2)

@@ -28,6 +28,20 @@ _LOST = r"[Gg]loo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|coordination service|heartb
 """In the first line of what JAX raises where a process is gone."""
 
 
+def require_platform() -> None:
+    """Raise InputError where JAX finds none of the platforms that JAX_PLATFORMS asks for."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked in ("", "cpu"):
+        return
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or "no such device, or JAX was installed without it"
+        raise InputError(
+            f"JAX_PLATFORMS={asked}: JAX does not start ({reason}); unset it, or set it to cpu."
+        ) from error
+
+
 def start(config: ProcessConfig) -> None:
     """Join the job that the flags, SLURM or Open MPI describe; nothing where there is none.
 

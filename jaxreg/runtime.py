@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from jaxreg.errors import InputError
-
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _CPU_FUSIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _TESTED_JAXLIB = ("0.10.1", "0.12.0.1")
@@ -51,22 +49,6 @@ def cache_folder() -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxreg"
     except RuntimeError:
         return None
-
-
-def require_platform() -> None:
-    """Raise InputError where JAX finds none of the platforms that JAX_PLATFORMS asks for."""
-    asked = os.environ.get("JAX_PLATFORMS", "")
-    if asked in ("", "cpu"):
-        return
-    import jax  # where a platform is asked for, before anything is read
-
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split()) or "no such device, or JAX was installed without it"
-        raise InputError(
-            f"JAX_PLATFORMS={asked}: JAX does not start ({reason}); unset it, or set it to cpu."
-        ) from error
 
 
 def in_threads(*jobs: Callable[[], Any]) -> list[Any]:
