@@ -34,6 +34,7 @@ from jaxreg.models.model import (
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.optimization import zero_velocity
 from jaxreg.spatial import exponentiate, warp
+from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.registration import sample_loss
 from jaxreg.training.step import TrainState, make_optimizer, make_step
 
@@ -110,7 +111,7 @@ def batch(shape: Shape) -> Callable[[], None]:
         names = [cohort.members("train", d) for d in DOMAINS]
         keys = [(p, d) for p in names[0] for d in DOMAINS]
         volumes = Volumes(cohort, keys)
-    batches = pair_batches(volumes, DOMAINS, *names, seed=0, batch_size=1, flip=True)
+    batches = pair_batches(volumes, DOMAINS, *names, seed=0, batch_size=1, flip=mirrored)
 
     def run() -> None:
         for _ in range(10):  # the pipeline prepares a few in advance

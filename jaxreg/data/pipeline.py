@@ -5,7 +5,7 @@ several processes each makes its own rows of every batch: what the rows are, and
 depend on how many processes there are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -15,6 +15,8 @@ from jaxreg import distributed
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 
+Flip = Callable[[np.ndarray], np.ndarray]
+
 
 def image_batches(
     volumes: Volumes,
@@ -22,12 +24,12 @@ def image_batches(
     *,
     seed: int,
     batch_size: int,
-    flip: bool,
+    flip: Flip | None,
 ) -> grain.DatasetIterator:
     """Batches `{domain: [b, x, y, z, 1], domain + "_index": [b]}` of unpaired images.
 
     `members[domain]` are the participants drawn from, one at random for each element and domain;
-    indices are into them. `flip` mirrors left and right half of the time.
+    indices are into them. `flip` mirrors a volume, which is done half of the time.
     """
 
     def draw(_, rng: np.random.Generator):
@@ -35,7 +37,7 @@ def image_batches(
         for domain, subjects in members.items():
             index = int(rng.integers(len(subjects)))
             image = volumes.scan(subjects[index], domain).image
-            element[domain] = _flipped(image, flip and rng.random() < 0.5)
+            element[domain] = _flipped(image, flip if flip and rng.random() < 0.5 else None)
             element[f"{domain}_index"] = index
         return element
 
@@ -50,14 +52,14 @@ def pair_batches(
     *,
     seed: int,
     batch_size: int,
-    flip: bool,
+    flip: Flip | None,
     twins: bool = False,
     labels: bool = False,
 ) -> grain.DatasetIterator:
     """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
 
     Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
-    never the same subject. `flip` mirrors both left and right half of the time. The ignore masks
+    never the same subject. `flip` mirrors a volume; half of the time both are. The ignore masks
     are among the fields where a subject has one; with `twins`, the moving subject's image in the
     fixed domain is; with `labels`, the cohort's structures are, numbered from 1 in their order (0
     elsewhere, and everywhere in subjects without labels).
@@ -76,22 +78,22 @@ def pair_batches(
     def draw(f: int, rng: np.random.Generator):
         others = [m for m, subject in enumerate(moving) if subject != fixed[f]]
         m = others[int(rng.integers(len(others)))]
-        mirrored = flip and rng.random() < 0.5
+        applied = flip if flip and rng.random() < 0.5 else None
         fixed_scan = volumes.scan(fixed[f], domains[0])
         moving_scan = volumes.scan(moving[m], domains[1])
         element: dict[str, Any] = {"fixed_index": f, "moving_index": m}
         for role, scan in (("fixed", fixed_scan), ("moving", moving_scan)):
-            element[role] = _flipped(scan.image, mirrored)
-            element[f"{role}_mask"] = _flipped(scan.mask, mirrored)
+            element[role] = _flipped(scan.image, applied)
+            element[f"{role}_mask"] = _flipped(scan.mask, applied)
             if ignoring:
                 ignore = np.zeros_like(scan.mask) if scan.ignore is None else scan.ignore
-                element[f"{role}_ignore"] = _flipped(ignore, mirrored)
+                element[f"{role}_ignore"] = _flipped(ignore, applied)
         if twins:
             twin = volumes.scan(moving[m], domains[0]).image
-            element["moving_in_fixed_contrast"] = _flipped(twin, mirrored)
+            element["moving_in_fixed_contrast"] = _flipped(twin, applied)
         if labels:
             for role, subject in (("fixed", fixed[f]), ("moving", moving[m])):
-                element[f"{role}_labels"] = _flipped(_structures(volumes, subject), mirrored)
+                element[f"{role}_labels"] = _flipped(_structures(volumes, subject), applied)
         return element
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()
@@ -115,6 +117,5 @@ def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterato
     return iter(own.to_iter_dataset(options))
 
 
-def _flipped(array: np.ndarray, mirrored: bool) -> np.ndarray:
-    """`array` mirrored along axis 0, left and right, or as it is."""
-    return np.ascontiguousarray(array[::-1]) if mirrored else array
+def _flipped(array: np.ndarray, flip: Flip | None) -> np.ndarray:
+    return array if flip is None else flip(array)

@@ -16,6 +16,7 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.figures import basic
 from jaxreg.losses.intensity import l1, lncc
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Autoencoder
+from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.loop import Task
 
 _TERMS = ("l1", "lncc")
@@ -65,7 +66,7 @@ def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
             members,
             seed=optimizer.seed,
             batch_size=optimizer.batch_size,
-            flip=config.cohort.flip,
+            flip=mirrored if config.cohort.flip else None,
         ),
         arrays=domains,
         describe=describe,

@@ -36,6 +36,7 @@ from jaxreg.models.model import (
 from jaxreg.models.release import load_model
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image, warp
+from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.augmentation.intensity import augment
 from jaxreg.training.augmentation.pose import posed
 from jaxreg.training.autoencoder import autoencoder_of
@@ -96,7 +97,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
             moving,
             seed=config.optimizer.seed,
             batch_size=config.optimizer.batch_size,
-            flip=config.cohort.flip,
+            flip=mirrored if config.cohort.flip else None,
             twins=twins,
             labels=labels,
         ),

@@ -15,6 +15,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
 from jaxreg.training import registration
+from jaxreg.training.augmentation.flip import mirrored
 
 SHAPE = (8, 6, 5)
 TRAIN = ("sub-01", "sub-02", "sub-03", "sub-04", "sub-05")
@@ -45,13 +46,21 @@ def volumes(folder):
 
 def pairs(volumes, *, domains=DOMAINS, fixed=TRAIN, moving=TRAIN, seed=0, batch_size=1, flip=False):
     return pipeline.pair_batches(
-        volumes, domains, fixed, moving, seed=seed, batch_size=batch_size, flip=flip
+        volumes,
+        domains,
+        fixed,
+        moving,
+        seed=seed,
+        batch_size=batch_size,
+        flip=mirrored if flip else None,
     )
 
 
 def unpaired(volumes, *, seed=0, batch_size=1, flip=False):
     members = {"T1w": TRAIN, "T2w": TRAIN[:3]}
-    return pipeline.image_batches(volumes, members, seed=seed, batch_size=batch_size, flip=flip)
+    return pipeline.image_batches(
+        volumes, members, seed=seed, batch_size=batch_size, flip=mirrored if flip else None
+    )
 
 
 def indices(batches, count):

@@ -21,6 +21,7 @@ from jaxreg.data.cohort import fingerprint  # noqa: E402
 from jaxreg.data.pipeline import image_batches  # noqa: E402
 from jaxreg.data.volumes import Volumes  # noqa: E402
 from jaxreg.training import train  # noqa: E402
+from jaxreg.training.augmentation.flip import mirrored  # noqa: E402
 from jaxreg.training.loop import Task  # noqa: E402
 
 PAUSE = "--pause"
@@ -72,7 +73,7 @@ def task(config, cohort):
             members,
             seed=config.optimizer.seed,
             batch_size=config.optimizer.batch_size,
-            flip=True,
+            flip=mirrored,
         ),
         arrays=("T1w",),
         describe=lambda batch, row: str(batch["T1w_index"][row]),

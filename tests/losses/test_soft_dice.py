@@ -18,6 +18,7 @@ from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import make_similarity
 from jaxreg.losses.soft_dice import soft_dice
 from jaxreg.pair import Pair
+from jaxreg.training.augmentation.flip import mirrored as flip
 from jaxreg.training.registration import labelled_subjects
 
 SHAPE = (9, 8, 7)
@@ -154,7 +155,14 @@ def test_batches_number_the_structures_and_flip_them_with_the_images(cohort):
     keys = [(p, kind) for p in subjects for kind in ("T1w", "T2w", "dseg")]
     volumes = Volumes(cohort, keys)
     batches = pair_batches(
-        volumes, ("T1w", "T2w"), subjects, subjects, seed=0, batch_size=8, flip=True, labels=True
+        volumes,
+        ("T1w", "T2w"),
+        subjects,
+        subjects,
+        seed=0,
+        batch_size=8,
+        flip=flip,
+        labels=True,
     )
     batch = next(batches)
     structures = sorted(cohort.structures)

@@ -16,18 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW, ObjectiveConfig
+from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import compose, map_points, resample_by
 from jaxreg.io.images import write
-from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair
 from jaxreg.registration.compare_tools.external_tools import ENGINES, missing
-from jaxreg.registration.deformable.deformation import deformations
+from jaxreg.registration.deformable.deformation import deformations, local_correlation
 from jaxreg.registration.deformable.grid import in_millimetres
 from jaxreg.registration.output.metrics import dice_of
 from jaxreg.registration.register import Clock, Registration, register_pair
@@ -137,14 +136,7 @@ def score(name: str, result: Registration, displacement: np.ndarray) -> Row:
 def _scores(pair: Pair, displacement: Float[Array, "x y z 3"]):
     config = ObjectiveConfig(loss="lncc")
     moved, masks = moved_by(pair, displacement, config)
-    similarity = 1 - lncc(
-        pair.fixed,
-        moved,
-        masks.brain,
-        weight=masks.common,
-        window=LNCC_WINDOW,
-        epsilon=LNCC_EPSILON,
-    )
+    similarity = local_correlation(pair, moved, masks)
     return similarity, metrics.folds_percent(displacement, pair.fixed_mask)
 
 

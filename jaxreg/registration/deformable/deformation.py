@@ -14,6 +14,7 @@ from jaxreg.configuration.registration import DIRECT_RATE, REFINE_RATE
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks
+from jaxreg.losses.similarity import Masks
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.deformable.method import Method
@@ -96,7 +97,18 @@ def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveCo
         displacement_of(v, (x, y, z), squarings=config.squarings) for v in (velocity, -velocity)
     )
     moved, masks = moved_and_masks(pair, velocity, config)
-    similarity = 1 - lncc(
+    similarity = local_correlation(pair, moved, masks)
+    brain = pair.fixed_mask
+    folds, sdlogj = metrics.folds_percent(u, brain), metrics.sdlogj(u, brain)
+    return u, inverse, moved[..., 0], similarity, folds, sdlogj
+
+
+def local_correlation(pair: Pair, moved: Float[Array, "x y z 1"], masks: Masks) -> Float[Array, ""]:
+    """Mean squared local correlation (LNCC's cc²) of fixed and moved over either brain, in [0, 1].
+
+    It is measured in the same way whatever loss a registration minimises.
+    """
+    unlike = lncc(
         pair.fixed,
         moved,
         masks.brain,
@@ -104,9 +116,7 @@ def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveCo
         window=LNCC_WINDOW,
         epsilon=LNCC_EPSILON,
     )
-    brain = pair.fixed_mask
-    folds, sdlogj = metrics.folds_percent(u, brain), metrics.sdlogj(u, brain)
-    return u, inverse, moved[..., 0], similarity, folds, sdlogj
+    return 1 - unlike
 
 
 def taper(velocity: Float[Array, "u v w 3"]) -> Float[Array, "u v w 3"]:
