@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from jaxreg.evaluation.api import compare_runs, evaluate
     from jaxreg.models.release import load_model
     from jaxreg.registration.api import apply, compare, convert, prepare, register, sweep
+    from jaxreg.segmentation.api import segment
     from jaxreg.training.train import train
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "load_model",
     "prepare",
     "register",
+    "segment",
     "sweep",
     "train",
 ]
@@ -39,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from jaxreg.models.release import load_model
 
         return load_model
+    if name == "segment":
+        from jaxreg.segmentation.api import segment
+
+        return segment
     if name == "train":
         from jaxreg.training.train import train
 

@@ -44,6 +44,12 @@ def _compare(argv: Sequence[str]) -> int | None:
     return main(argv)
 
 
+def _segment(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.segment import main
+
+    return main(argv)
+
+
 def _prepare(argv: Sequence[str]) -> int | None:
     from jaxreg.commands.prepare import main
 
@@ -80,6 +86,7 @@ COMMANDS = {
     "sweep": Command("register a pair at every λ from 0 to 1 and write the whole curve", _sweep),
     "apply": Command("move an image, a label map or points by saved transforms", _apply),
     "convert": Command("write a warp in the form that FSL or FreeSurfer reads", _convert),
+    "segment": Command("find the brain and its structures in images of any contrast", _segment),
     "compare": Command("register a pair with jaxreg, ANTs, greedy, elastix, ConvexAdam", _compare),
     "prepare": Command("make a cohort for training from HCP, BIDS or IXI folders", _prepare),
     "train": Command("train the autoencoders (stage 1) or the registration network", _train),

@@ -77,6 +77,8 @@ class InputSettings:
     """Label map of the moving image; it is moved as well."""
     domains: str | None = None
     """Contrasts, such as T1w,T2w; by default as the file names say."""
+    extract: Extraction = "auto"
+    """Whose brains are cut out: auto (whole heads without a mask), never, always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,8 @@ class TransformSettings:
 class AdvancedSettings:
     """How the velocity is found."""
 
+    segmentation: Path | None = None
+    """Networks that find brains: a folder; by default the bundled ones."""
     refine: int | None = None
     """Optimisation steps after the network; by default as the model says."""
     passes: int | None = None

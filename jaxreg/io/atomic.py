@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -226,3 +226,44 @@ def is_plain(name: str) -> bool:
     """Whether a name is one folder's, inside the folder it is put in, on any system."""
     separate = any(c in "/\\" or not c.isprintable() for c in name)
     return bool(name) and not separate and name not in (".", "..") and len(name.encode()) <= 200
+
+
+def require_free_folder(
+    folder: Path, is_own: Callable[[str], bool], *, overwrite: bool, free_with: Collection[str] = ()
+) -> None:
+    """Refuse a folder that a run's results may not be written to.
+
+    A folder is free that does not exist, or holds nothing but files named in `free_with`.
+    `overwrite` replaces a run, and only a run: `is_own` says which names a run writes.
+
+    Raises:
+        InputError: a file in place of a folder, another run, any file that no run writes, or a
+            place where nothing can be written.
+    """
+    require_writable(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder for the results, got a file.")
+    there = entries(folder) if folder.is_dir() else []
+    if set(there) <= set(free_with):
+        return
+    if not overwrite:
+        raise InputError(f"{folder}: holds another run ({there[0]}, …); give --overwrite.")
+    foreign = [name for name in there if not is_own(name)]
+    if foreign:
+        raise InputError(f"{folder}: not overwritten, it holds more than a run: {foreign[0]}.")
+
+
+def entries(folder: Path) -> list[str]:
+    """Names in a folder, without the file system's own and those that claim it for a run."""
+    return sorted(p.name for p in folder.iterdir() if not _passing(p.name))
+
+
+def _passing(name: str) -> bool:
+    return name in KEPT or (name.startswith(".jaxreg-") and name.endswith(".lock"))
+
+
+def check_inputs_outside(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError where an input lies in the folder that the results will replace."""
+    for path in inputs:
+        if folder.resolve() in path.resolve().parents:
+            raise InputError(f"{folder}: holds {path}, which is an input; give another --out.")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.errors import InputError
-from jaxreg.io.atomic import claimed, completed_folder
+from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder
 from jaxreg.io.files import require_file
 from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
@@ -18,7 +18,6 @@ from jaxreg.registration.output.checks import Number, numbers_of
 from jaxreg.registration.output.files import (
     Outputs,
     check_folder,
-    check_inputs_outside,
     holds_nothing,
     make_outputs,
     write_curve,

@@ -55,3 +55,8 @@ def merge_parcels(labels: Int[np.ndarray, "x y z"]) -> Int[np.ndarray, "x y z"]:
     for cortex, (first, last) in _PARCELS.items():
         merged[(labels >= first) & (labels <= last)] = cortex
     return merged
+
+
+def structure_name(number: int) -> str:
+    """FreeSurfer's name of a structure; 24 is here all of the brain that is no structure."""
+    return STRUCTURES.get(number, "Rest-Of-Brain")

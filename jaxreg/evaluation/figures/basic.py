@@ -270,7 +270,7 @@ def show_slice(
 ) -> AxesImage:
     """Draw a slice (by default the middle one); black is 0 and white is `top`."""
     style: dict = {"cmap": cmap, "vmin": 0, "vmax": top, "origin": "lower"}
-    picture = ax.imshow(_slice(volume, plane, index), **style)
+    picture = ax.imshow(slice_of(volume, plane, index), **style)
     _frame(ax, plane, spacing_mm)
     return picture
 
@@ -290,7 +290,7 @@ def warped_grid(
     drawn, the one across it is dropped.
     """
     _, across, up = _AXES[plane]
-    u, v = (_slice(displacement[..., a], plane, index) for a in (across, up))
+    u, v = (slice_of(displacement[..., a], plane, index) for a in (across, up))
     rows, columns = np.indices(u.shape)
     points = np.stack([columns + u, rows + v], axis=-1)
     starts = [(n - 1) % step // 2 for n in u.shape]
@@ -303,13 +303,13 @@ def warped_grid(
 
 def _show_determinant(ax, determinant, *, plane, index, spacing_mm):
     """Draw a slice of det J, diverging around 1 on a logarithmic scale, folds in green."""
-    values = _slice(determinant, plane, index)
+    values = slice_of(determinant, plane, index)
     values = np.ma.masked_where(values <= 0, values)
     ax.imshow(values, cmap=_DETERMINANT_MAP, norm=_DETERMINANTS, origin="lower")
     _frame(ax, plane, spacing_mm)
 
 
-def _slice(volume, plane, index):
+def slice_of(volume, plane, index):
     """Picture [up, across] of a slice, both indices ascending with those of the volume."""
     normal = _AXES[plane][0]
     return np.take(volume, volume.shape[normal] // 2 if index is None else index, axis=normal).T

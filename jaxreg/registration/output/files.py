@@ -1,6 +1,5 @@
 """The files of a registration: moved images, whole-map warps, the affine, the Jacobian."""
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import (
     compose,
@@ -16,7 +14,7 @@ from jaxreg.geometry.transforms import (
     map_points,
     resample_by,
 )
-from jaxreg.io.atomic import KEPT, require_writable
+from jaxreg.io.atomic import entries, require_free_folder
 from jaxreg.io.displacement_fields import write_field
 from jaxreg.io.images import smallest_labels, write_like
 from jaxreg.io.itk_transforms import write_affine
@@ -109,33 +107,16 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     A folder with nothing but the report of a failed run is free. `overwrite` replaces a run, and
     only a run: a folder with any file that no run writes stays.
     """
-    require_writable(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder for the results, got a file.")
-    if holds_nothing(folder):
-        return
-    there = sorted(p.name for p in folder.iterdir() if not _passing(p.name))
-    if not overwrite:
-        raise InputError(f"{folder}: holds another run ({there[0]}, …); give --overwrite.")
-    foreign = [n for n in there if n not in NAMES and not n.startswith("moved_lam-")]
-    if foreign:
-        raise InputError(f"{folder}: not overwritten, it holds more than a run: {foreign[0]}.")
+    require_free_folder(
+        folder,
+        lambda name: name in NAMES or name.startswith("moved_lam-"),
+        overwrite=overwrite,
+        free_with={"report.html"},
+    )
 
 
 def holds_nothing(folder: Path) -> bool:
     """Whether a run may be written to a folder: there is none, or only a failed run's report."""
     if not folder.is_dir():
         return not folder.exists()
-    return {p.name for p in folder.iterdir() if not _passing(p.name)} <= {"report.html"}
-
-
-def check_inputs_outside(folder: Path, inputs: Iterable[Path]) -> None:
-    """Raise InputError where an input lies in the folder that the results will replace."""
-    for path in inputs:
-        if folder.resolve() in path.resolve().parents:
-            raise InputError(f"{folder}: holds {path}, which is an input; give another --out.")
-
-
-def _passing(name: str) -> bool:
-    """Whether a name is the file system's own, or that of the claim of a run."""
-    return name in KEPT or (name.startswith(".jaxreg-") and name.endswith(".lock"))
+    return set(entries(folder)) <= {"report.html"}

@@ -1,0 +1,213 @@
+"""Images segmented from files to complete folders of results: what `jaxreg segment` does."""
+
+import csv
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from jaxreg._version import __version__
+from jaxreg.data.prepare.freesurfer_labels import structure_name
+from jaxreg.data.scan import read_scan
+from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Volume
+from jaxreg.io.atomic import completed_folder, require_free_folder
+from jaxreg.io.checksums import file_sha256
+from jaxreg.io.headers import Header
+from jaxreg.io.images import MemoryImage, reordered, write_like
+from jaxreg.models.segmentation_model import SegmentationModel
+from jaxreg.runtime import in_threads
+from jaxreg.segmentation.networks import load_segmentation
+from jaxreg.segmentation.report import write_report
+from jaxreg.segmentation.segment import segment_volume
+
+NAMES = (
+    "dseg.nii.gz",
+    "mask.nii.gz",
+    "brain.nii.gz",
+    "volumes.tsv",
+    "report.html",
+    "segmentation.json",
+)
+"""What a segmentation may write."""
+
+
+class SegmentedImage(NamedTuple):
+    """The structures and the brain of an image, on its own grid and in its own order of axes.
+
+    Attributes:
+        path: the image.
+        header: its geometry.
+        image: the image in RAS order.
+        labels: FreeSurfer's number of the structure at each voxel, 0 outside the brain.
+        mask: the brain.
+        volumes_ml: millilitres of each structure, by FreeSurfer's number.
+        brain_ml: millilitres of the brain mask.
+        fit_mm: how far the structures lie from those of the mean brain after an affine fit, root
+            mean square, in millimetres.
+        model: the networks that segmented it.
+    """
+
+    path: Path | MemoryImage
+    header: Header
+    image: Volume
+    labels: UInt8[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    volumes_ml: dict[int, float]
+    brain_ml: float
+    fit_mm: float
+    model: SegmentationModel
+
+    def save(self, folder: Path | str, *, brain: bool = False, overwrite: bool = False) -> None:
+        """Write the folder that `jaxreg segment` writes, which appears when it is complete.
+
+        `brain` adds brain.nii.gz, the image with 0 outside the brain. Equal inputs give equal
+        bytes.
+
+        Raises:
+            InputError: a folder in use, no space left.
+        """
+        out = Path(folder)
+        check_folder(out, overwrite=overwrite)
+        with completed_folder(out) as temporary:
+            jobs = [
+                functools.partial(write_like, temporary / "dseg.nii.gz", self.labels, self.path),
+                functools.partial(
+                    write_like, temporary / "mask.nii.gz", self.mask.astype(np.uint8), self.path
+                ),
+            ]
+            if brain:
+                values = reordered(self.image, self.header.grid)
+                cut = np.where(self.mask, values, np.zeros((), values.dtype))
+                jobs.append(
+                    functools.partial(write_like, temporary / "brain.nii.gz", cut, self.path)
+                )
+            in_threads(*jobs)
+            self._write_volumes(temporary / "volumes.tsv")
+            write_report(temporary / "report.html", self)
+            text = json.dumps(self.provenance(), indent=1, ensure_ascii=False)
+            (temporary / "segmentation.json").write_text(text + "\n", encoding="utf-8")
+
+    def provenance(self) -> dict[str, Any]:
+        """What was segmented, by which networks, with which numbers, as JSON values."""
+        path = self.path
+        return {
+            "jaxreg": __version__,
+            "image": str(self.path),
+            "image_sha256": None if isinstance(path, MemoryImage) else file_sha256(path),
+            "networks_sha256": self.model.sha256,
+            "brain_ml": round(self.brain_ml, 1),
+            "fit_mm": round(self.fit_mm, 2),
+        }
+
+    def _write_volumes(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+            rows.writerow(("number", "name", "ml"))
+            for number, ml in self.volumes_ml.items():
+                rows.writerow((number, structure_name(number), f"{ml:.3f}"))
+            rows.writerow((0, "Brain-Mask", f"{self.brain_ml:.3f}"))
+
+
+def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> SegmentedImage:
+    """Segment one image; writes nothing.
+
+    Raises:
+        InputError: an image that cannot be read or used, or that shows no brain; an unreadable
+            segmentation model.
+    """
+    header, volume = read_scan(image)
+    model, functions = load_segmentation(networks)
+    try:
+        found = segment_volume(volume, functions)
+    except InputError as error:
+        raise InputError(f"{image}: {error}") from error
+    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
+    return SegmentedImage(
+        path=image,
+        header=header,
+        image=volume,
+        labels=reordered(Volume(found.labels, volume.affine), header.grid),
+        mask=reordered(Volume(found.mask, volume.affine), header.grid),
+        volumes_ml=found.volumes_ml,
+        brain_ml=float(found.mask.sum()) * voxel_ml,
+        fit_mm=found.fit_mm,
+        model=model,
+    )
+
+
+def segment_files(
+    images: Sequence[Path],
+    out: Path,
+    *,
+    networks: Path | None = None,
+    brain: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> tuple[dict[str, SegmentedImage], dict[str, str]]:
+    """Segment images: one into `out`, several into a folder of `out` each, by their names.
+
+    An image that fails does not stop the others.
+
+    Returns:
+        The segmented images and the reasons of those that failed, both by the image's path.
+
+    Raises:
+        InputError: no image, two images of one name, a folder in use; of a single image also what
+            `segment_scan` raises.
+    """
+    folders = folders_of(images, out)
+    for path, folder in folders.items():
+        check_folder(folder, overwrite=overwrite)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file.")
+    load_segmentation(networks)
+    done: dict[str, SegmentedImage] = {}
+    failed: dict[str, str] = {}
+    for path, folder in folders.items():
+        try:
+            found = segment_scan(path, networks=networks)
+            found.save(folder, brain=brain, overwrite=overwrite)
+        except InputError as error:
+            if len(folders) == 1:
+                raise
+            failed[str(path)] = str(error)
+            say(f"warning: {error}")
+            continue
+        done[str(path)] = found
+        say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
+    return done, failed
+
+
+def folders_of(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The folder of results of each image.
+
+    Raises:
+        InputError: no image, or two of one name.
+    """
+    if not images:
+        raise InputError("expected IMAGE, or --images TABLE.tsv.")
+    if len(images) == 1:
+        return {images[0]: out}
+    folders = {path: out / path.name.split(".")[0] for path in images}
+    if len(set(folders.values())) < len(images):
+        names = [path.name.split(".")[0] for path in images]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"expected images of different names, since each has its folder {out}/NAME; got "
+            f"{twice} twice."
+        )
+    return folders
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that a segmentation may not be written to.
+
+    Raises:
+        InputError: the folder holds another run and `overwrite` is not given, or other files.
+    """
+    require_free_folder(folder, lambda name: name in NAMES, overwrite=overwrite)
