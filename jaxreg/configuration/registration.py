@@ -9,6 +9,7 @@ from jaxreg.configuration.unread import refuse_unread
 from jaxreg.errors import InputError, require_choice
 
 TransformKind = Literal["deformable", "affine", "rigid"]
+Extraction = Literal["auto", "never", "always"]
 LINEAR_STARTS = ("none", "com", "rigid", "affine")
 """How an affine is found: none takes the headers as they are, com the centres of mass."""
 AUTO = "auto"
@@ -126,6 +127,7 @@ class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
     def __post_init__(self):
         """Refuse what contradicts itself before a file is read."""
         require_choice("transform", self.transform, get_args(TransformKind))
+        require_choice("extract", self.extract, get_args(Extraction))
         if self.loss is not None:
             require_choice("loss", self.loss, DIRECT_LOSSES)
         lam = self.lam
@@ -149,12 +151,15 @@ class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
     def unread(self) -> dict[str, str]:
         """The settings that the chosen kind of registration does not read, and why."""
         direct, network = ("loss", "steps", "spacing"), ("model", "domains", "refine", "passes")
+        unread = {}
+        if self.extract == "never":
+            unread["segmentation"] = "not read with --extract never"
         if self.transform != "deformable":
             names = ("init", "lam", "optimize_only", *network, *direct)
-            return dict.fromkeys(names, f"not read with --transform {self.transform}")
+            return unread | dict.fromkeys(names, f"not read with --transform {self.transform}")
         if self.optimize_only:
-            return dict.fromkeys(network, "not read with --optimize-only")
-        return dict.fromkeys(direct, "read only with --optimize-only")
+            return unread | dict.fromkeys(network, "not read with --optimize-only")
+        return unread | dict.fromkeys(direct, "read only with --optimize-only")
 
     @property
     def direct(self) -> DirectSettings:

@@ -16,6 +16,7 @@ from jaxreg.configuration.registration import (
     GIVEN_MATRIX,
     OPTIONAL_FILES,
     DirectLoss,
+    Extraction,
     RegisterConfig,
     TransformKind,
 )
@@ -49,10 +50,12 @@ def register(
     fixed_labels: ImageLike | None = None,
     moving_labels: ImageLike | None = None,
     domains: str | None = None,
+    extract: Extraction = "auto",
     transform: TransformKind = "deformable",
     model: Path | str | None = None,
     lam: float | Literal["auto"] | None = None,
     init: Path | str | ArrayLike | None = None,
+    segmentation: Path | str | None = None,
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
@@ -77,6 +80,8 @@ def register(
         moving_labels: label map of the moving image; it is moved as well.
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
             else in the order of the model.
+        extract: whose brains are found by segmentation: "auto" (those of whole heads without a
+            mask), "never" or "always"; masks that are given stay.
         transform: "deformable", or "affine" or "rigid", which is enough for one subject.
         model: a training workdir or a released network; by default the bundled network.
         lam: smoothness λ in [0, 1], or "auto": chosen for this pair by a sweep. By default that of
@@ -84,6 +89,7 @@ def register(
         init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
             does. By default "auto", the best of none, rigid and affine by local correlation.
+        segmentation: folder of segmentation networks; by default the bundled ones.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
@@ -121,8 +127,10 @@ def sweep(
     fixed_labels: ImageLike | None = None,
     moving_labels: ImageLike | None = None,
     domains: str | None = None,
+    extract: Extraction = "auto",
     model: Path | str | None = None,
     init: Path | str | ArrayLike | None = None,
+    segmentation: Path | str | None = None,
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
@@ -144,10 +152,13 @@ def sweep(
         moving_labels: label map of the moving image; it is moved as well.
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
             else in the order of the model.
+        extract: whose brains are found by segmentation: "auto" (those of whole heads without a
+            mask), "never" or "always"; masks that are given stay.
         model: a training workdir or a released network; by default the bundled network.
         init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
             does. By default "auto", the best of none, rigid and affine by local correlation.
+        segmentation: folder of segmentation networks; by default the bundled ones.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from jaxreg.data.foreground import foreground, zero_intensity
 from jaxreg.data.scan import read_scan
@@ -33,6 +33,8 @@ class Subject(NamedTuple):
     remarks: tuple[str, ...]
     warnings: tuple[str, ...]
     zero: float = 0.0
+    template_pose: Float[np.ndarray, "4 4"] | None = None
+    """Template millimetres to the image's, where the brain was segmented."""
 
 
 def read_subject(

@@ -22,6 +22,7 @@ from jaxreg.registration.deformable.deformation import Deformation, deformations
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.method import Method, load_method, routed
+from jaxreg.registration.extraction import extract, needs_extraction
 from jaxreg.registration.inputs import Subject, read_subject
 from jaxreg.registration.linear.starts import linear_starts
 from jaxreg.runtime import in_threads
@@ -119,11 +120,15 @@ def register_pair(
         for line in lines:
             say(f"warning: {line}")
 
+    turned: tuple[str, ...] = ()
+    if needs_extraction(fixed, moving, config):
+        with clock("find the brains"):
+            fixed, moving, turned = extract(fixed, moving, config)
     for role, subject in (("fixed", fixed), ("moving", moving)):
         say(f"{role}: {subject.path}: {subject.header}")
         for remark in subject.remarks:
             say(remark)
-    warn((*fixed.warnings, *moving.warnings))
+    warn((*fixed.warnings, *moving.warnings, *turned))
     with clock("load model"):
         method = routed(method or load_method(config), config, fixed_path, moving_path)
     if method.model is not None:

@@ -26,6 +26,7 @@ from jaxreg.registration.deformable.deformation import no_deformation
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.linear.affine import register_affine
+from jaxreg.segmentation.template import GRID
 
 MARGIN_MM = 1.0
 """Between the brain and the border, at least. Cohorts lie closely around their brains, and networks
@@ -61,6 +62,12 @@ def network_grid(method: Method, fixed: Subject) -> NetworkGrid:
     own = grid_of(fixed.image)
     if own.shape == grid.shape and np.allclose(own.affine, grid.affine, atol=1e-2):
         return NetworkGrid(grid, "the fixed image's, which is that of the network's training")
+    posed = fixed.template_pose
+    if posed is not None and grid.shape == GRID.shape and np.allclose(grid.affine, GRID.affine):
+        laid = Grid(grid.shape, posed @ grid.affine)
+        if _covered(fixed, laid) >= COVERED:
+            how = "that of the network's training, laid onto the fixed brain (segmentation)"
+            return NetworkGrid(laid, how)
     found = []
     for name, to_fixed in _template_starts(fixed, template).items():
         laid = Grid(grid.shape, to_fixed @ grid.affine)

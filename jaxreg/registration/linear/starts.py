@@ -1,6 +1,7 @@
 """The linear starts of a registration: affines by registration, or the one of a file."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.io.files import is_file
 from jaxreg.io.images import NIFTI
 from jaxreg.io.itk_transforms import read_transform
+from jaxreg.registration.extraction import linear_start
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.linear.affine import ImplausibleScales, check_overlap, register_affine
 
@@ -46,6 +48,9 @@ def linear_starts(
         fixed_ignore=fixed.ignore,
         moving_ignore=moving.ignore,
     )
+    segmented = linear_start(fixed, moving)
+    if segmented is not None and mode in (AUTO, "affine"):
+        return _refined_starts(segmented, register)
     if mode != AUTO:
         return {mode: register(mode=mode)}
     rigid = register(mode="rigid", fine=False)
@@ -54,6 +59,17 @@ def linear_starts(
         return {"affine": register(mode="affine", rigid=rigid), **others}
     except ImplausibleScales:  # as where one brain lacks a part, which is what the others are for
         return others
+
+
+def _refined_starts(
+    segmented: Float[np.ndarray, "4 4"], register: Callable[..., Float[np.ndarray, "4 4"]]
+) -> dict[str, Float[np.ndarray, "4 4"]]:
+    """The affine between two segmentations, and what the intensities make of it."""
+    own = {"segmentation": segmented}
+    try:
+        return {"segmentation, refined": register(mode="affine", rigid=segmented), **own}
+    except ImplausibleScales:
+        return own
 
 
 def read_affine(path: Path | str) -> Float[np.ndarray, "4 4"]:
