@@ -384,14 +384,15 @@ def _register(
     }
     in_memory = {name: source for name, source in given.items() if not isinstance(source, Path)}
     files = {name: None if name in in_memory else given.get(name) for name in OPTIONAL_FILES}
-    model, init, start = settings["model"], settings["init"], None
+    init, start = settings["init"], None
     if init is not None and not isinstance(init, str | Path):
         init, start = GIVEN_MATRIX, _start_of(init)
+    folders = {name: settings[name] for name in ("model", "segmentation")}
     config = RegisterConfig(
         **{
             **settings,
             **files,
-            "model": None if model is None else Path(model),
+            **{name: None if path is None else Path(path) for name, path in folders.items()},
             "init": None if init is None else str(init),
         }
     )
