@@ -1,12 +1,10 @@
 """Brains cut out of whole heads by the segmentation networks, before a pair is registered."""
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.networks import load_segmentation
@@ -16,14 +14,6 @@ TURNED_DEGREES = 45.0
 """From this angle between two heads on, by their headers, the turn is named."""
 
 
-class Extracted(NamedTuple):
-    """Both sides after the extraction, with a line on each brain that was found."""
-
-    fixed: Subject
-    moving: Subject
-    warnings: tuple[str, ...] = ()
-
-
 def needs_extraction(fixed: Subject, moving: Subject, config: RegisterConfig) -> bool:
     """Whether a brain has to be found, or is to be found by the settings."""
     if config.extract == "never":
@@ -31,7 +21,14 @@ def needs_extraction(fixed: Subject, moving: Subject, config: RegisterConfig) ->
     return config.extract == "always" or not (fixed.brain_known and moving.brain_known)
 
 
-def extract(fixed: Subject, moving: Subject, config: RegisterConfig) -> Extracted:
+def may_segment(fixed: Subject, moving: Subject, config: RegisterConfig) -> bool:
+    """Whether a linear start can be taken from segmentations that have not been made yet."""
+    found = fixed.template_pose is not None and moving.template_pose is not None
+    registered = config.init_mode in (AUTO, "rigid", "affine")
+    return config.extract != "never" and registered and not found
+
+
+def extract(fixed: Subject, moving: Subject, config: RegisterConfig) -> tuple[Subject, Subject]:
     """Both sides segmented: their brains where none are known, and the pose of both.
 
     Masks that were given stay. `--extract always` replaces what was taken for a brain that somebody
@@ -40,12 +37,7 @@ def extract(fixed: Subject, moving: Subject, config: RegisterConfig) -> Extracte
     Raises:
         InputError: an image shows no brain, or the segmentation networks cannot be read.
     """
-    sides = []
-    for role, subject in (("fixed", fixed), ("moving", moving)):
-        given = "mask" in subject.files
-        sides.append(_segmented(role, subject, config, keep=given))
-    found = Extracted(*sides)
-    return found._replace(warnings=_turn(found.fixed, found.moving))
+    return _segmented("fixed", fixed, config), _segmented("moving", moving, config)
 
 
 def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | None:
@@ -55,7 +47,7 @@ def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | 
     return moving.template_pose @ np.linalg.inv(fixed.template_pose)
 
 
-def _segmented(role: str, subject: Subject, config: RegisterConfig, *, keep: bool) -> Subject:
+def _segmented(role: str, subject: Subject, config: RegisterConfig) -> Subject:
     """A side with the pose of its brain, and with its mask unless the own one is to be kept."""
     _, networks = load_segmentation(config.segmentation)
     try:
@@ -66,8 +58,7 @@ def _segmented(role: str, subject: Subject, config: RegisterConfig, *, keep: boo
             "it is (--extract never)."
         ) from error
     posed = subject._replace(template_pose=found.to_image)
-    keep = keep or (subject.brain_known and config.extract == "auto")
-    if keep:
+    if "mask" in subject.files or (subject.brain_known and config.extract == "auto"):
         return posed
     litres = found.mask.sum() * abs(np.linalg.det(subject.image.affine[:3, :3])) / 1e6
     remark = f"{role}: the brain was found by segmentation, {litres:.2f} litres"
@@ -80,18 +71,15 @@ def _segmented(role: str, subject: Subject, config: RegisterConfig, *, keep: boo
     )
 
 
-def _turn(fixed: Subject, moving: Subject) -> tuple[str, ...]:
-    """A line where one head is turned against the other by more than any head in a scanner."""
-    matrix = linear_start(fixed, moving)
-    assert matrix is not None
-    u, _, vt = np.linalg.svd(matrix[:3, :3])
+def turn_of(affine: Float[np.ndarray, "4 4"]) -> tuple[str, ...]:
+    """A line where one head is turned against the other by more than heads in scanners are."""
+    u, _, vt = np.linalg.svd(affine[:3, :3])
     turn = Rotation.from_matrix(u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt).as_rotvec()
     degrees = float(np.degrees(np.linalg.norm(turn)))
     if degrees < TURNED_DEGREES:
         return ()
-    axes = ("left to right", "back to front", "bottom to top")
-    axis = axes[int(np.argmax(np.abs(turn)))]
+    axis = ("left–right", "back–front", "bottom–top")[int(np.argmax(np.abs(turn)))]
     return (
-        f"the moving head is turned against the fixed one by {degrees:.0f}°, mostly about the axis "
-        f"from {axis}, as the two headers have them; is one of the headers wrong?",
+        f"the moving head is turned against the fixed one by {degrees:.0f}°, mostly about the "
+        f"{axis} axis, as the two headers have them; is one of the headers wrong?",
     )

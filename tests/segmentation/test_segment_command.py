@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -31,9 +32,13 @@ def brain():
     return Volume(image, turn @ template.affine), template
 
 
-def stored(volume, order):
+def loaded(path) -> Any:
+    return nib.load(path)
+
+
+def stored(volume, order) -> Any:
     """The same image with its axes stored in another order."""
-    own = nib.Nifti1Image(volume.array, volume.affine)
+    own: Any = nib.Nifti1Image(volume.array, volume.affine)
     axes = nib.orientations.axcodes2ornt(order)
     return own.as_reoriented(
         nib.orientations.ornt_transform(nib.io_orientation(volume.affine), axes)
@@ -49,7 +54,7 @@ def test_a_brain_is_segmented_on_its_own_grid_and_written_in_its_own_order(brain
     assert cli.main(["segment", str(path), "--out", str(out), "--brain", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {p.name for p in out.iterdir()} == set(NAMES)
-    labels, mask, cut = (nib.load(out / f"{n}.nii.gz") for n in ("dseg", "mask", "brain"))
+    labels, mask, cut = (loaded(out / f"{n}.nii.gz") for n in ("dseg", "mask", "brain"))
     for written in (labels, mask, cut):
         assert written.shape == image.shape
         np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)

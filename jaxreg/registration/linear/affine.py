@@ -57,6 +57,7 @@ def register_affine(
     fixed_ignore: Bool[np.ndarray, "x y z"] | None = None,
     moving_ignore: Bool[np.ndarray, "u v w"] | None = None,
     rigid: Float[np.ndarray, "4 4"] | None = None,
+    near: Float[np.ndarray, "4 4"] | None = None,
     fine: bool = True,
 ) -> Float[np.ndarray, "4 4"]:
     """The matrix (RAS mm, float64) that maps points of the fixed space to the moving space.
@@ -65,7 +66,8 @@ def register_affine(
     to that of the other (inside the masks). `rigid` starts there, unturned and turned by 30° to
     either side about each axis, and refines the best, at last with voxels of 2 mm where it is to be
     `fine`, as an answer is and a start need not be; `affine` goes on from the coarser one, or from
-    `rigid` where that is known, with twelve parameters.
+    `rigid` where that is known, with twelve parameters. Where an affine `near` the answer is known,
+    rigid and affine are refined from there, and nothing else is tried.
     A mask is the brain: what lies outside it is taken for background. What is ignored (a lesion)
     does not count in the metric. Equal arguments give equal bytes.
 
@@ -89,7 +91,10 @@ def register_affine(
     if mode == "com":
         return start
     pair = _Pair(*_cropped(fixed, fixed_mask, fixed_ignore), moving, moving_ignore)
-    matrix = _rigid(pair, start, centre) if rigid is None or mode == "rigid" else rigid
+    if near is not None:
+        matrix = near if mode == "affine" else _rigid_near(pair, near, centre)
+    else:
+        matrix = _rigid(pair, start, centre) if rigid is None or mode == "rigid" else rigid
     if mode == "rigid" and fine:
         level = _level(pair, _FINE_MM, fine=True)
         matrix = _refine(level, sitk.Euler3DTransform(), matrix, centre)[1]
@@ -208,6 +213,15 @@ def _rigid(pair: _Pair, start: np.ndarray, centre: np.ndarray) -> np.ndarray:
     ]
     best = min(refined, key=lambda pair: pair[0])[1]
     return _refine(_level(pair, _RIGID_MM), sitk.Euler3DTransform(), best, centre)[1]
+
+
+def _rigid_near(pair: _Pair, affine: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """The rigid matrix refined from the one that turns as an affine does, about the centre."""
+    u, _, vt = np.linalg.svd(affine[:3, :3])
+    matrix = np.eye(4)
+    matrix[:3, :3] = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    matrix[:3, 3] = affine_points(affine, centre[None])[0] - matrix[:3, :3] @ centre
+    return _refine(_level(pair, _RIGID_MM), sitk.Euler3DTransform(), matrix, centre)[1]
 
 
 def _metric(level: _Level, matrix: np.ndarray, centre: np.ndarray) -> float:

@@ -49,6 +49,8 @@ def linear_starts(
         moving_ignore=moving.ignore,
     )
     segmented = linear_start(fixed, moving)
+    if segmented is not None and mode == "rigid":
+        return {"segmentation, refined": register(mode="rigid", near=segmented)}
     if segmented is not None and mode in (AUTO, "affine"):
         return _refined_starts(segmented, register)
     if mode != AUTO:
@@ -67,7 +69,7 @@ def _refined_starts(
     """The affine between two segmentations, and what the intensities make of it."""
     own = {"segmentation": segmented}
     try:
-        return {"segmentation, refined": register(mode="affine", rigid=segmented), **own}
+        return {"segmentation, refined": register(mode="affine", near=segmented), **own}
     except ImplausibleScales:
         return own
 
