@@ -15,7 +15,7 @@ from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
-from jaxreg.io.atomic import completed_folder, require_free_folder
+from jaxreg.io.atomic import check_inputs_outside, completed_folder, require_free_folder
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.headers import Header
 from jaxreg.io.images import MemoryImage, reordered, write_like
@@ -161,6 +161,7 @@ def segment_files(
             `segment_scan` raises.
     """
     folders = folders_of(images, out)
+    check_inputs_outside(out, images)
     for path, folder in folders.items():
         check_folder(folder, overwrite=overwrite)
         if not path.is_file():
