@@ -9,8 +9,14 @@ import pytest
 
 from jaxreg.errors import InputError
 from jaxreg.io import atomic
-from jaxreg.io.atomic import claimed, completed, completed_folder, require_writable
-from jaxreg.registration.output.files import check_folder, check_inputs_outside
+from jaxreg.io.atomic import (
+    check_inputs_outside,
+    claimed,
+    completed,
+    completed_folder,
+    require_writable,
+)
+from jaxreg.registration.output.files import check_folder
 
 
 def fill(path, name="new"):
