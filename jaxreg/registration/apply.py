@@ -11,8 +11,10 @@ from jaxtyping import Float
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import (
     Chain,
+    affine_points,
     invert,
     map_points,
     resample,
@@ -144,11 +146,34 @@ def _moved(image: Source | None, labels: Source | None, reference: Any, mapping)
     grid = read_header(reference).grid
     if image is not None:
         read_header(image)
-        return image_like(resample(read_image(image), mapping, grid), reference)
+        volume = read_image(image)
+        array = resample(volume, _meeting(volume, mapping, image, reference, grid), grid)
+        return image_like(array, reference)
     assert labels is not None
     read_header(labels)
-    array = resample(read_labels(labels), mapping, grid, order=0)
+    volume = read_labels(labels)
+    array = resample(volume, _meeting(volume, mapping, labels, reference, grid), grid, order=0)
     return image_like(smallest_labels(array), reference)
+
+
+def _meeting(volume: Volume, mapping, source: Source, reference: Any, grid: Grid):
+    """The mapping, which at the last point of the grid refuses a volume that it never met."""
+    to_index, left, met = np.linalg.inv(volume.affine), [int(np.prod(grid.shape))], [False]
+
+    def mapped(points: np.ndarray) -> np.ndarray:
+        found = mapping(points)
+        index = affine_points(to_index, found)
+        inside = (index >= -0.5) & (index <= np.array(volume.array.shape) - 0.5)
+        met[0] = met[0] or bool(inside.all(axis=1).any())
+        left[0] -= len(points)
+        if left[0] <= 0 and not met[0]:
+            raise InputError(
+                f"{source}: the transform leads no voxel of {reference} into its field of view; "
+                "is it the image that was registered?"
+            )
+        return found
+
+    return mapped
 
 
 def apply_files(

@@ -18,6 +18,7 @@ from jaxreg.data.scan import looks_like_labels
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.headers import forms_apart, read_header
 from jaxreg.io.images import read_image, write
+from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast, domain_warnings
 from jaxreg.registration.deformable.method import domains_of
 from jaxreg.registration.inputs import read_subject
@@ -302,6 +303,18 @@ def test_apply_refuses_a_wrong_reference_in_one_line(place, capfd):
     assert main(argv) == 2
     assert reason(capfd.readouterr().err)
     assert not Path("o.nii.gz").exists()
+
+
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_apply_refuses_what_lies_nowhere_on_the_reference(place, capfd, kind):
+    write_affine("identity.mat", np.eye(4))
+    source = "m.nii.gz" if kind == "image" else "m_labels.nii.gz"
+    argv = ["apply", "identity.mat", f"--{kind}={source}", "--reference=f.nii.gz", "--out=o.nii.gz"]
+    assert main(argv) == 0
+    Path("o.nii.gz").unlink()
+    rewrite(place / source, far_away)
+    assert main(argv) == 2
+    assert "field of view" in capfd.readouterr().err and not Path("o.nii.gz").exists()
 
 
 def test_compare_and_sweep_refuse_what_they_do_not_know(place, capfd):
