@@ -78,6 +78,11 @@ class Applied:
     remarks: tuple[str, ...]
     _table: PointTable | None = None
 
+    @property
+    def looks_like_ants(self) -> bool:
+        """Whether the points come from a table of antsApplyTransformsToPoints."""
+        return self._table is not None and self._table.looks_like_ants
+
     def save(self, path: Path | str) -> Path:
         """Write what `jaxreg apply --out` writes: NIfTI for an image, CSV for points.
 
@@ -207,7 +212,20 @@ def apply_files(
         inverse=inverse,
     )
     applied.save(out)
-    return list(applied.remarks)
+    return [*applied.remarks, *_remarks((image, labels, reference), applied)]
+
+
+def _remarks(sources: Sequence[Path | str | None], applied: Applied) -> list[str]:
+    """What the user should know of the files: how their headers are read, whose points they are."""
+    headers = [read_header(source) for source in sources if source is not None]
+    lines = [f"warning: {line}" for header in headers for line in header.warnings]
+    lines += [line for header in headers for line in header.remarks]
+    if applied.looks_like_ants:
+        lines.append(
+            "warning: the points have the columns x,y,z,t of antsApplyTransformsToPoints, which "
+            "are LPS; they were read as RAS. Change the signs of x and y where they are LPS."
+        )
+    return lines
 
 
 def _mapping(chain: Chain, residuals: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

@@ -317,6 +317,14 @@ def test_apply_refuses_what_lies_nowhere_on_the_reference(place, capfd, kind):
     assert "field of view" in capfd.readouterr().err and not Path("o.nii.gz").exists()
 
 
+def test_apply_warns_of_points_in_the_table_of_ants(place, capfd):
+    write_affine("identity.mat", np.eye(4))
+    for header, warned in (("x,y,z,t", True), ("x,y,z,name", False)):
+        Path("p.csv").write_text(f"{header}\n1,2,3,0\n")
+        assert main(["apply", "identity.mat", "--points=p.csv", "--out=q.csv"]) == 0
+        assert ("LPS" in capfd.readouterr().err) == warned
+
+
 def test_compare_and_sweep_refuse_what_they_do_not_know(place, capfd):
     argv = ["f.nii.gz", "m.nii.gz", "--optimize-only"]
     assert main(["compare", *argv, "--with=ants,spm"]) == 2
