@@ -14,7 +14,7 @@ from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder
 from jaxreg.io.files import require_file
 from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
-from jaxreg.registration.output.checks import Number, numbers_of
+from jaxreg.registration.output.checks import Number, Verdict, numbers_of, verdict_of
 from jaxreg.registration.output.files import (
     Outputs,
     check_folder,
@@ -65,19 +65,25 @@ class Finished(NamedTuple):
             _write_json(folder / "provenance.json", provenance)
             _write_json(folder / "timings.json", self._timings())
 
+    @property
+    def verdict(self) -> Verdict:
+        """What the numbers and the warnings say of the result as a whole."""
+        return verdict_of(self.numbers, self.registration.warnings)
+
     def summary(self, out: Path) -> dict[str, Any]:
         """The numbers and the paths of what `write` wrote to `out`, as JSON values."""
         return {
             "out": str(out),
             "files": {path.name: str(path) for path in sorted(out.iterdir())},
             "metrics": self.metrics,
+            "verdict": {"state": self.verdict.state, "reasons": list(self.verdict.reasons)},
             "warnings": list(self.registration.warnings),
             **self._timings(),
         }
 
     def lines(self) -> list[str]:
         """The numbers, a line each."""
-        marks = {"warn": " (warning)"}
+        marks = {"warn": " (look)", "fail": " (most likely wrong)"}
         return [f"{n.name}: {n.value}{marks.get(n.status, '')}" for n in self.numbers]
 
     def _timings(self) -> dict[str, Any]:
@@ -183,6 +189,7 @@ def _register_claimed(
     spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
     detail(f"seconds: {spent}; in all {sum(seconds.values()):.1f}")
     detail(f"peak memory: {peak_gigabytes():.2f} GB")
+    say(str(finished.verdict))
     say(f"results are in {out}; look at {out / 'report.html'}")
     return finished
 

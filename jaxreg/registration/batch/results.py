@@ -20,6 +20,7 @@ NUMBERS = (
     "displacement_max_mm",
     "inverse_consistency_mm",
     "affine_determinant",
+    "mask_overlap",
     "dice_affine",
     "dice",
     "dice_labels",

@@ -1,17 +1,28 @@
 """The numbers of a registration as lines for the user, each with its verdict and its meaning."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jaxreg.registration.deformable.lambda_selection import RULE
-from jaxreg.registration.register import Registration
+from jaxreg.registration.register import POOR_SIMILARITY, Registration
 
-Status = Literal["pass", "warn", "info"]
+Status = Literal["pass", "warn", "fail", "info"]
+State = Literal["green", "amber", "red"]
 
 FOLDS_WARN_PERCENT = 0.1
 SCALES_WARN = (0.6, 1.6)
 """Determinants of an affine between two adults' brains lie well inside."""
+SCALES_FAIL = (0.4, 2.5)
 INVERSE_WARN_MM = 0.5
+OVERLAP_WARN, OVERLAP_FAIL = 0.92, 0.75
+"""Dice of both brain masks after the linear part: validation pairs have 0.946 to 0.965, and 0.88
+where one of the two lacks the cerebellum."""
+SIMILARITY_WARN, SIMILARITY_FAIL = 0.30, 0.20
+"""Mean squared local correlation after the deformable part: validation pairs have 0.34 to 0.51, and
+smoothed noise in the mask of a brain 0.16."""
+JACOBIAN_WARN = (0.0, 8.0)
+"""det J: validation pairs have 0.00 to 0.07 at least and 3.7 to 6.9 at most."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +35,66 @@ class Number:
     note: str
 
 
+class Verdict(NamedTuple):
+    """What the checks say of a registration as a whole, with the reasons.
+
+    `green` says that nothing stands out, which is no proof that the result is right; `amber` that
+    a person should look; `red` that the result is most likely wrong.
+    """
+
+    state: State
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """A line for the user."""
+        if self.state == "green":
+            return "checked: nothing stands out; the report shows the result"
+        advice = "look at the report" if self.state == "amber" else "most likely wrong"
+        return f"checked: {advice}: {'; '.join(self.reasons)}"
+
+
+def verdict_of(numbers: Sequence[Number], warnings: Sequence[str]) -> Verdict:
+    """The worst of the numbers' states; a warning makes it amber at least."""
+    failed = tuple(n.name for n in numbers if n.status == "fail")
+    doubtful = tuple(n.name for n in numbers if n.status == "warn")
+    count = (f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}",) if warnings else ()
+    state: State = "red" if failed else "amber" if doubtful or warnings else "green"
+    return Verdict(state, (*failed, *doubtful, *count))
+
+
 def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, ...]:
     """The numbers as lines for readers, each with pass, warn or info."""
     deformable = result.config.transform == "deformable"
     low, high = SCALES_WARN
     determinant = values["affine_determinant"]
     note = f"volume change of the linear part; {low} to {high} is usual between two heads"
+    least, most = SCALES_FAIL
+    overlap = values["mask_overlap"]
     rows = [
-        _number("determinant of the affine", f"{determinant:.3f}", note, low <= determinant <= high)
+        _number(
+            "determinant of the affine",
+            f"{determinant:.3f}",
+            note,
+            low <= determinant <= high,
+            wrong=not least <= determinant <= most,
+        ),
+        _number(
+            "overlap of the brains",
+            f"{overlap:.3f}",
+            "Dice of both masks after the linear part",
+            overlap >= OVERLAP_WARN,
+            wrong=overlap < OVERLAP_FAIL,
+        ),
     ]
     if deformable:
         rows += _deformable_numbers(values, RULE if result.curve else "as given, or the default")
     else:
         similarity = f"{values['similarity']:.3f}"
         note = f"after the {result.config.transform} part; 1 is perfect"
-        rows.append(_number("similarity (local cc²)", similarity, note))
+        least_alike = values["similarity"] < POOR_SIMILARITY
+        rows.append(
+            _number("similarity (local cc²)", similarity, note, not least_alike, wrong=least_alike)
+        )
     if "dice" in values:
         before, after = values["dice_affine"], values["dice"]
         text = f"{before:.3f} → {after:.3f}" if deformable else f"{after:.3f}"
@@ -58,8 +114,9 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
         _number(
             "similarity (local cc²)",
             f"{before:.3f} → {after:.3f}",
-            "after the affine → in the end; 1 is perfect",
-            after >= before,
+            f"after the affine → in the end; 1 is perfect, at least {SIMILARITY_WARN} is usual",
+            after >= max(before, SIMILARITY_WARN),
+            wrong=after < SIMILARITY_FAIL,
         ),
         _number(
             "folds",
@@ -70,8 +127,9 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
         _number(
             "det J in the mask",
             f"{lowest:.2f} … {values['jacobian_max']:.2f}",
-            "local volume change of the deformable part; at most 0 is a fold",
-            lowest > 0,
+            "local volume change of the deformable part; at most 0 is a fold, above "
+            f"{JACOBIAN_WARN[1]:g} unusual",
+            JACOBIAN_WARN[0] < lowest and values["jacobian_max"] <= JACOBIAN_WARN[1],
         ),
         _number(
             "displacement",
@@ -87,7 +145,9 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
     ]
 
 
-def _number(name: str, value: str, note: str, good: bool | None = None) -> Number:
+def _number(
+    name: str, value: str, note: str, good: bool | None = None, *, wrong: bool = False
+) -> Number:
     """A line of the table; without a verdict it only informs."""
-    status = "info" if good is None else ("pass" if good else "warn")
+    status: Status = "info" if good is None else "fail" if wrong else "pass" if good else "warn"
     return Number(name, value, status, note)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Grid, Volume
@@ -40,11 +40,17 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
                 chosen.displacement, chosen.inverse, inside, jnp.array(result.grid.spacing_mm)
             )
         ),
+        "mask_overlap": _overlap(inside, np.asarray(result.pair.moving_mask)),
         "affine_determinant": float(np.linalg.det(result.affine[:3, :3])),
     }
     if result.config.transform != "deformable":
         del numbers["lam"]
     return numbers | _dice_numbers(result, outputs)
+
+
+def _overlap(one: Bool[np.ndarray, "x y z"], other: Bool[np.ndarray, "x y z"]) -> float:
+    """Dice of two masks."""
+    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
 
 
 _inverse_consistency = jax.jit(metrics.inverse_consistency_mm)

@@ -24,10 +24,10 @@ from markupsafe import Markup
 
 from jaxreg import spatial
 from jaxreg.io.atomic import completed
-from jaxreg.registration.output.checks import Number
+from jaxreg.registration.output.checks import Number, verdict_of
 from jaxreg.registration.report import encoding
 
-_FLAGS = {"pass": "✓ pass", "warn": "! warn", "info": ""}
+_FLAGS = {"pass": "✓ usual", "warn": "! look", "fail": "✗ wrong?", "info": ""}
 _FOLDER = Path(__file__).parent / "templates"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_FOLDER),
@@ -104,14 +104,12 @@ def write_report(path: Path | str, report: Report) -> None:
     Raises:
         InputError: the folder does not exist, or the page cannot be written.
     """
-    checks = [number for number in report.numbers if number.status != "info"]
     _write(
         path,
         "result.html",
         script=_page_file("pictures.js") + _page_file("controls.js"),
         title=report.title,
-        checks=checks,
-        failed=[number.name for number in checks if number.status == "warn"],
+        verdict=verdict_of(report.numbers, report.warnings),
         flags=_FLAGS,
         numbers=report.numbers,
         warnings=report.warnings,

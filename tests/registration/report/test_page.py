@@ -272,9 +272,12 @@ def test_the_page_reads_the_displacement_back(page, report):
 
 def test_numbers_flags_warnings_and_provenance_are_text(page):
     rows = [row.text.split("\n") for row in page.find_elements(By.CSS_SELECTOR, ".numbers li")]
-    assert rows[0] == ["Folding voxels", "✓ pass", "0.000 %", "below 0.1 % is fine"]
-    assert rows[1][1] == "! warn" and "pass" not in rows[2][1]
-    assert page.find_element(By.CSS_SELECTOR, ".verdict").text == "! Look at: Similarity"
+    assert rows[0] == ["Folding voxels", "✓ usual", "0.000 %", "below 0.1 % is fine"]
+    assert rows[1][1] == "! look" and "usual" not in rows[2][1]
+    assert (
+        page.find_element(By.CSS_SELECTOR, ".verdict").text
+        == "! Checked: look at Similarity, 1 warning"
+    )
     assert page.find_element(By.CSS_SELECTOR, ".warnings").text == "no mask was given"
     page.find_element(By.CSS_SELECTOR, ".provenance summary").click()
     table = page.find_element(By.CSS_SELECTOR, ".provenance table").text
