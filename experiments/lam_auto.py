@@ -22,7 +22,7 @@ from jaxreg.evaluation import metrics
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable import lambda_selection
 from jaxreg.registration.deformable.deformation import deformations, no_deformation
-from jaxreg.registration.deformable.method import method_of
+from jaxreg.registration.deformable.method import load_method, routed
 from jaxreg.spatial import warp
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -49,7 +49,7 @@ def main(config: Config) -> None:
     settings = RegisterConfig(
         model=config.model, optimize_only=config.model is None, steps=config.steps, lam="auto"
     )
-    method = method_of(settings, Path("fixed_T1w"), Path("moving_T2w"))
+    method = routed(load_method(settings), settings, ("T1w", "T2w"))[0]
     domains = method.domains or ("T1w", "T2w")
     cohort = read_cohort(config.data)
     subjects = (cohort.members(config.split, d) for d in domains)

@@ -18,6 +18,7 @@ from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
+from jaxreg.registration.contrasts import contrasts_of
 from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
@@ -133,7 +134,14 @@ def register_pair(
             say(remark)
     warn((*fixed.warnings, *moving.warnings))
     with clock("load model"):
-        method = routed(method or load_method(config), config, fixed_path, moving_path)
+        method = method or load_method(config)
+        contrasts = None
+        if method.model is not None:
+            own = method.model.config.cohort.domain_pair
+            contrasts = contrasts_of(config.domains, fixed, moving, own)
+        method, remark = routed(method, config, contrasts)
+    if remark is not None:
+        say(remark)
     if method.model is not None:
         say(
             f"network: {name_of(method.model)} (sha256 {method.model.sha256[:12]}); "

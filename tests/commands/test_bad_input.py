@@ -20,7 +20,6 @@ from jaxreg.io.headers import forms_apart, read_header
 from jaxreg.io.images import read_image, write
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast, domain_warnings
-from jaxreg.registration.deformable.method import domains_of
 from jaxreg.registration.inputs import read_subject
 
 DIRECT = ("--optimize-only", "--init=none")
@@ -258,21 +257,6 @@ def test_phantoms_look_like_their_own_modality(index):
     assert "swapped" in line and "--domains T1w,T2w" in line
     assert len(domain_warnings((both[0], both[0]), ("T1w", "T2w"))) == 1
     assert domain_warnings(both, ("FLAIR", "CT")) == ()
-
-
-@pytest.mark.parametrize(
-    ("given", "names", "wanted"),
-    [
-        (None, ("a.nii", "b.nii"), ("T1w", "T2w")),
-        (None, ("sub-1_T2w.nii.gz", "sub-2_T1w_brain.nii.gz"), ("T2w", "T1w")),
-        (None, ("sub-1_T2w.nii.gz", "b.nii"), ("T2w", "T1w")),
-        (None, ("a.nii", "b_T1w.mgz"), ("T2w", "T1w")),
-        ("T2w,T1w", ("a_T1w.nii", "b_T2w.nii"), ("T2w", "T1w")),
-    ],
-)
-def test_domains_come_from_the_flag_then_the_names_then_the_model(given, names, wanted):
-    fixed, moving = map(Path, names)
-    assert domains_of(given, fixed, moving, ("T1w", "T2w")) == wanted
 
 
 def test_a_brain_cut_out_of_zeros_is_known_for_one_and_a_head_is_not(place):

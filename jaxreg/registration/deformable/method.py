@@ -1,15 +1,14 @@
 """How a velocity is found: by a network, by a network and refinement, or by optimisation alone."""
 
+import dataclasses
 import functools
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.errors import InputError
-from jaxreg.io.images import MemoryImage
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
 from jaxreg.models.model import Model, encoder_of
 from jaxreg.models.release import SHIPPED, load_model
@@ -34,33 +33,35 @@ class Method(NamedTuple):
     weights_sha256: str | None
 
 
-def method_of(
-    config: RegisterConfig, fixed: Path | MemoryImage, moving: Path | MemoryImage
-) -> Method:
-    """The method that a configuration asks for on two files, its network loaded.
-
-    Raises:
-        InputError: no such run, domains that the model does not know, a λ that it does not take.
-    """
-    return routed(load_method(config), config, fixed, moving)
-
-
 def routed(
-    method: Method,
-    config: RegisterConfig,
-    fixed: Path | MemoryImage,
-    moving: Path | MemoryImage,
-) -> Method:
-    """The method for the domains of two files; all else is shared, and so is what was compiled.
+    method: Method, config: RegisterConfig, contrasts: tuple[str, str] | None
+) -> tuple[Method, str | None]:
+    """The method for a pair of contrasts, and a line where it is another one than was loaded.
+
+    The order of the model's two contrasts does not matter. Other contrasts are registered by direct
+    optimisation, which knows none, unless the network was asked for.
 
     Raises:
-        InputError: domains that the model does not know.
+        InputError: contrasts that the model does not know, with settings that only a network reads.
     """
-    if method.model is None:
-        return method
+    if method.model is None or contrasts is None:
+        return method, None
     own = method.model.config.cohort.domain_pair
-    domains = domains_of(config.domains, fixed, moving, own)
-    return method._replace(domains=domains, exchanged=domains != own)
+    if sorted(contrasts) == sorted(own):
+        return method._replace(domains=contrasts, exchanged=contrasts != own), None
+    pair = f"{contrasts[0]} and {contrasts[1]}"
+    wanted = [n for n in ("model", "refine", "passes") if getattr(config, n) is not None]
+    if wanted:
+        raise InputError(
+            f"--{wanted[0]}: the network registers {own[0]} and {own[1]}, the images are {pair} by "
+            "their names or intensities. Give --domains FIXED,MOVING where that is wrong, or "
+            "--optimize-only, which registers any contrasts."
+        )
+    direct = load_method(dataclasses.replace(config, optimize_only=True))
+    return direct, (
+        f"{pair}, as their names or intensities say: the network registers {own[0]} and {own[1]}, "
+        "so this pair is registered by direct optimisation, as with --optimize-only"
+    )
 
 
 def load_method(config: RegisterConfig) -> Method:
@@ -134,34 +135,6 @@ def _learned(source: _ByHash) -> Similarity:
     return make_similarity(config.objective, domains, encoder=encoder, features=features)
 
 
-def domains_of(
-    given: str | None,
-    fixed: Path | MemoryImage,
-    moving: Path | MemoryImage,
-    own: tuple[str, str],
-) -> tuple[str, str]:
-    """(fixed, moving) domains: as given, else from the file names, else the model's own order.
-
-    Raises:
-        InputError: they are not the model's two domains.
-    """
-    if given is not None:
-        first, second = given.split(",")
-        source = "--domains"
-    else:
-        named = [_domain_in_name(path, own) for path in (fixed, moving)]
-        other = {own[0]: own[1], own[1]: own[0]}
-        first = named[0] or (other[named[1]] if named[1] else own[0])
-        second = named[1] or (other[named[0]] if named[0] else own[1])
-        source = "file names"
-    if sorted((first, second)) != sorted(own):
-        raise InputError(
-            f"{source}: expected {own[0]} and {own[1]}, which the model registers, got "
-            f"{first},{second}."
-        )
-    return first, second
-
-
 def _network_lam(config: RegisterConfig, model: Model) -> float:
     own = model.config.network.lam
     if own is None:
@@ -169,9 +142,3 @@ def _network_lam(config: RegisterConfig, model: Model) -> float:
     if config.lam is not None and config.lam != own:
         raise InputError(f"--lam: {model.folder} was trained at λ = {own} alone, got {config.lam}.")
     return own
-
-
-def _domain_in_name(path: Path | MemoryImage, own: tuple[str, str]) -> str | None:
-    """The domain that stands last in a file's name, between underscores."""
-    parts = path.name.split(".")[0].split("_")
-    return next((part for part in reversed(parts) if part in own), None)
