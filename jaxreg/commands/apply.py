@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -16,13 +16,19 @@ class Input:
     """What is moved; one of --image, --labels and --points is given."""
 
     image: Path | None = None
-    """Image to move; linear interpolation, 0 outside its field of view."""
+    """Image to move."""
     labels: Path | None = None
-    """Label map to move; nearest neighbour."""
+    """Label map to move."""
     points: Path | None = None
     """CSV with the header x,y,z (RAS mm); points go where the image goes."""
     reference: Path | None = None
     """Image whose grid the result lies on; for --image and --labels."""
+    interpolation: Literal["nearest", "linear", "bspline", "label"] | None = None
+    """Of images linear, of labels nearest by default; label is smooth."""
+    fill: float = 0.0
+    """Value outside the field of view of what is moved."""
+    points_convention: Literal["ras", "lps"] = "ras"
+    """Sign of x and y in --points: lps as ANTs writes them."""
     inverse: bool = False
     """Go the other way, from the fixed to the moving space."""
 

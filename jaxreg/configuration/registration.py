@@ -79,7 +79,7 @@ class InputSettings:
     domains: str | None = None
     """Contrasts, such as T1w,T2w; by default as the file names say."""
     extract: Extraction = "auto"
-    """Whose brains are cut out: auto (whole heads without a mask), never, always."""
+    """Brains that jaxreg finds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, spline_filter
 
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
@@ -55,15 +55,23 @@ def pulled_indices(field: Field, moving: Grid) -> Points:
 
 
 def resample(
-    volume: Volume, pull_back: Callable[[Points], Points], grid: Grid, *, order: int = 1
+    volume: Volume,
+    pull_back: Callable[[Points], Points],
+    grid: Grid,
+    *,
+    order: int = 1,
+    smooth_labels: bool = False,
+    fill: float = 0.0,
 ) -> Shaped[np.ndarray, "x y z"]:
-    """The values of `volume` at pull_back(x) for each voxel centre x of `grid`; 0 outside it.
+    """The values of `volume` at pull_back(x) for each voxel centre x of `grid`; `fill` outside it.
 
-    Order 1 (linear) gives float32, order 0 (nearest neighbour, for labels) the volume's own type.
+    Order 1 (linear) and 3 (cubic B-spline) give float32, order 0 (nearest neighbour, for labels)
+    the volume's own type, and so do `smooth_labels`: of the eight labels around a point the one
+    with the largest sum of linear weights, the smallest label of several.
     The field of view ends at the outer voxels' edges; there the outer value is continued.
     """
     places = ((planes, pull_back(points)) for planes, points in _planes(grid))
-    return _values(volume, places, grid.shape, order)
+    return _values(volume, places, grid.shape, order, smooth_labels=smooth_labels, fill=fill)
 
 
 def resample_by(volume: Volume, field: Field, *, order: int = 1) -> Shaped[np.ndarray, "x y z"]:
@@ -80,18 +88,48 @@ def _values(
     places: Iterator[tuple[slice, Points]],
     shape: tuple[int, int, int],
     order: int,
+    *,
+    smooth_labels: bool = False,
+    fill: float = 0.0,
 ) -> Shaped[np.ndarray, "x y z"]:
-    """Values at the RAS mm of each slab of planes; 0 outside the field of view."""
-    out = np.zeros(shape, np.float32 if order else volume.array.dtype)
+    """Values at the RAS mm of each slab of planes; `fill` outside the field of view."""
+    whole = smooth_labels or order == 0
+    out = np.zeros(shape, volume.array.dtype if whole else np.float32)
     to_index = np.linalg.inv(volume.affine)
+    array = volume.array
+    if order > 1:
+        array = spline_filter(array.astype(np.float64), order, mode="mirror")
+    mode = "mirror" if order > 1 else "nearest"
     for planes, points in places:
         index = affine_points(to_index, points)
-        values = map_coordinates(
-            volume.array, index.T, order=order, mode="nearest", output=out.dtype
-        )
-        values[~_inside(index, volume.array.shape)] = 0
+        if smooth_labels:
+            values = _likeliest_labels(array, index)
+        else:
+            values = map_coordinates(
+                array, index.T, order=order, mode=mode, output=out.dtype, prefilter=False
+            )
+        values[~_inside(index, volume.array.shape)] = fill
         out[planes] = values.reshape(out[planes].shape)
     return out
+
+
+def _likeliest_labels(labels: Shaped[np.ndarray, "x y z"], index: Points) -> np.ndarray:
+    """At each index the label that linear interpolation of every label's own mask makes largest."""
+    last = np.array(labels.shape) - 1
+    index = np.clip(index, 0, last)
+    low = np.minimum(np.floor(index), np.maximum(last - 1, 0)).astype(int)
+    part = index - low
+    corners, weights = [], []
+    for corner in np.ndindex(2, 2, 2):
+        at = np.minimum(low + corner, last)
+        corners.append(labels[tuple(at.T)])
+        weights.append(np.prod(np.where(corner, part, 1 - part), axis=1))
+    best, most = corners[0], np.full(len(index), -1.0)
+    for label in corners:
+        votes = sum(w * (other == label) for w, other in zip(weights, corners, strict=True))
+        better = (votes > most + 1e-9) | ((votes > most - 1e-9) & (label < best))
+        best, most = np.where(better, label, best), np.where(better, votes, most)
+    return best
 
 
 def compose(pull_back: Callable[[Points], Points], grid: Grid) -> Field:

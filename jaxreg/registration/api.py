@@ -25,8 +25,8 @@ from jaxreg.data.prepare.prepare import prepare as prepare_cohort
 from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
 from jaxreg.geometry.transforms import Chain
 from jaxreg.io.images import ImageLike, source_of
-from jaxreg.io.points import PointTable, read_points
-from jaxreg.registration.apply import Applied, apply_chain, load_chain
+from jaxreg.io.points import Convention, PointTable, read_points
+from jaxreg.registration.apply import Applied, Interpolation, apply_chain, load_chain
 from jaxreg.registration.compare_tools.compare import Row, compare_files
 from jaxreg.registration.compare_tools.external_tools import ENGINES
 from jaxreg.registration.convert import convert_file
@@ -194,6 +194,9 @@ def apply(
     points: ArrayLike | Path | str | None = None,
     reference: ImageLike | None = None,
     inverse: bool = False,
+    interpolation: Interpolation | None = None,
+    fill: float = 0.0,
+    points_convention: Convention = "ras",
 ) -> Applied:
     """Move one image, one label map or points by one or more transforms, in one resampling.
 
@@ -201,13 +204,18 @@ def apply(
         transforms: one transform or a list of them, in the order of antsApplyTransforms: the last
             one is applied first. Each is a file (a warp or an affine), the `transform` of a result,
             or a matrix [4, 4] that takes points from the fixed to the moving space (RAS mm).
-        image: the image to move; linear interpolation, 0 outside its field of view.
-        labels: the label map to move; nearest neighbour.
+        image: the image to move.
+        labels: the label map to move.
         points: points [n, 3] in RAS mm, or a CSV file with the header x,y,z; they go where the
             image goes, from the moving to the fixed space.
         reference: the image whose grid the result lies on; for `image` and `labels`.
         inverse: whether to go the other way, from the fixed to the moving space. Affines are
             inverted exactly, fields numerically.
+        interpolation: of an image "nearest", "linear" (the default) or "bspline" (cubic); of labels
+            "nearest" (the default) or "label": of the labels around a point the one with the
+            largest sum of linear weights.
+        fill: the value outside the field of view of what is moved.
+        points_convention: "lps" where x and y of a points file have the signs of ANTs.
 
     Returns:
         The moved image or points, with what a numerical inverse left; its `save` writes a file.
@@ -228,13 +236,15 @@ def apply(
     table = None
     if points is not None:
         is_file = isinstance(points, str | Path)
-        table = read_points(points) if is_file else _table_of(points)
+        table = read_points(points, convention=points_convention) if is_file else _table_of(points)
     sources = {"image": image, "labels": labels, "reference": reference}
     return apply_chain(
         _chain_of(transforms),
         **{n: None if value is None else source_of(value, n) for n, value in sources.items()},
         points=table,
         inverse=inverse,
+        interpolation=interpolation,
+        fill=fill,
     )
 
 

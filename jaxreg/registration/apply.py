@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import (
@@ -32,8 +32,9 @@ from jaxreg.io.images import (
     smallest_labels,
 )
 from jaxreg.io.itk_transforms import read_transform
-from jaxreg.io.points import PointTable, read_points, write_points
+from jaxreg.io.points import Convention, PointTable, read_points, write_points
 
+Interpolation = Literal["nearest", "linear", "bspline", "label"]
 _ITK = (".mat", ".tfm", ".txt", ".xfm", ".h5", ".hdf5")
 
 
@@ -118,19 +119,23 @@ def apply_chain(
     points: PointTable | None = None,
     reference: Source | None = None,
     inverse: bool = False,
+    interpolation: Interpolation | None = None,
+    fill: float = 0.0,
 ) -> Applied:
     """A chain applied to one image, label map or table of points.
 
-    An image goes onto the grid of `reference` in one resampling: linear, float32, 0 outside its
-    field of view; labels by nearest neighbour. Points go where the image goes, from the moving to
-    the fixed space, so they take the inverse of the map by which the image is pulled back. With
-    `inverse` everything goes from the fixed to the moving space. Fields are inverted numerically.
+    An image goes onto the grid of `reference` in one resampling, float32 and by default linear,
+    `fill` outside its field of view; labels by default by nearest neighbour. Points go where the
+    image goes, from the moving to the fixed space, so they take the inverse of the map by which the
+    image is pulled back. With `inverse` everything goes from the fixed to the moving space. Fields
+    are inverted numerically.
 
     Raises:
         InputError: not exactly one of image, labels and points, a reference that is missing or too
             many, or an image that cannot be read.
     """
     _check_options(image, labels, points, reference)
+    how = _how(interpolation, fill, image=image is not None, points=points is not None)
     inverted = inverse if points is None else not inverse
     residuals: list[np.ndarray] = []
     mapping = _mapping(chain, residuals) if inverted else functools.partial(map_points, chain)
@@ -138,7 +143,7 @@ def apply_chain(
     if points is not None:
         table = points._replace(points=mapping(points.points))
     else:
-        moved = _moved(image, labels, reference, mapping)
+        moved = _moved(image, labels, reference, mapping, how)
     numerical = inverted and any(isinstance(element, Field) for element in chain)
     residual_mm, remarks = 0.0, ()
     if numerical:
@@ -146,18 +151,20 @@ def apply_chain(
     return Applied(moved, None if table is None else table.points, residual_mm, remarks, table)
 
 
-def _moved(image: Source | None, labels: Source | None, reference: Any, mapping) -> Any:
+def _moved(
+    image: Source | None, labels: Source | None, reference: Any, mapping, how: dict[str, Any]
+) -> Any:
     """The image or the label map on the grid of `reference`, as a nibabel image."""
     grid = read_header(reference).grid
     if image is not None:
         read_header(image)
         volume = read_image(image)
-        array = resample(volume, _meeting(volume, mapping, image, reference, grid), grid)
+        array = resample(volume, _meeting(volume, mapping, image, reference, grid), grid, **how)
         return image_like(array, reference)
     assert labels is not None
     read_header(labels)
     volume = read_labels(labels)
-    array = resample(volume, _meeting(volume, mapping, labels, reference, grid), grid, order=0)
+    array = resample(volume, _meeting(volume, mapping, labels, reference, grid), grid, **how)
     return image_like(smallest_labels(array), reference)
 
 
@@ -190,6 +197,9 @@ def apply_files(
     reference: Path | str | None = None,
     out: Path | str,
     inverse: bool = False,
+    interpolation: Interpolation | None = None,
+    fill: float = 0.0,
+    points_convention: Convention = "ras",
 ) -> list[str]:
     """Apply transform files to one image, label map or CSV of points; returns lines to print.
 
@@ -207,23 +217,26 @@ def apply_files(
         load_chain(transforms),
         image=image,
         labels=labels,
-        points=None if points is None else read_points(points),
+        points=None if points is None else read_points(points, convention=points_convention),
         reference=reference,
         inverse=inverse,
+        interpolation=interpolation,
+        fill=fill,
     )
     applied.save(out)
-    return [*applied.remarks, *_remarks((image, labels, reference), applied)]
+    told = points_convention == "lps"
+    return [*applied.remarks, *_remarks((image, labels, reference), applied, told=told)]
 
 
-def _remarks(sources: Sequence[Path | str | None], applied: Applied) -> list[str]:
+def _remarks(sources: Sequence[Path | str | None], applied: Applied, *, told: bool) -> list[str]:
     """What the user should know of the files: how their headers are read, whose points they are."""
     headers = [read_header(source) for source in sources if source is not None]
     lines = [f"warning: {line}" for header in headers for line in header.warnings]
     lines += [line for header in headers for line in header.remarks]
-    if applied.looks_like_ants:
+    if applied.looks_like_ants and not told:
         lines.append(
             "warning: the points have the columns x,y,z,t of antsApplyTransformsToPoints, which "
-            "are LPS; they were read as RAS. Change the signs of x and y where they are LPS."
+            "are LPS; they were read as RAS. Give --points-convention lps where they are LPS."
         )
     return lines
 
@@ -252,6 +265,28 @@ def _left_behind(residuals: list[np.ndarray], noun: str) -> tuple[float, tuple[s
             "it is continued by its affine part and border values"
         )
     return worst, tuple(lines)
+
+
+def _how(
+    interpolation: Interpolation | None, fill: float, *, image: bool, points: bool
+) -> dict[str, Any]:
+    """The arguments of `resample`.
+
+    Raises:
+        InputError: an interpolation that is not there or does not fit, or a fill that is no number.
+    """
+    if points:
+        if interpolation is not None or fill != 0:
+            raise InputError("--interpolation, --fill: not read with --points.")
+        return {}
+    fitting = ("nearest", "linear", "bspline") if image else ("nearest", "label")
+    chosen = interpolation or ("linear" if image else "nearest")
+    require_choice("interpolation", chosen, fitting)
+    if not np.isfinite(fill) or (not image and fill != round(fill)):
+        kind = "a number" if image else "a whole number, since labels are"
+        raise InputError(f"--fill: expected {kind}, got {fill}.")
+    order = {"nearest": 0, "label": 0, "linear": 1, "bspline": 3}[chosen]
+    return {"order": order, "smooth_labels": chosen == "label", "fill": fill}
 
 
 def _check_options(image: Any, labels: Any, points: Any, reference: Any) -> None:
