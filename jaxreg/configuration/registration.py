@@ -77,7 +77,7 @@ class InputSettings:
     moving_labels: Path | None = None
     """Label map of the moving image; it is moved as well."""
     domains: str | None = None
-    """Contrasts, such as T1w,T2w; by default as the file names say."""
+    """Contrasts, such as T1w,T2w; by default by name, else by look."""
     extract: Extraction = "auto"
     """Brains that jaxreg finds."""
 

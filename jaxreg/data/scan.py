@@ -33,7 +33,10 @@ def read_scan(image: Source) -> tuple[Header, Volume]:
     if np.abs(volume.array).max() > LARGEST:
         raise InputError(f"{image}: expected intensities, got values up to {volume.array.max():g}.")
     if looks_like_labels(volume.array):
-        raise InputError(f"{image}: expected an image, got what looks like a label map.")
+        raise InputError(
+            f"{image}: expected an image, got what looks like a label map; "
+            "register takes it by --fixed-labels or --moving-labels."
+        )
     return header, volume
 
 

@@ -247,7 +247,9 @@ def require_free_folder(
     if set(there) <= set(free_with):
         return
     if not overwrite:
-        raise InputError(f"{folder}: holds another run ({there[0]}, …); give --overwrite.")
+        raise InputError(
+            f"{folder}: holds another run ({there[0]}, …); give --overwrite, or another --out."
+        )
     foreign = [name for name in there if not is_own(name)]
     if foreign:
         raise InputError(f"{folder}: not overwritten, it holds more than a run: {foreign[0]}.")

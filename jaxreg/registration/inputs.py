@@ -94,7 +94,7 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Source | None):
     if shown.is_brain:
         remark = (
             f"{role}: no mask; {shown.background_share:.0%} of the voxels are background and the "
-            f"rest are {shown.litres:.2f} litres: taken as a brain that was cut out"
+            f"rest are {shown.litres:.2f} litres: taken for an extracted brain"
         )
         return shown.mask, True, remark
     remark = (

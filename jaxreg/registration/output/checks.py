@@ -98,7 +98,7 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, 
     if "dice" in values:
         before, after = values["dice_affine"], values["dice"]
         text = f"{before:.3f} → {after:.3f}" if deformable else f"{after:.3f}"
-        note = f"mean over {values['dice_labels']:.0f} labels that both images have"
+        note = f"mean over the {values['dice_labels']:.0f} labels common to both images"
         rows.append(_number("Dice", text, note, after >= before))
     return tuple(rows)
 
@@ -114,7 +114,8 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
         _number(
             "similarity (local cc²)",
             f"{before:.3f} → {after:.3f}",
-            f"after the affine → in the end; 1 is perfect, at least {SIMILARITY_WARN} is usual",
+            "after the affine → after registration; 1 is perfect, "
+            f"at least {SIMILARITY_WARN} is usual",
             after >= max(before, SIMILARITY_WARN),
             wrong=after < SIMILARITY_FAIL,
         ),
