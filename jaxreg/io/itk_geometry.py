@@ -38,7 +38,8 @@ def itk_affine(image: Any) -> Float[np.ndarray, "4 4"]:
 def usable_qform(header: Any) -> tuple[np.ndarray | None, int]:
     """(qform, its code) of a NIfTI header; (None, 0) where it has none, or none that is usable."""
     try:
-        qform, code = header.get_qform(coded=True)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
+            qform, code = header.get_qform(coded=True)
     except (HeaderDataError, ValueError):
         return None, 0
     if qform is None or not np.isfinite(qform).all():

