@@ -142,8 +142,9 @@ def registrar(config: Config, domains: tuple[str, str]):
             steps=config.iterations,
             learning_rate=config.learning_rate or (DIRECT_RATE if model is None else REFINE_RATE),
         )
-        velocity = velocity if model is None else taper(velocity)
-        return displacement_of(velocity, pair.fixed.shape[:3], squarings=config.objective.squarings)
+        return displacement_of(
+            taper(velocity), pair.fixed.shape[:3], squarings=config.objective.squarings
+        )
 
     return register
 

@@ -20,7 +20,7 @@ from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
 from jaxreg.registration.contrasts import contrasts_of
 from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
-from jaxreg.registration.deformable.grid import in_millimetres, network_grid, on_grid
+from jaxreg.registration.deformable.grid import in_millimetres, network_grid, pairs_on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.method import Method, load_method, routed
 from jaxreg.registration.extraction import extract, may_segment, needs_extraction, turn_of
@@ -279,13 +279,11 @@ def _best_start(
     """
     found: list[tuple[str, Deformation, Pair]] = []
     apart: list[InputError] = []
-    for name, matrix in starts.items():
-        try:
-            pair = on_grid(fixed, moving, matrix, grid)
-        except InputError as error:  # from this start the brains do not meet; others remain
-            apart.append(error)
-            continue
-        found.append((name, no_deformation(method, pair), pair))
+    for name, pair in pairs_on_grid(fixed, moving, starts, grid):
+        if isinstance(pair, InputError):  # from this start the brains do not meet; others remain
+            apart.append(pair)
+        else:
+            found.append((name, no_deformation(method, pair), pair))
     if not found:
         raise apart[0]
     return max(found, key=lambda start: start[1].similarity)

@@ -123,13 +123,13 @@ class _Reached(InputError):
 @QUICK
 @given(change=damage())
 def test_register_meets_damage_with_one_line(role, files, tmp_path, monkeypatch, change):
-    on_grid = registration.on_grid
+    pairs_on_grid = registration.pairs_on_grid
 
     def stop(*args):
-        on_grid(*args)
+        list(pairs_on_grid(*args))
         raise _Reached("reached the network grid")
 
-    monkeypatch.setattr(registration, "on_grid", stop)
+    monkeypatch.setattr(registration, "pairs_on_grid", stop)
     sound = files / ("image.nii" if role == "image" else "labels.nii")
     damaged = _damaged(tmp_path, sound, change)
     images = [str(damaged if role == "image" else files / "image.nii"), str(files / "image.nii")]

@@ -13,12 +13,12 @@ from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW, ObjectiveC
 from jaxreg.configuration.registration import DIRECT_RATE, REFINE_RATE
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
-from jaxreg.losses.objective import moved_and_masks
+from jaxreg.losses.objective import moved_and_masks, moved_by
 from jaxreg.losses.similarity import Masks
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.deformable.method import Method
-from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
+from jaxreg.registration.deformable.optimization import optimize_velocity, taper, zero_velocity
 from jaxreg.registration.deformable.prediction import predicted
 from jaxreg.spatial import displacement_of
 
@@ -56,8 +56,15 @@ def deformations(
 
 
 def no_deformation(method: Method, pair: Pair) -> Deformation:
-    """The pair as it lies, measured like any other; its λ is 1."""
-    return _deformation(pair, zero_velocity(pair.fixed.shape[:3]), 1.0, method.objective)
+    """The pair as it lies; its λ is 1. Its similarity is taken as that of any other is."""
+    still = np.zeros((*pair.fixed.shape[:3], 3), np.float32)
+    similarity = float(_similarity_as_it_lies(pair, method.objective))
+    return Deformation(1.0, still, still, np.asarray(pair.moving[..., 0]), similarity, 0.0, 0.0)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _similarity_as_it_lies(pair: Pair, config: ObjectiveConfig) -> Float[Array, ""]:
+    return local_correlation(pair, *moved_by(pair, jnp.zeros((*pair.fixed.shape[:3], 3)), config))
 
 
 def _deformation(pair, velocity, lam, config) -> Deformation:
@@ -117,16 +124,3 @@ def local_correlation(pair: Pair, moved: Float[Array, "x y z 1"], masks: Masks) 
         epsilon=LNCC_EPSILON,
     )
     return 1 - unlike
-
-
-def taper(velocity: Float[Array, "u v w 3"]) -> Float[Array, "u v w 3"]:
-    """The velocity brought to zero over the two outer voxels of its grid.
-
-    Beyond the grid nothing moves, so the map stays continuous and exp(−v) its inverse everywhere.
-    """
-    for axis in range(3):
-        at = jnp.arange(velocity.shape[axis])
-        ramp = jnp.clip(jnp.minimum(at, at[::-1]) / 2, 0, 1)
-        shape = [-1 if a == axis else 1 for a in range(4)]
-        velocity = velocity * ramp.reshape(shape)
-    return velocity

@@ -9,6 +9,7 @@ training, and a field on the grid becomes one in millimetres.
 
 import contextlib
 import functools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -146,21 +147,46 @@ def grid_around(
     return Grid((x, y, z), affine)
 
 
+def pairs_on_grid(
+    fixed: Subject,
+    moving: Subject,
+    affines: Mapping[str, Float[np.ndarray, "4 4"]],
+    grid: Grid,
+) -> Iterator[tuple[str, Pair | InputError]]:
+    """As `on_grid` for each of some affines, by name; the fixed side comes onto the grid once.
+
+    Where the brains do not meet, the error stands in the pair's place.
+    """
+    side = _side(fixed, np.eye(4), grid)
+    for name, affine in affines.items():
+        try:
+            moved = _side(moving, affine, grid)
+        except InputError as error:
+            yield name, error
+        else:
+            (f, f_mask, f_ignore), (m, m_mask, m_ignore) = side, moved
+            yield name, Pair(f, m, f_mask, m_mask, f_ignore, m_ignore)
+
+
 def on_grid(fixed: Subject, moving: Subject, affine: Float[np.ndarray, "4 4"], grid: Grid) -> Pair:
     """Both sides on a grid, intensities in [0, 1]; `affine` takes fixed mm to moving mm.
 
     Raises:
         InputError: after the affine, the moving brain does not meet the grid.
     """
-    sides = [one_side(fixed, np.eye(4), grid), one_side(moving, affine, grid)]
-    ignores = [
-        None
-        if s.ignore is None
-        else jnp.asarray(resample_any(s.ignore, s.image.affine, to_image, grid))
-        for s, to_image in ((fixed, np.eye(4)), (moving, affine))
-    ]
-    (f, f_mask), (m, m_mask) = sides
-    return Pair(f, m, f_mask, m_mask, *ignores)
+    ((_, pair),) = pairs_on_grid(fixed, moving, {"": affine}, grid)
+    if isinstance(pair, InputError):
+        raise pair
+    return pair
+
+
+def _side(subject: Subject, to_image: Float[np.ndarray, "4 4"], grid: Grid):
+    """(image, brain, what to ignore or None) of one side on a grid."""
+    ignore = None
+    if subject.ignore is not None:
+        seen = resample_any(subject.ignore, subject.image.affine, to_image, grid)
+        ignore = jnp.asarray(seen)
+    return *one_side(subject, to_image, grid), ignore
 
 
 def one_side(

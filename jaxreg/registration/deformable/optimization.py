@@ -36,7 +36,8 @@ def optimize_velocity(
     """(velocity, loss at each step) after Adam on the training objective, from `start`.
 
     The velocity lives at half resolution, in voxels of that grid, ⌈n/2⌉ along each axis; zeros are
-    a good start. `similarity` is what `make_similarity` gives for `config`.
+    a good start. The objective sees it tapered, as it is used: what the rim loses, the inside can
+    make up for. `similarity` is what `make_similarity` gives for `config`.
     """
     velocity, _, losses = optimize_jointly(
         key,
@@ -110,7 +111,8 @@ def _some_steps(bounds, keys, pair, lam, state, *, similarity_of, config, learni
 
     def loss(variables, key):
         velocity, parameters = variables
-        return objective(key, pair, velocity, lam, similarity_of(parameters), config)[0]
+        ending = taper(velocity)
+        return objective(key, pair, ending, lam, similarity_of(parameters), config)[0]
 
     def step(number, state):
         (velocity, parameters), adam, losses = state
@@ -135,3 +137,16 @@ def half_grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def zero_velocity(shape: tuple[int, ...]) -> Float[Array, "u v w 3"]:
     """The velocity that moves nothing, for a volume of `shape`."""
     return jnp.zeros((*half_grid(shape), 3))
+
+
+def taper(velocity: Float[Array, "u v w 3"]) -> Float[Array, "u v w 3"]:
+    """The velocity brought to zero over the two outer voxels of its grid.
+
+    Beyond the grid nothing moves, so the map stays continuous and exp(−v) its inverse everywhere.
+    """
+    for axis in range(3):
+        at = jnp.arange(velocity.shape[axis])
+        ramp = jnp.clip(jnp.minimum(at, at[::-1]) / 2, 0, 1)
+        shape = [-1 if a == axis else 1 for a in range(4)]
+        velocity = velocity * ramp.reshape(shape)
+    return velocity

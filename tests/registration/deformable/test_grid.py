@@ -13,6 +13,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.images import read_image
 from jaxreg.models.model import Model
+from jaxreg.registration.deformable import grid as grid_module
 from jaxreg.registration.deformable.grid import (
     MARGIN_MM,
     MULTIPLE,
@@ -24,6 +25,8 @@ from jaxreg.registration.deformable.grid import (
 )
 from jaxreg.registration.deformable.method import load_method
 from jaxreg.registration.inputs import read_subject
+
+ROLES = (("fixed", 1, "T1w"), ("moving", 2, "T2w"))
 
 
 def box(shape, low, high):
@@ -182,3 +185,25 @@ def test_of_two_maps_the_one_of_higher_correlation_counts(tmp_path, method, monk
         wanted = motion(15, (5, 0, 0)) @ method.model.template.affine
         np.testing.assert_allclose(grid.affine, wanted)
     assert calls == ["rigid", "affine"] * 2
+
+
+def test_each_image_comes_onto_the_grid_once_for_each_place(tmp_path, monkeypatch):
+    """Of three linear starts the fixed image is resampled once, the moving one three times."""
+    fixed, moving = (read_subject(r, write_subject(tmp_path, i, d)["image"]) for r, i, d in ROLES)
+    grid = grid_around(fixed.image, fixed.mask, (8.0, 8.0, 8.0))
+    seen = []
+    resample = grid_module.normalized_on_grid
+    monkeypatch.setattr(
+        grid_module,
+        "normalized_on_grid",
+        lambda image, *rest, **more: seen.append(id(image)) or resample(image, *rest, **more),
+    )
+    starts = {name: motion(angle, (0, 0, 0)) for name, angle in (("a", 0), ("b", 5), ("c", 9))}
+    found = dict(grid_module.pairs_on_grid(fixed, moving, starts, grid))
+    assert [seen.count(id(side.image)) for side in (fixed, moving)] == [1, 3]
+    for name, matrix in starts.items():
+        pair = on_grid(fixed, moving, matrix, grid)
+        same = found[name]
+        assert not isinstance(same, InputError)
+        np.testing.assert_array_equal(same.moving, pair.moving)
+        np.testing.assert_array_equal(same.fixed, pair.fixed)
