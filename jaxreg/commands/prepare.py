@@ -58,4 +58,5 @@ def main(argv: Sequence[str]) -> None:
     console = Console(config.output)
     summary = prepare(config.settings(), register_affine, progress=console.progress)
     console.say(str(summary))
-    console.result(summary._asdict())
+    choices = [choice._asdict() for choice in summary.choices]
+    console.result(summary._asdict() | {"choices": choices})

@@ -1,6 +1,8 @@
 """What the preparation of a cohort is: which scans, onto which grid, dealt into which splits."""
 
+import contextlib
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,6 +19,8 @@ class ScanSettings:
     """How the scans are stored; docs/prepare.md describes each."""
     labels: str | None = None
     """What label numbers mean: freesurfer, own or a TSV (index, name)."""
+    entities: str | None = None
+    """Which of several BIDS images is taken: acq=highres,run=1,…"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class CohortSettings:
     spacing: float = 2.0
     """Isotropic voxel size of the cohort, in millimetres."""
     split: str | None = None
-    """Subjects as TRAIN/VAL/TEST, such as 800/50/191; by default 80/10/10 %."""
+    """TRAIN/VAL/TEST in per cent or subjects; by default 80/10/10."""
     seed: int = 0
     """Seed of the random split."""
     template: Path | None = None
@@ -55,12 +59,72 @@ class PrepareConfig(CohortSettings, ScanSettings):
             raise InputError(f"--jobs: expected at least 1, got {self.jobs}.")
         if self.split is not None:
             parse_split(self.split)
+        if self.entities is not None:
+            parse_entities(self.entities)
+            if self.layout != "bids":
+                raise InputError(f"--entities: read only with --layout bids, not {self.layout}.")
 
 
-def parse_split(text: str) -> tuple[int, int, int]:
-    """(train, val, test) of a text such as 800/50/191."""
-    parts = text.split("/")
-    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or int(parts[0]) < 1:
-        raise InputError(f"--split: expected TRAIN/VAL/TEST such as 800/50/191, got {text!r}.")
-    train, val, test = map(int, parts)
-    return train, val, test
+def parse_entities(text: str) -> dict[str, tuple[str, ...]]:
+    """Entity → the values that are wanted, the first most, of a text such as acq=highres,run=1.
+
+    An entity that stands there twice has two values; an empty value is for images without it.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for part in text.split(","):
+        entity, equals, value = (piece.strip() for piece in part.partition("="))
+        plain = entity.isalnum() and all(c.isalnum() or c in "-._+" for c in value)
+        if not equals or not plain:
+            raise InputError(
+                "--entities: expected ENTITY=VALUE,…, such as "
+                f"acq=highres,run=1 (acq= for images without acq-), got {text!r}."
+            )
+        found[entity] = (*found.get(entity, ()), value)
+    return found
+
+
+def parse_split(text: str) -> tuple[Fraction, ...]:
+    """The three numbers of a text such as 800/50/191 or 0.8/0.1/0.1, or four of them."""
+    parts: tuple[Fraction, ...] = ()
+    with contextlib.suppress(ValueError):
+        parts = tuple(Fraction(part) for part in text.replace("%", "").split("/"))
+    if len(parts) not in (3, 4) or min(parts) < 0 or parts[0] == 0:
+        raise InputError(
+            "--split: expected TRAIN/VAL/TEST such as 80/10/10 (per cent) or the numbers of "
+            f"subjects, TRAIN above 0, got {text!r}."
+        )
+    return parts
+
+
+def split_counts(text: str, subjects: int) -> tuple[int, int, int]:
+    """(train, val, test) of so many subjects; a fourth number of the text is for no split.
+
+    Whole numbers that add up to the subjects are counts. Numbers that add up to 100 are per cent,
+    and those with a point that add up to 1 shares: each part is then rounded, but for train, which
+    gets the rest. Of three subjects and more, no part that was asked for gets none.
+
+    Raises:
+        InputError: the numbers add up to something else, or leave nobody to train on.
+    """
+    parts = parse_split(text)
+    total = sum(parts)
+    whole = all(part.denominator == 1 for part in parts)
+    if whole and total == subjects:
+        train, val, test = map(int, parts[:3])
+        return train, val, test
+    if total != 100 and (whole or total != 1):
+        added = " + ".join(f"{float(part):g}" for part in parts)
+        rest = subjects - total
+        hint = f" Is {text}/{rest} meant, with {rest} in no split?" if whole and rest > 0 else ""
+        raise InputError(
+            f"--split {text}: {added} = {float(total):g}; expected the number of subjects, which "
+            f"is {subjects}, or 100 for per cent, or 1 for shares such as 0.8/0.1/0.1."
+            f"{hint if len(parts) == 3 else ''}"
+        )
+    others = [
+        max(int(subjects >= 3 and part > 0), round(subjects * part / total)) for part in parts[1:]
+    ]
+    train = subjects - sum(others)
+    if train < 1:
+        raise InputError(f"--split {text}: of {subjects} subjects it leaves none in train.")
+    return train, others[0], others[1]

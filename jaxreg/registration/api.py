@@ -336,6 +336,7 @@ def prepare(
     seed: int = 0,
     template: Path | str | None = None,
     jobs: int | None = None,
+    entities: str | None = None,
 ) -> Summary:
     """Make a cohort for training from scans, or continue one.
 
@@ -349,10 +350,12 @@ def prepare(
         labels: what the numbers of label maps mean: "freesurfer", "own", or a TSV (index, name); by
             default as the layout says.
         spacing: the isotropic voxel size of the cohort, in mm.
-        split: numbers of subjects as "TRAIN/VAL/TEST"; by default 80, 10 and 10 %.
+        split: "TRAIN/VAL/TEST" in per cent, shares or subjects; by default "80/10/10".
         seed: the seed of the random split.
         template: the image of the common space; by default the mean of up to 20 subjects.
         jobs: subjects worked on at a time; by default the number of cores.
+        entities: which of several BIDS images of one subject are taken, such as
+            "acq=highres,run=1"; by default the rules of docs/prepare.md decide.
 
     Returns:
         Who is in which split, who failed or was left out and why; as text, what the command prints.
@@ -376,6 +379,7 @@ def prepare(
         seed=seed,
         template=None if template is None else Path(template),
         jobs=jobs,
+        entities=entities,
     )
     return prepare_cohort(config, register_affine)
 

@@ -4,47 +4,30 @@ Only names are looked at here; no volume is opened. A subject's mask and labels 
 (millimetres) of the first of the images, on any grid.
 """
 
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from jaxreg.configuration.preparation import Layout
 from jaxreg.data.cohort import SPLITS
+from jaxreg.data.prepare.bids import bids_source
+from jaxreg.data.prepare.candidates import Wishes
+from jaxreg.data.prepare.source import DOMAINS, Files, Source
 from jaxreg.errors import InputError, require_choice
 from jaxreg.io.tables import read_table
 
 LAYOUTS = get_args(Layout)
-DOMAINS = ("T1w", "T2w", "FLAIR")
-"""Contrasts that are looked for; the first that a subject has is the reference of the others."""
+NO_WISHES: Wishes = {}
 
 
-class Files(NamedTuple):
-    """One subject's files; `split` only where the source itself says it."""
-
-    participant: str
-    images: dict[str, Path]
-    mask: Path | None = None
-    labels: Path | None = None
-    split: str | None = None
-
-
-class Source(NamedTuple):
-    """What a source folder or table holds, subjects sorted by identifier."""
-
-    subjects: list[Files]
-    left_out: dict[str, str]
-    """Who is left out, and why."""
-    aligned: bool
-    """The images of a subject are aligned to each other already."""
-    freesurfer: bool
-    """Labels carry FreeSurfer's numbers."""
-
-
-def find(layout: str, path: Path) -> Source:
+def find(layout: str, path: Path, *, wishes: Wishes = NO_WISHES) -> Source:
     """The subjects of a folder or a table in a layout of `LAYOUTS`.
 
+    `wishes` say which of several images a user wants; the layout bids alone reads them.
+
     Raises:
-        InputError: an unknown layout, nothing at `path`, or no subject found in this layout.
+        InputError: an unknown layout, nothing at `path`, no subject found in this layout, or a wish
+            that no image meets.
     """
     require_choice("layout", layout, LAYOUTS)
     if layout == "table":
@@ -52,13 +35,14 @@ def find(layout: str, path: Path) -> Source:
     elif not path.is_dir():
         raise InputError(f"{path}: no such folder.")
     elif layout == "bids":
-        found, wanted = _bids(path), "sub-*/[ses-*/]anat/*_T1w.nii.gz (or T2w, FLAIR)"
+        found, wanted = bids_source(path, wishes), "sub-*/[ses-*/]anat/*_T1w.nii.gz (or T2w, FLAIR)"
     elif layout == "hcp":
         found, wanted = _hcp(path), f"<SUBJECT>/{_HCP['T1w']}"
     else:
         found, wanted = _ixi(path), "IXI*-T1.nii.gz or IXI*-T2.nii.gz in it or below"
     if not found.subjects:
-        raise InputError(f"{path}: expected {wanted} (--layout {layout}), found none.")
+        first = "".join(f" The first: {n}: {r}." for n, r in [*found.left_out.items()][:1])
+        raise InputError(f"{path}: expected {wanted} (--layout {layout}), found none.{first}")
     return found
 
 
@@ -86,66 +70,29 @@ def _hcp(root: Path) -> Source:
 
 def _ixi(root: Path) -> Source:
     """IXI: IXI002-Guys-0828-T1.nii.gz, T1 and T2 in folders of their own or together; no masks."""
-    images: dict[str, dict[str, Path]] = {}
+    images: dict[str, dict[str, list[Path]]] = {}
     for domain, ending in (("T1w", "T1"), ("T2w", "T2")):
         for path in sorted(root.rglob(f"IXI*-{ending}.nii.gz")):
-            images.setdefault(f"sub-{path.name.split('-')[0]}", {}).setdefault(domain, path)
-    subjects = [Files(name, images[name]) for name in sorted(images)]
-    return Source(subjects, {}, aligned=False, freesurfer=False)
-
-
-_BIDS_LABELS = ("_desc-aparcaseg_dseg", "_desc-aseg_dseg", "_dseg")
-
-
-def _bids(root: Path) -> Source:
-    """Raw images, the first session and run that has the first domain of `DOMAINS`.
-
-    A derivative belongs to an image if its name is the image's but for `desc` and suffix: then it
-    lies in the image's own space. Those of a mean of several images, or in a template's space
-    (`space-…`), are not used. All subjects have the same kind of labels, since the numbers differ:
-    the kind that most subjects have.
-    """
-    images, left_out = {}, {}
-    for folder in _folders(root, "sub-*"):
-        found = _bids_images(folder)
-        if found:
-            images[folder.name] = found
-        else:
-            left_out[folder.name] = f"no {', '.join(DOMAINS)} in anat"
-    derived = {name: _bids_derivatives(root, name, found) for name, found in images.items()}
-    count = Counter(kind for files in derived.values() for kind in files)
-    kind = max(_BIDS_LABELS, key=lambda k: count[k])
+            subject = images.setdefault(f"sub-{path.name.split('-')[0]}", {})
+            subject.setdefault(domain, []).append(path)
+    left_out = {name: reason for name in sorted(images) if (reason := _several(images[name]))}
     subjects = [
-        Files(name, found, derived[name].get("_desc-brain_mask"), derived[name].get(kind))
-        for name, found in images.items()
+        Files(name, {domain: paths[0] for domain, paths in images[name].items()})
+        for name in sorted(images)
+        if name not in left_out
     ]
-    return Source(subjects, left_out, aligned=False, freesurfer=kind != "_dseg")
+    return Source(subjects, left_out, aligned=False, freesurfer=False)
 
 
-def _bids_images(subject: Path) -> dict[str, Path]:
-    """The first image of each domain in the session that has the first domain."""
-    sessions = [subject / "anat", *(s / "anat" for s in _folders(subject, "ses-*"))]
-    found = []
-    for folder in sessions:
-        files = {d: sorted(folder.glob(f"{subject.name}_*{d}.nii*")) for d in DOMAINS}
-        found.append({d: paths[0] for d, paths in files.items() if paths})
-    for domain in DOMAINS:
-        for images in found:
-            if domain in images:
-                return images
-    return {}
-
-
-def _bids_derivatives(root: Path, name: str, images: dict[str, Path]) -> dict[str, Path]:
-    """Mask and label maps of the reference image, by the end of their names."""
-    stem = next(iter(images.values())).name.split(".nii")[0].rsplit("_", 1)[0]
-    found: dict[str, Path] = {}
-    for subject in sorted(root.glob(f"derivatives/*/{name}")):
-        for kind in ("_desc-brain_mask", *_BIDS_LABELS):
-            paths = sorted(subject.glob(f"**/anat/{stem}{kind}.nii*"))
-            if paths:
-                found.setdefault(kind, paths[0])
-    return found
+def _several(images: Mapping[str, list[Path]]) -> str:
+    """Why nothing decides between a subject's images of one contrast; empty where there is one."""
+    for domain, paths in images.items():
+        if len(paths) > 1:
+            places = ", ".join(map(str, paths))
+            return (
+                f"several {domain}: {places}; leave one of them, or give a table (--layout table)"
+            )
+    return ""
 
 
 def _table(table: Path) -> Source:

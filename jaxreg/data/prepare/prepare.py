@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxreg.configuration.preparation import PrepareConfig, parse_split
+from jaxreg.configuration.preparation import PrepareConfig, parse_entities, split_counts
 from jaxreg.data.cohort import SPLITS, read_structures
 from jaxreg.data.foreground import foreground
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare import layouts, template
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
-from jaxreg.data.prepare.layouts import Files
+from jaxreg.data.prepare.source import Choice, Files
 from jaxreg.data.prepare.subject import (
     IDENTITY,
     align_head,
@@ -53,9 +53,10 @@ class Summary(NamedTuple):
     left_out: dict[str, str]
     remarks: list[str]
     structures: dict[int, str]
+    choices: tuple[Choice, ...] = ()
 
     def __str__(self) -> str:
-        """Remarks, who was left out or failed and why, and the numbers, a line each."""
+        """Choices, remarks, who was left out or failed and why, and the numbers, a line each."""
         left_out = [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
         failed = [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
         counts = ", ".join(f"{count} {split}" for split, count in self.subjects.items())
@@ -63,17 +64,17 @@ class Summary(NamedTuple):
             f"{self.folder}: {counts}; {len(self.structures)} structures scored; "
             f"{len(self.failed)} failed, {len(self.left_out)} left out."
         )
-        return "\n".join([*self.remarks, *left_out, *failed, numbers])
+        return "\n".join([*map(str, self.choices), *self.remarks, *left_out, *failed, numbers])
 
 
 def assign_splits(subjects: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
     """Participant → split: the table's own, or shuffled by the seed and dealt by the numbers.
 
-    Without numbers val and test get a tenth each, at least one where there are three subjects.
-    Whoever the numbers leave over is in no split.
+    Without numbers they are 80/10/10, as `split_counts` reads them. Whoever they put into no split
+    is not in the answer.
 
     Raises:
-        InputError: more asked for than there are, or a table that splits some subjects only.
+        InputError: numbers that do not fit, or a table that splits some subjects only.
     """
     own = {p.participant: p.split for p in subjects if p.split is not None}
     if own and (split is not None or len(own) < len(subjects)):
@@ -83,11 +84,7 @@ def assign_splits(subjects: Sequence[Files], split: str | None, *, seed: int) ->
         )
     if own:
         return own
-    n = len(subjects)
-    tenth = max(int(n >= 3), round(n / 10))
-    counts = (n - 2 * tenth, tenth, tenth) if split is None else parse_split(split)
-    if sum(counts) > n:
-        raise InputError(f"--split: expected at most {n} subjects, as many as found; got {split}.")
+    counts = split_counts(split or "80/10/10", len(subjects))
     order = (
         np.random.default_rng(seed).permutation(sorted(p.participant for p in subjects)).tolist()
     )
@@ -105,8 +102,14 @@ def prepare(config: PrepareConfig, align: Aligner, *, progress: Progress = SILEN
     Raises:
         InputError: an unusable source, setting, template or output folder; too many failed.
     """
-    found = layouts.find(config.layout, config.source)
+    wishes = parse_entities(config.entities) if config.entities else {}
+    found = layouts.find(config.layout, config.source, wishes=wishes)
     splits = assign_splits(found.subjects, config.split, seed=config.seed)
+    left_out = found.left_out | {
+        f.participant: f"in no split by --split {config.split}"
+        for f in found.subjects
+        if f.participant not in splits
+    }
     names, freesurfer = _numbers(config.labels, freesurfer=found.freesurfer)
     try:
         _claim(config, splits)
@@ -126,11 +129,12 @@ def prepare(config: PrepareConfig, align: Aligner, *, progress: Progress = SILEN
         records = {name: json.loads(path.read_text()) for name, path in paths.items()}
         if names is None:
             names = structures([r["labels"] for r in records.values()], freesurfer=freesurfer)
-        _write_tables(config, done, names)
+        _write_tables(config, done, names, found.choices)
     except OSError as error:
         raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
     subjects = {split: sum(s == split for s in done.values()) for split in SPLITS}
-    return Summary(config.out, subjects, failed, found.left_out, _remarks(records), names)
+    remarks = _remarks(records)
+    return Summary(config.out, subjects, failed, left_out, remarks, names, found.choices)
 
 
 def structures(labels: Sequence[Sequence[int]], *, freesurfer: bool) -> dict[int, str]:
@@ -169,6 +173,7 @@ def _claim(config: PrepareConfig, splits: dict[str, str]) -> None:
         "seed": config.seed,
         "template": template,
         "labels": config.labels,
+        "entities": config.entities,
         "participants": splits,
     }
     path = config.out / "prepare.json"
@@ -302,13 +307,21 @@ def _check_failures(out: Path, splits: dict[str, str], failed: dict[str, str]) -
         )
 
 
-def _write_tables(config: PrepareConfig, done: dict[str, str], names: dict[int, str]) -> None:
+def _write_tables(
+    config: PrepareConfig, done: dict[str, str], names: dict[int, str], choices: Sequence[Choice]
+) -> None:
     description = {"Name": f"prepared from {config.layout}", "BIDSVersion": "1.10.0"}
     description |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "jaxreg"}]}
     with completed(config.out / "dataset_description.json") as partial:
         partial.write_text(json.dumps(description, indent=1) + "\n")
     if names:
         _write_table(config.out / "labels.tsv", ("index", "name"), sorted(names.items()))
+    if choices:
+        rows = [
+            (c.participant, c.what, c.taken or "n/a", ",".join(c.others), c.rule) for c in choices
+        ]
+        header = ("participant_id", "of", "taken", "not_taken", "rule")
+        _write_table(config.out / "choices.tsv", header, rows)
     table = config.out / "participants.tsv"
     _write_table(table, ("participant_id", "split"), sorted(done.items()))
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32
 from jaxreg.data.foreground import coarse, foreground, zero_intensity
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
-from jaxreg.data.prepare.layouts import Files
+from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.template import Aligner, Head, head
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling

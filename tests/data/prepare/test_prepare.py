@@ -22,8 +22,8 @@ from jaxreg.configuration.preparation import PrepareConfig, parse_split
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.prepare import layouts, template
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels
-from jaxreg.data.prepare.layouts import Files
 from jaxreg.data.prepare.prepare import assign_splits, prepare, structures
+from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.subject import align_head
 from jaxreg.data.prepare.template import Head
 from jaxreg.data.volumes import Volumes
@@ -316,6 +316,22 @@ def test_the_real_aligner_brings_a_moved_brain_back(tmp_path):
     assert error.mean() < 1.5  # a third of a voxel: the template is a resampled copy
 
 
+def test_choices_are_printed_and_kept(tmp_path):
+    root = bids(tmp_path / "source")
+    scan(root / "sub-02" / "anat" / "sub-02_ce-gd_T1w.nii.gz", seed=9)
+    config = PrepareConfig(layout="bids", source=root, out=tmp_path / "cohort", spacing=8.0, jobs=2)
+    summary = prepare(config, align)
+    line = (
+        "sub-02: T1w: sub-02_T1w.nii.gz, not sub-02_ce-gd_T1w.nii.gz; an image without ce- comes "
+        "first"
+    )
+    assert line in str(summary).splitlines()
+    rows = (config.out / "choices.tsv").read_text().splitlines()
+    assert rows[1].split("\t")[:4] == [
+        "sub-02", "T1w", "sub-02_T1w.nii.gz", "sub-02_ce-gd_T1w.nii.gz",
+    ]  # fmt: skip
+
+
 # --- resuming, failures, determinism
 
 
@@ -468,6 +484,10 @@ def test_a_mask_elsewhere_is_named(tmp_path):
         ({"split": "0/1/1"}, "--split"),
         ({"split": "2/-1/1"}, "--split"),
         ({"split": "a/b/c"}, "--split"),
+        ({"split": "1/2/3/4/5"}, "--split"),
+        ({"entities": "acq=a"}, "--layout"),
+        ({"entities": "acq", "layout": "bids"}, "--entities"),
+        ({"entities": "acq=a/b", "layout": "bids"}, "--entities"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, changes, named):
@@ -625,7 +645,18 @@ def subjects(count):
         (3, None, (1, 1, 1)),
         (9, None, (7, 1, 1)),
         (40, None, (32, 4, 4)),
-        (40, "20/5/10", (20, 5, 10)),
+        (40, "20/5/15", (20, 5, 15)),
+        (40, "20/5/10/5", (20, 5, 10)),
+        (100, "20/50/30", (20, 50, 30)),
+        (147, "80/10/10", (117, 15, 15)),
+        (10, "80/10/10", (8, 1, 1)),
+        (4, "80/10/10", (2, 1, 1)),
+        (41, "33.5/33.5/33", (13, 14, 14)),
+        (40, "50/0/50", (20, 0, 20)),
+        (40, "50%/25%/25%", (20, 10, 10)),
+        (200, "60/10/10/20", (120, 20, 20)),
+        (15, "0.8/0.1/0.1", (11, 2, 2)),
+        (15, None, (11, 2, 2)),
         (3, "1/1/1", (1, 1, 1)),
         (3, "3/0/0", (3, 0, 0)),
     ],
@@ -636,11 +667,33 @@ def test_splits_have_the_numbers_that_were_asked_for(count, split, wanted):
 
 
 def test_splits_follow_the_seed_and_not_the_order(tmp_path):
-    first = assign_splits(subjects(40), "20/5/10", seed=3)
-    assert assign_splits(subjects(40)[::-1], "20/5/10", seed=3) == first
-    assert assign_splits(subjects(40), "20/5/10", seed=4) != first
+    first = assign_splits(subjects(40), "20/5/15", seed=3)
+    assert assign_splits(subjects(40)[::-1], "20/5/15", seed=3) == first
+    assert assign_splits(subjects(40), "20/5/15", seed=4) != first
     assert parse_split("800/50/191") == (800, 50, 191)
-    refuses(lambda: assign_splits(subjects(40), "30/5/6", seed=0), "--split", "40", "30/5/6")
+
+
+@pytest.mark.parametrize(
+    ("count", "split", "named"),
+    [
+        (40, "30/5/6", ("30 + 5 + 6 = 41", "40")),
+        (40, "20/5/10", ("20 + 5 + 10 = 35", "40", "20/5/10/5")),
+        (99, "80/10/9.5", ("= 99.5", "99")),
+        (40, "0.8/0.1/0.2", ("0.8 + 0.1 + 0.2 = 1.1", "40")),
+        (40, "1/0/0", ("1 + 0 + 0 = 1", "40")),
+        (3, "40/20/20/20", ("none in train",)),
+    ],
+)
+def test_a_split_that_adds_up_to_nothing_is_refused_with_the_sum(count, split, named):
+    refuses(lambda: assign_splits(subjects(count), split, seed=0), "--split", split, *named)
+
+
+def test_who_is_in_no_split_is_named(tmp_path):
+    config = config_of(tmp_path, split="2/0/1/1")
+    summary = prepare(config, align)
+    (left,) = summary.left_out
+    assert left not in read_cohort(config.out).participants
+    assert f"{left}: left out, in no split by --split 2/0/1/1" in str(summary).splitlines()
 
 
 def test_a_tables_own_splits_are_kept(tmp_path):
