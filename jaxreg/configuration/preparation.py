@@ -85,15 +85,15 @@ def parse_entities(text: str) -> dict[str, tuple[str, ...]]:
 
 def parse_split(text: str) -> tuple[Fraction, ...]:
     """The three numbers of a text such as 800/50/191 or 0.8/0.1/0.1, or four of them."""
-    parts: tuple[Fraction, ...] = ()
+    parts: list[Fraction] = []
     with contextlib.suppress(ValueError):
-        parts = tuple(Fraction(part) for part in text.replace("%", "").split("/"))
+        parts += [Fraction(part) for part in text.replace("%", "").split("/")]
     if len(parts) not in (3, 4) or min(parts) < 0 or parts[0] == 0:
         raise InputError(
             "--split: expected TRAIN/VAL/TEST such as 80/10/10 (per cent) or the numbers of "
             f"subjects, TRAIN above 0, got {text!r}."
         )
-    return parts
+    return tuple(parts)
 
 
 def split_counts(text: str, subjects: int) -> tuple[int, int, int]:
