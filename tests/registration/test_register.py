@@ -338,6 +338,6 @@ def test_what_is_ignored_does_not_matter(pair, run, tmp_path):
     for name, (path, *more) in cases.items():
         assert register(fixed["image"], path, tmp_path / name, *flags, *more) == 0
         warps[name] = read_field(tmp_path / name / "warp.nii.gz").vectors
-    # millimetres; the percentiles of the normalisation do see the ignored voxels
-    np.testing.assert_allclose(warps["ill"], warps["sound"], atol=0.1)
+    # millimetres; voxels beside the ignored ones are interpolated from them
+    np.testing.assert_allclose(warps["ill"], warps["sound"], atol=0.05)
     assert np.abs(warps["seen"] - warps["sound"]).max() > 1

@@ -119,7 +119,7 @@ def _with_template(fixed: Subject, template: Volume, grid: Grid) -> Pair:
     """The template, on its own voxels, and the fixed image on the same grid laid onto it."""
     brain = template.array != 0
     mean = normalize(template.array.astype(np.float32), brain)
-    image, mask = one_side(fixed, np.eye(4), grid)
+    image, mask, _ = one_side(fixed, np.eye(4), grid)
     return Pair(jnp.asarray(mean[..., None]), image, jnp.asarray(brain), mask)
 
 
@@ -157,10 +157,10 @@ def pairs_on_grid(
 
     Where the brains do not meet, the error stands in the pair's place.
     """
-    side = _side(fixed, np.eye(4), grid)
+    side = one_side(fixed, np.eye(4), grid)
     for name, affine in affines.items():
         try:
-            moved = _side(moving, affine, grid)
+            moved = one_side(moving, affine, grid)
         except InputError as error:
             yield name, error
         else:
@@ -180,29 +180,28 @@ def on_grid(fixed: Subject, moving: Subject, affine: Float[np.ndarray, "4 4"], g
     return pair
 
 
-def _side(subject: Subject, to_image: Float[np.ndarray, "4 4"], grid: Grid):
-    """(image, brain, what to ignore or None) of one side on a grid."""
-    ignore = None
-    if subject.ignore is not None:
-        seen = resample_any(subject.ignore, subject.image.affine, to_image, grid)
-        ignore = jnp.asarray(seen)
-    return *one_side(subject, to_image, grid), ignore
-
-
 def one_side(
     subject: Subject, to_image: Float[np.ndarray, "4 4"], grid: Grid
-) -> tuple[Float[Array, "x y z 1"], Bool[Array, "x y z"]]:
-    """An image on a grid, in [0, 1], and its brain; `to_image` takes the grid's mm to the image's.
+) -> tuple[Float[Array, "x y z 1"], Bool[Array, "x y z"], Bool[Array, "x y z"] | None]:
+    """An image on a grid, in [0, 1], its brain, and what to ignore there, None if nothing is.
+
+    `to_image` takes the grid's mm to the image's.
 
     Raises:
         InputError: the brain does not meet the grid, or is constant.
     """
-    image, mask = normalized_on_grid(subject.image, subject.mask, to_image, grid, zero=subject.zero)
+    ignored = None
+    if subject.ignore is not None:
+        ignored = resample_any(subject.ignore, subject.image.affine, to_image, grid)
+    image, mask = normalized_on_grid(
+        subject.image, subject.mask, to_image, grid, zero=subject.zero, ignored=ignored
+    )
     if not mask.any():
         raise InputError(f"{subject.path}: after the affine its brain lies off the fixed one.")
     if image[mask].min() == image[mask].max():
         raise InputError(f"{subject.path}: expected an image, got a constant brain.")
-    return jnp.asarray(image[..., None]), jnp.asarray(mask)
+    at = None if ignored is None else jnp.asarray(ignored)
+    return jnp.asarray(image[..., None]), jnp.asarray(mask), at
 
 
 def in_millimetres(displacement: Float[np.ndarray, "x y z 3"], grid: Grid) -> Field:

@@ -139,7 +139,7 @@ def test_the_training_grid_is_laid_onto_a_brain_wherever_it_lies(tmp_path, metho
     wanted = affine_points(moved @ template.affine, brain)
     apart = np.linalg.norm(affine_points(grid.affine, brain) - wanted, axis=1)
     assert apart.mean() < 4  # half a voxel
-    image, mask = one_side(subject, np.eye(4), grid)
+    image, mask, _ = one_side(subject, np.eye(4), grid)
     own = example_subject(1)[0].images[domain]
     both = (template.array > 0) & np.asarray(mask)
     assert np.corrcoef(np.asarray(image)[..., 0][both], own[both])[0, 1] > 0.8
