@@ -16,9 +16,9 @@ class Input:
     """What is moved; one of --image, --labels and --points is given."""
 
     image: Path | None = None
-    """Image to move."""
+    """Image to move; of a 4-D image each volume."""
     labels: Path | None = None
-    """Label map to move."""
+    """Label map to move, or a 4-D series of them."""
     points: Path | None = None
     """CSV with the header x,y,z (RAS mm); points go where the image goes."""
     reference: Path | None = None
@@ -60,8 +60,15 @@ class Config:
     output: Output
 
 
+_MOVED = {
+    "points": "the moved points are",
+    "labels": "the moved label map is",
+    "image": "the moved image is",
+}
+
+
 def main(argv: Sequence[str]) -> None:
-    """Apply, and say what a numerical inverse left behind."""
+    """Apply, say what a numerical inverse left behind, and where the result is."""
     config = flags.parse(Config, argv, prog="jaxreg apply")
     from jaxreg.registration.apply import apply_files
 
@@ -70,4 +77,6 @@ def main(argv: Sequence[str]) -> None:
         remarks = apply_files(config.transforms, out=out, **vars(config.input))
     for line in remarks:
         console.say(line)
+    kind = next(k for k in ("points", "labels", "image") if getattr(config.input, k) is not None)
+    console.say(f"{_MOVED[kind]} in {out}")
     console.result({"out": out, "remarks": remarks})

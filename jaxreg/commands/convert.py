@@ -48,9 +48,14 @@ class Config:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Convert a warp."""
+    """Convert a warp, and say where it is."""
     config = flags.parse(Config, argv, prog="jaxreg convert")
     from jaxreg.registration.convert import convert_file
 
-    convert_file(config.warp, config.output.to, config.output.out, moving=config.input.moving)
-    Console(config.output).result({"out": config.output.out, "to": config.output.to})
+    console, output = Console(config.output), config.output
+    with console.progress.phase("convert"):
+        lines = convert_file(config.warp, output.to, output.out, moving=config.input.moving)
+    for line in lines:
+        console.say(line)
+    console.say(f"the warp is in {output.out}, in the form {output.to}")
+    console.result({"out": output.out, "to": output.to, "remarks": lines})

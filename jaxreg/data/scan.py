@@ -1,7 +1,7 @@
 """An image as a scanner gives it, read and checked: it has to be able to show a head."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from jaxreg.data.foreground import background_value
 from jaxreg.errors import InputError
@@ -28,10 +28,9 @@ def read_scan(image: Source) -> tuple[Header, Volume]:
             beyond float32's digits, a label map in place of an image.
     """
     header = read_header(image)
-    _check_plausible(image, header)
+    check_plausible(image, header)
     volume = read_image(image)
-    if np.abs(volume.array).max() > LARGEST:
-        raise InputError(f"{image}: expected intensities, got values up to {volume.array.max():g}.")
+    check_intensities(image, volume.array)
     if looks_like_labels(volume.array):
         raise InputError(
             f"{image}: expected an image, got what looks like a label map; "
@@ -48,6 +47,11 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
     array = whole
     if len(np.unique(array)) > LABEL_VALUES:
         return False
+    return label_flatness(array) > LABEL_FLATNESS
+
+
+def label_flatness(array: Shaped[np.ndarray, "x y z"]) -> float:
+    """How many of the pairs of neighbours in the foreground are equal, from 0 to 1."""
     background = background_value(array) or 0.0
     shares = []
     for axis in range(3):
@@ -58,10 +62,16 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
         inside = (here != background) & (there != background)
         if inside.any():
             shares.append(float((here == there)[inside].mean()))
-    return bool(shares) and float(np.mean(shares)) > LABEL_FLATNESS
+    return float(np.mean(shares)) if shares else 0.0
 
 
-def _check_plausible(path: Source, header: Header) -> None:
+def check_intensities(path: Source, array: Float[np.ndarray, "x y z"]) -> None:
+    """Raise InputError where the values of an image are too large to be intensities."""
+    if np.abs(array).max() > LARGEST:
+        raise InputError(f"{path}: expected intensities, got values up to {array.max():g}.")
+
+
+def check_plausible(path: Source, header: Header) -> None:
     """Raise InputError where a grid cannot be that of a head, or ITK cannot express it."""
     shape = header.grid.shape
     if min(shape) < FEWEST_VOXELS:

@@ -6,7 +6,7 @@ matrix; a field adds the displacement interpolated at the point, and nothing out
 a voxel beyond the outer centres), as ITK does. Coordinates are float64 throughout.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -28,8 +28,8 @@ def map_points(chain: Chain, points: Points) -> Points:
     for element in chain:
         if isinstance(element, Field):
             index = affine_points(np.linalg.inv(element.affine), points)
-            inside = _inside(index, element.vectors.shape)
-            points = points + np.where(inside[:, None], _interpolate(element.vectors, index), 0)
+            within = inside(index, element.vectors.shape)
+            points = points + np.where(within[:, None], _interpolate(element.vectors, index), 0)
         else:
             points = affine_points(element, points)
     return points
@@ -70,45 +70,58 @@ def resample(
     with the largest sum of linear weights, the smallest label of several.
     The field of view ends at the outer voxels' edges; there the outer value is continued.
     """
-    places = ((planes, pull_back(points)) for planes, points in _planes(grid))
-    return _values(volume, places, grid.shape, order, smooth_labels=smooth_labels, fill=fill)
+    found = places(volume.affine, pull_back, grid)
+    return values_at(
+        volume.array, found, grid.shape, order=order, smooth_labels=smooth_labels, fill=fill
+    )
 
 
 def resample_by(volume: Volume, field: Field, *, order: int = 1) -> Shaped[np.ndarray, "x y z"]:
     """As `resample`, on the field's own grid at x + u(x): nothing is interpolated but the image."""
-    places = (
-        (planes, points + field.vectors[planes].reshape(-1, 3))
+    to_index = np.linalg.inv(volume.affine)
+    found = (
+        (planes, affine_points(to_index, points + field.vectors[planes].reshape(-1, 3)))
         for planes, points in _planes(field.grid)
     )
-    return _values(volume, places, field.grid.shape, order)
+    return values_at(volume.array, found, field.grid.shape, order=order)
 
 
-def _values(
-    volume: Volume,
-    places: Iterator[tuple[slice, Points]],
+def places(
+    affine: Affine, pull_back: Callable[[Points], Points], grid: Grid
+) -> Iterator[tuple[slice, Points]]:
+    """Where `grid` reads a volume of an affine: (a slab of its planes, voxel coordinates there).
+
+    A list of them is good for any number of volumes, and holds 24 bytes a voxel of `grid`.
+    """
+    to_index = np.linalg.inv(affine)
+    for planes, points in _planes(grid):
+        yield planes, affine_points(to_index, pull_back(points))
+
+
+def values_at(
+    array: Shaped[np.ndarray, "x y z"],
+    places: Iterable[tuple[slice, Points]],
     shape: tuple[int, int, int],
-    order: int,
     *,
+    order: int,
     smooth_labels: bool = False,
     fill: float = 0.0,
-) -> Shaped[np.ndarray, "x y z"]:
-    """Values at the RAS mm of each slab of planes; `fill` outside the field of view."""
+) -> Shaped[np.ndarray, "i j k"]:
+    """An array's values at the `places` of a grid of a shape, as `resample` describes them."""
     whole = smooth_labels or order == 0
-    out = np.zeros(shape, volume.array.dtype if whole else np.float32)
-    to_index = np.linalg.inv(volume.affine)
-    array = volume.array
+    out = np.zeros(shape, array.dtype if whole else np.float32)
+    source_shape = array.shape
     if order > 1:
         array = spline_filter(array.astype(np.float64), order, mode="mirror")
     mode = "mirror" if order > 1 else "nearest"
-    for planes, points in places:
-        index = affine_points(to_index, points)
+    for planes, index in places:
         if smooth_labels:
             values = _likeliest_labels(array, index)
         else:
             values = map_coordinates(
                 array, index.T, order=order, mode=mode, output=out.dtype, prefilter=False
             )
-        values[~_inside(index, volume.array.shape)] = fill
+        values[~inside(index, source_shape)] = fill
         out[planes] = values.reshape(out[planes].shape)
     return out
 
@@ -198,14 +211,14 @@ def _planes(grid: Grid) -> Iterator[tuple[slice, Points]]:
         yield slice(start, stop), np.stack(rows).reshape(3, -1).T
 
 
-def _inside(index: Points, shape: tuple[int, ...]) -> np.ndarray:
+def inside(index: Points, shape: tuple[int, ...]) -> np.ndarray:
     """Whether voxel coordinates lie within the outer voxels' edges."""
     edge = 0.5 + 1e-6  # an edge that two grids share stays inside after rounding
-    inside = np.ones(len(index), bool)
+    found = np.ones(len(index), bool)
     for axis, n in enumerate(shape[:3]):
         at = index[:, axis]
-        inside &= (at >= -edge) & (at <= n - 1 + edge)
-    return inside
+        found &= (at >= -edge) & (at <= n - 1 + edge)
+    return found
 
 
 def _interpolate(vectors: np.ndarray, index: Points) -> Points:
@@ -237,14 +250,17 @@ def _field_inverse(field: Field, tolerance_mm: float, iterations: int):
             found[chunk], residual[chunk] = _broyden(
                 forward, points[chunk], found[chunk], start[:3, :3], tolerance_mm, iterations
             )
-        outside = ~_inside(affine_points(to_index, found), rest.shape)
+        outside = ~inside(affine_points(to_index, found), rest.shape)
         return found, np.where(outside, np.nan, residual)
 
     return solve
 
 
-def _split_affine(field: Field) -> tuple[Affine, Float[np.ndarray, "x y z 3"]]:
-    """(the affine nearest to x + u(x) on the grid, what remains to be added to it, float32)."""
+def nearest_affine(field: Field) -> Affine:
+    """The affine nearest to x + u(x) on a field's grid, by least squares over some of its points.
+
+    The identity where that is not invertible.
+    """
     some = [np.arange(0, n, max(1, n // 24)) for n in field.vectors.shape[:3]]
     index = np.stack(np.meshgrid(*some, indexing="ij", copy=True), axis=-1).astype(np.float64)
     points = affine_points(field.affine, index.reshape(-1, 3))
@@ -253,7 +269,13 @@ def _split_affine(field: Field) -> tuple[Affine, Float[np.ndarray, "x y z 3"]]:
     affine = np.eye(4)
     affine[:3] = np.linalg.lstsq(ones, target, rcond=None)[0].T
     if np.linalg.det(affine[:3, :3]) < 1e-3 or min(field.vectors.shape[:3]) < 2:
-        affine = np.eye(4)
+        return np.eye(4)
+    return affine
+
+
+def _split_affine(field: Field) -> tuple[Affine, Float[np.ndarray, "x y z 3"]]:
+    """(the affine nearest to x + u(x) on the grid, what remains to be added to it, float32)."""
+    affine = nearest_affine(field)
     rest = np.empty(field.vectors.shape, np.float32)
     for planes, points in _planes(field.grid):
         moved = points + field.vectors[planes].reshape(-1, 3)

@@ -23,15 +23,16 @@ _LONGEST = 200
 def completed(path: Path | str) -> Iterator[Path]:
     """A name in the same folder to write to; it becomes `path` when the block ends well.
 
-    Where `path` is a link, the file that it leads to is written.
+    Where `path` is a link, the file that it leads to is written. The name ends as `path` does, so
+    that a writer which goes by the suffix does what it would do with `path`.
 
     Raises:
         InputError: the folder does not exist, or writing failed (no space left, no permission).
     """
-    path = _resolved(path)
+    asked, path = Path(path), _resolved(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist.")
-    temporary = _beside(path, "")
+    temporary = path.with_name(f".{os.getpid()}-{_short(_named_as(asked.name, path))}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -39,6 +40,54 @@ def completed(path: Path | str) -> Iterator[Path]:
         raise InputError(f"{path}: not written ({error.strerror or error}).") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed_file(path: Path | str, *, inputs: Iterable[Path] = ()) -> Iterator[None]:
+    """Meanwhile no other process may write the file `path`; everything is checked before.
+
+    What killed processes left there is removed.
+
+    Raises:
+        InputError: a folder, a device, a mount or a write-protected file in its place, a folder
+            that is not there or cannot be written, one of the `inputs`, or another process that
+            writes there.
+    """
+    found = _resolved(path)
+    _check_file(path, found)
+    for other in inputs:
+        if found == _resolved(other) or _same_file(found, other):
+            raise InputError(f"{path}: expected an output that is no input of the same command.")
+    require_writable(path)
+    with claimed(path):
+        remove_leftovers(found.parent, {found.name, _named_as(Path(path).name, found)})
+        yield
+
+
+def _check_file(path: Path | str, found: Path) -> None:
+    """Raise InputError where no file can be put at `found`, which `path` leads to."""
+    if not found.parent.is_dir():
+        raise InputError(f"{path}: the folder {found.parent} does not exist.")
+    try:
+        there = found.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    if not there:
+        return
+    if not found.is_file():
+        kind = "a folder" if found.is_dir() else "a device or a pipe"
+        raise InputError(f"{path}: expected the name of a file, got that of {kind}.")
+    if _is_mount(found):
+        raise InputError(f"{path}: is mounted there by itself; give --out in a folder.")
+    if not os.access(found, os.W_OK):
+        raise InputError(f"{path}: exists and is write-protected.")
+
+
+def _same_file(found: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(found, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 @contextmanager
@@ -164,11 +213,24 @@ def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{os.getpid()}{kind}-{_short(path.name)}")
 
 
+def _named_as(asked: str, path: Path) -> str:
+    """The name of a path, which ends as the name does that is `asked` for."""
+    ending = _ending(asked)
+    return path.name if path.name.endswith(ending) else path.name + ending
+
+
+def _ending(name: str) -> str:
+    """The suffix of a name, of a compressed file both."""
+    found = re.search(r"(?:\.[A-Za-z0-9]{1,8})?\.[A-Za-z0-9]{1,8}$", name)
+    return found[0] if found else ""
+
+
 def _short(name: str) -> str:
-    """A name, or of a long one its beginning and a hash."""
+    """A name, or of a long one its beginning, a hash and its suffix."""
     if len(os.fsencode(name)) <= _LONGEST:
         return name
-    return f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return f"{name[:40]}-{digest}{_ending(name)}"
 
 
 def _replaceable(folder: Path) -> bool:

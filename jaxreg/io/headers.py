@@ -39,14 +39,14 @@ class Header(NamedTuple):
         return f"{shape} voxels of {spacing} mm, axes {self.axes}, centre at {centre} mm (RAS)"
 
 
-def read_header(path: Source) -> Header:
-    """The geometry that a NIfTI or MGZ file states.
+def read_header(path: Source, *, series: bool = False) -> Header:
+    """The geometry that a NIfTI or MGZ file states; 4-D only where `series` admits it.
 
     Raises:
         InputError: no such file, unreadable, not 3-D, a spacing that is zero, negative or not
             finite, an affine that cannot be inverted.
     """
-    grid = read_grid(path)
+    grid = read_grid(path, series=series)
     _check_pixdim(path)
     with quiet():
         image = open_image(path)

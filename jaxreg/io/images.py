@@ -138,10 +138,15 @@ def _read(path: Source) -> tuple[Volume, float]:
             check_gzip(path, array.size * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: truncated or damaged ({first_line(error)}).") from error
+    check_finite(path, array)
+    return Volume(array, np.asarray(image.affine, np.float64)), slope
+
+
+def check_finite(path: Source, array: np.ndarray) -> None:
+    """Raise InputError where a file's voxels are not all finite numbers."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int(np.size(array) - np.isfinite(array).sum())
         raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels.")
-    return Volume(array, np.asarray(image.affine, np.float64)), slope
 
 
 def _placed(image: Any) -> Any:
@@ -157,11 +162,20 @@ def read_image(path: Source) -> Volume:
     array, affine = read(path)
     if array.min() == array.max():
         raise InputError(f"{path}: expected an image, got the constant {array.flat[0]}.")
+    return Volume(as_intensities(path, array), affine)
+
+
+def as_intensities(path: Source, array: Shaped[np.ndarray, "x y z"]) -> np.ndarray:
+    """An array of a file as float32.
+
+    Raises:
+        InputError: values beyond float32.
+    """
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     if not np.isfinite(single).all():
         raise InputError(f"{path}: expected values in the range of float32, got {array.max():g}.")
-    return Volume(single, affine)
+    return single
 
 
 def read_labels(path: Source, *, remark: Remark = unheard) -> Volume:
@@ -173,10 +187,10 @@ def read_labels(path: Source, *, remark: Remark = unheard) -> Volume:
     Raises:
         InputError: as for `read`; a value that is no label.
     """
-    return _as_labels(path, *_read(path), remark)
+    return as_labels(path, *_read(path), remark)
 
 
-def _as_labels(path: Source, volume: Volume, slope: float, remark: Remark) -> Volume:
+def as_labels(path: Source, volume: Volume, slope: float, remark: Remark) -> Volume:
     """The labels in a volume of which the header's scale factor is known, as `read_labels` says."""
     array, affine = volume
     whole = np.rint(array)
@@ -201,7 +215,7 @@ def read_mask(path: Source, *, remark: Remark = unheard) -> Volume:
     volume, slope = _read(path)
     array, affine = volume
     if np.abs(np.rint(array) - array).max() <= LABEL_OFF:
-        return Volume(_as_labels(path, volume, slope, remark).array != 0, affine)
+        return Volume(as_labels(path, volume, slope, remark).array != 0, affine)
     low, high = float(array.min()), float(array.max())
     if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
         raise InputError(
@@ -212,9 +226,12 @@ def read_mask(path: Source, *, remark: Remark = unheard) -> Volume:
     return Volume(array >= 0.5, affine)
 
 
-def read_grid(path: Source) -> Grid:
-    """The grid that a file stores, axes in the file's own order (not RAS+)."""
-    image = _load(path)
+def read_grid(path: Source, *, series: bool = False) -> Grid:
+    """The grid that a file stores, axes in the file's own order (not RAS+).
+
+    Of a 4-D image, where `series` admits one, it is that of each volume.
+    """
+    image = _load(path, series=series)
     x, y, z = image.shape[:3]
     return Grid((int(x), int(y), int(z)), itk_affine(image))
 
@@ -247,9 +264,9 @@ def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: 
     save(path, image_like(array, reference))
 
 
-def image_like(array: Shaped[np.ndarray, "x y z"], reference: Source) -> Nifti1Image:
+def image_like(array: Shaped[np.ndarray, "x y z *t"], reference: Source) -> Nifti1Image:
     """A NIfTI-1 image on the stored grid of `reference`, with the codes it has there."""
-    like = _load(reference)
+    like = _load(reference, series=True)
     image = Nifti1Image(array, like.affine)
     forms = isinstance(like, Nifti1Pair)
     sform, code = like.header.get_sform(coded=True) if forms else (like.affine, 2)
@@ -310,11 +327,12 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _load(path: Source) -> Any:
-    """The image in a file, checked by its header alone."""
+def _load(path: Source, *, series: bool = False) -> Any:
+    """The image in a file, checked by its header alone; 4-D only where `series` admits it."""
     image = open_image(path)
-    if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
-        raise InputError(f"{path}: expected a 3-D volume, got shape {tuple(image.shape)}.")
+    if len(image.shape) < 3 or any(n != 1 for n in image.shape[4 if series else 3 :]):
+        wanted = "a 3-D image or a 4-D series" if series else "a 3-D volume"
+        raise InputError(f"{path}: expected {wanted}, got shape {tuple(image.shape)}.")
     check_affine(path, itk_affine(image))
     return image
 
@@ -335,7 +353,8 @@ def open_image(path: Source) -> Any:
     except UNREADABLE as error:
         raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
     if dtype.kind not in "iuf":
-        raise InputError(f"{path}: expected a number in each voxel, got {dtype}.")
+        kind = "colours (RGB)" if dtype.names else "complex numbers" if dtype.kind == "c" else dtype
+        raise InputError(f"{path}: expected a number in each voxel, got {kind}.")
     if min(shape, default=0) < 1:
         raise InputError(f"{path}: expected voxels, got shape {shape}.")
     if not isinstance(path, MemoryImage):
@@ -355,6 +374,11 @@ def _opened(path: Source) -> Any:
 def _opened_by_content(path: Path | str) -> Any:
     """The image in a file that is compressed though its name does not say so, or the reverse."""
     stream: Any = gzip.open(path) if is_compressed(path) else io.BytesIO(Path(path).read_bytes())
+    return image_in(path, stream)
+
+
+def image_in(path: Path | str, stream: Any) -> Any:
+    """The image in the decompressed bytes of a file, read from them while they are open."""
     start = stream.read(4)
     stream.seek(0)
     kind: Any = Nifti2Image if 540 in _as_integers(start) else Nifti1Image

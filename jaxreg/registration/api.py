@@ -204,7 +204,8 @@ def apply(
         transforms: one transform or a list of them, in the order of antsApplyTransforms: the last
             one is applied first. Each is a file (a warp or an affine), the `transform` of a result,
             or a matrix [4, 4] that takes points from the fixed to the moving space (RAS mm).
-        image: the image to move.
+        image: the image to move; of a 4-D image every volume is moved alike, and the result is
+            held in memory as a whole.
         labels: the label map to move.
         points: points [n, 3] in RAS mm, or a CSV file with the header x,y,z; they go where the
             image goes, from the moving to the fixed space.
@@ -238,9 +239,12 @@ def apply(
         is_file = isinstance(points, str | Path)
         table = read_points(points, convention=points_convention) if is_file else _table_of(points)
     sources = {"image": image, "labels": labels, "reference": reference}
+    given = {n: None if value is None else source_of(value, n) for n, value in sources.items()}
     return apply_chain(
         _chain_of(transforms),
-        **{n: None if value is None else source_of(value, n) for n, value in sources.items()},
+        image=given["image"],
+        labels=given["labels"],
+        reference=given["reference"],
         points=table,
         inverse=inverse,
         interpolation=interpolation,

@@ -11,31 +11,22 @@ from jaxtyping import Float
 
 from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.geometry.transforms import (
-    Chain,
-    affine_points,
-    invert,
-    map_points,
-    resample,
-)
-from jaxreg.io.atomic import completed
+from jaxreg.geometry.grid import Grid
+from jaxreg.geometry.transforms import Chain, invert, map_points, nearest_affine
+from jaxreg.io.atomic import claimed_file, completed
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.headers import read_header
-from jaxreg.io.images import (
-    NIFTI,
-    Source,
-    image_like,
-    read_image,
-    read_labels,
-    save,
-    smallest_labels,
-)
+from jaxreg.io.images import NIFTI, Source, image_like, save
+from jaxreg.io.itk_geometry import forms_apart
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.io.points import Convention, PointTable, read_points, write_points
+from jaxreg.registration.moved import Moved, Notes, moved
 
 Interpolation = Literal["nearest", "linear", "bspline", "label"]
 _ITK = (".mat", ".tfm", ".txt", ".xfm", ".h5", ".hdf5")
+_ALIKE, _SMALL_MM = 0.3, 2.0
+"""How far an affine may lie, of its own size, from the one nearest to a field that contains it; of
+smaller ones than this nothing is said."""
 
 
 def load_chain(paths: Sequence[Path | str]) -> list[np.ndarray | Field]:
@@ -66,23 +57,21 @@ class Applied:
     """What transforms make of an image, a label map or points.
 
     Attributes:
-        image: the moved image or label map on the grid of the reference, None for points.
+        image: the moved image, label map or 4-D series on the grid of the reference, None for
+            points.
         points: the moved points [n, 3] in RAS mm, None for an image.
         residual_mm: the largest distance that the numerical inverse of a field left; 0 where no
             field was inverted.
-        remarks: what a user should know of the inverse, a sentence each.
+        remarks: what a user should know of the files and of the inverse, a sentence each.
+        warnings: what makes the result doubtful, a sentence each.
     """
 
     image: Any
     points: Float[np.ndarray, "n 3"] | None
     residual_mm: float
     remarks: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     _table: PointTable | None = None
-
-    @property
-    def looks_like_ants(self) -> bool:
-        """Whether the points come from a table of antsApplyTransformsToPoints."""
-        return self._table is not None and self._table.looks_like_ants
 
     def save(self, path: Path | str) -> Path:
         """Write what `jaxreg apply --out` writes: NIfTI for an image, CSV for points.
@@ -103,7 +92,7 @@ class Applied:
             'landmarks.csv'
         """
         _check_output(path, points=self.points is not None)
-        with completed(path) as temporary:
+        with claimed_file(path), completed(path) as temporary:
             if self._table is not None:
                 write_points(temporary, self._table)
             else:
@@ -121,71 +110,82 @@ def apply_chain(
     inverse: bool = False,
     interpolation: Interpolation | None = None,
     fill: float = 0.0,
+    finish: Callable[[Moved], Any] = Moved.image,
 ) -> Applied:
     """A chain applied to one image, label map or table of points.
 
     An image goes onto the grid of `reference` in one resampling, float32 and by default linear,
-    `fill` outside its field of view; labels by default by nearest neighbour. Points go where the
-    image goes, from the moving to the fixed space, so they take the inverse of the map by which the
-    image is pulled back. With `inverse` everything goes from the fixed to the moving space. Fields
-    are inverted numerically.
+    `fill` outside its field of view; labels by default by nearest neighbour; every volume of a 4-D
+    image alike. Points go where the image goes, from the moving to the fixed space, so they take
+    the inverse of the map by which the image is pulled back. With `inverse` everything goes from
+    the fixed to the moving space. Fields are inverted numerically. `finish` makes the image of the
+    result of what was moved, or writes that to a file.
 
     Raises:
         InputError: not exactly one of image, labels and points, a reference that is missing or too
-            many, or an image that cannot be read.
+            many, or an image that cannot be read or used.
     """
     _check_options(image, labels, points, reference)
     how = _how(interpolation, fill, image=image is not None, points=points is not None)
     inverted = inverse if points is None else not inverse
     residuals: list[np.ndarray] = []
     mapping = _mapping(chain, residuals) if inverted else functools.partial(map_points, chain)
-    moved, table = None, None
+    notes = Notes()
+    notes.warnings.extend(affine_twice(chain))
+    result, table = None, None
     if points is not None:
         table = points._replace(points=mapping(points.points))
+        notes.warnings.extend(_convention(points))
     else:
-        moved = _moved(image, labels, reference, mapping, how)
-    numerical = inverted and any(isinstance(element, Field) for element in chain)
-    residual_mm, remarks = 0.0, ()
-    if numerical:
-        residual_mm, remarks = _left_behind(residuals, "voxels" if table is None else "points")
-    return Applied(moved, None if table is None else table.points, residual_mm, remarks, table)
-
-
-def _moved(
-    image: Source | None, labels: Source | None, reference: Any, mapping, how: dict[str, Any]
-) -> Any:
-    """The image or the label map on the grid of `reference`, as a nibabel image."""
-    grid = read_header(reference).grid
-    if image is not None:
-        read_header(image)
-        volume = read_image(image)
-        array = resample(volume, _meeting(volume, mapping, image, reference, grid), grid, **how)
-        return image_like(array, reference)
-    assert labels is not None
-    read_header(labels)
-    volume = read_labels(labels)
-    array = resample(volume, _meeting(volume, mapping, labels, reference, grid), grid, **how)
-    return image_like(smallest_labels(array), reference)
-
-
-def _meeting(volume: Volume, mapping, source: Source, reference: Any, grid: Grid):
-    """The mapping, which at the last point of the grid refuses a volume that it never met."""
-    to_index, left, met = np.linalg.inv(volume.affine), [int(np.prod(grid.shape))], [False]
-
-    def mapped(points: np.ndarray) -> np.ndarray:
-        found = mapping(points)
-        index = affine_points(to_index, found)
-        inside = (index >= -0.5) & (index <= np.array(volume.array.shape) - 0.5)
-        met[0] = met[0] or bool(inside.all(axis=1).any())
-        left[0] -= len(points)
-        if left[0] <= 0 and not met[0]:
-            raise InputError(
-                f"{source}: the transform leads no voxel of {reference} into its field of view; "
-                "is it the image that was registered?"
+        source = labels if image is None else image
+        assert source is not None and reference is not None
+        target = notes.of(read_header(reference, series=True))
+        result = finish(
+            moved(
+                source,
+                mapping,
+                target.grid,
+                functools.partial(image_like, reference=reference),
+                labels=image is None,
+                notes=notes,
+                onto=reference,
+                **how,
             )
-        return found
+        )
+    residual_mm = 0.0
+    if inverted and any(isinstance(element, Field) for element in chain):
+        residual_mm, remarks = _left_behind(residuals, "voxels" if table is None else "points")
+        notes.remarks[:0] = remarks
+    moved_points = None if table is None else table.points
+    return Applied(
+        result, moved_points, residual_mm, tuple(notes.remarks), tuple(notes.warnings), table
+    )
 
-    return mapped
+
+def affine_twice(chain: Chain) -> list[str]:
+    """A warning where a field of the chain seems to contain an affine of the chain already.
+
+    That is the case where the affine nearest to the field is like the other one, or its inverse.
+    """
+    fields = [element for element in chain if isinstance(element, Field)]
+    for matrix in (element for element in chain if not isinstance(element, Field)):
+        for field in fields:
+            size_mm = _apart_mm(matrix, np.eye(4), field.grid)
+            own, limit_mm = nearest_affine(field), _ALIKE * size_mm
+            both = (matrix, np.linalg.inv(matrix))
+            nearest_mm = min(_apart_mm(own, other, field.grid) for other in both)
+            if size_mm > _SMALL_MM and nearest_mm < limit_mm:
+                return [
+                    "the displacement field seems to contain the affine that is given with it; "
+                    "warp.nii.gz of a run is the whole map, and must not be combined with the "
+                    "affine.mat of that run."
+                ]
+    return []
+
+
+def _apart_mm(one: np.ndarray, other: np.ndarray, grid: Grid) -> float:
+    """How far two affines take a corner of a grid apart, at most."""
+    return forms_apart(one @ grid.affine, other @ grid.affine, grid.shape)[0]
 
 
 def apply_files(
@@ -203,42 +203,43 @@ def apply_files(
 ) -> list[str]:
     """Apply transform files to one image, label map or CSV of points; returns lines to print.
 
-    As `apply_chain`, from files to the file `out`.
+    As `apply_chain`, from files to the file `out`. Of a 4-D image neither file is held in memory.
 
     Raises:
-        InputError: any file that is missing or not what it must be, or options that do not fit.
+        InputError: any file that is missing or not what it must be, options that do not fit, or an
+            output that cannot be written.
     """
     _check_options(image, labels, points, reference)
-    inputs = [p for p in (*transforms, image, labels, points, reference) if p is not None]
+    inputs = [Path(p) for p in (*transforms, image, labels, points, reference) if p is not None]
     _check_output(out, points=points is not None)
-    if any(Path(p).resolve() == Path(out).resolve() for p in inputs):
-        raise InputError(f"{out}: expected an output that is no input of the same command.")
-    applied = apply_chain(
-        load_chain(transforms),
-        image=image,
-        labels=labels,
-        points=None if points is None else read_points(points, convention=points_convention),
-        reference=reference,
-        inverse=inverse,
-        interpolation=interpolation,
-        fill=fill,
-    )
-    applied.save(out)
-    told = points_convention == "lps"
-    return [*applied.remarks, *_remarks((image, labels, reference), applied, told=told)]
+    with claimed_file(out, inputs=inputs):
+        chain = load_chain(transforms)
+        table = None if points is None else read_points(points, convention=points_convention)
+        with completed(out) as temporary:
+            applied = apply_chain(
+                chain,
+                image=image,
+                labels=labels,
+                points=table,
+                reference=reference,
+                inverse=inverse,
+                interpolation=interpolation,
+                fill=fill,
+                finish=functools.partial(Moved.write, path=temporary),
+            )
+            if applied._table is not None:
+                write_points(temporary, applied._table)
+    return [*(f"warning: {line}" for line in applied.warnings), *applied.remarks]
 
 
-def _remarks(sources: Sequence[Path | str | None], applied: Applied, *, told: bool) -> list[str]:
-    """What the user should know of the files: how their headers are read, whose points they are."""
-    headers = [read_header(source) for source in sources if source is not None]
-    lines = [f"warning: {line}" for header in headers for line in header.warnings]
-    lines += [line for header in headers for line in header.remarks]
-    if applied.looks_like_ants and not told:
-        lines.append(
-            "warning: the points have the columns x,y,z,t of antsApplyTransformsToPoints, which "
-            "are LPS; they were read as RAS. Give --points-convention lps where they are LPS."
-        )
-    return lines
+def _convention(points: PointTable) -> list[str]:
+    """A warning where a table of ANTs was not read as LPS."""
+    if not points.looks_like_ants or points.convention == "lps":
+        return []
+    return [
+        "the points have the columns x,y,z,t of antsApplyTransformsToPoints, which are LPS; they "
+        "were read as RAS. Give --points-convention lps where they are LPS."
+    ]
 
 
 def _mapping(chain: Chain, residuals: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

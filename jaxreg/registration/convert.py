@@ -13,11 +13,12 @@ import numpy as np
 
 from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.grid import Grid
-from jaxreg.io.atomic import completed
+from jaxreg.io.atomic import claimed_file, completed
 from jaxreg.io.displacement_fields import read_field, write_field
 from jaxreg.io.freesurfer import write_freesurfer_warp
 from jaxreg.io.fsl import write_fsl_warp
-from jaxreg.io.images import read_grid
+from jaxreg.io.headers import read_header
+from jaxreg.registration.moved import Notes
 
 FORMATS = {"itk": (".nii", ".nii.gz"), "fsl": (".nii", ".nii.gz"), "freesurfer": (".mgz", ".mgh")}
 
@@ -26,33 +27,40 @@ _PROVENANCE = "provenance.json"
 
 def convert_file(
     warp: Path | str, to: str, out: Path | str, *, moving: Path | str | None = None
-) -> None:
+) -> list[str]:
     """Write the ITK displacement field in `warp` as `to`: itk, fsl or freesurfer.
 
     The moving image's geometry, which FSL and FreeSurfer warps contain, is taken from `moving`,
     else from the provenance.json beside the warp.
 
+    Returns:
+        What is odd in the moving image's header, lines to print.
+
     Raises:
         InputError: an unknown format, an unreadable file, a geometry that is not known, or an
-            output name that does not fit.
+            output whose name does not fit or that cannot be written.
     """
     require_choice("to", to, tuple(FORMATS))
     if not str(out).endswith(FORMATS[to]):
         names = " or ".join(FORMATS[to])
         raise InputError(f"{out}: expected a name that ends in {names} for --to {to}.")
-    if Path(out).resolve() == Path(warp).resolve():
-        raise InputError(f"{out}: expected another name than the warp's own.")
-    field = read_field(warp)
-    if to == "itk":
-        with completed(out) as path:
-            write_field(path, field)
-        return
-    source = read_grid(moving) if moving is not None else _recorded_grid(Path(warp), field.grid)
-    with completed(out) as path:
-        if to == "fsl":
-            write_fsl_warp(path, field, source)
+    inputs = [Path(path) for path in (warp, moving) if path is not None]
+    with claimed_file(out, inputs=inputs):
+        field, notes = read_field(warp), Notes()
+        if to == "itk":
+            with completed(out) as path:
+                write_field(path, field)
+            return []
+        if moving is not None:
+            source = notes.of(read_header(moving, series=True)).grid
         else:
-            write_freesurfer_warp(path, field, source)
+            source = _recorded_grid(Path(warp), field.grid)
+        with completed(out) as path:
+            if to == "fsl":
+                write_fsl_warp(path, field, source)
+            else:
+                write_freesurfer_warp(path, field, source)
+    return notes.lines()
 
 
 def _recorded_grid(warp: Path, own: Grid) -> Grid:

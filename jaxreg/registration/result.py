@@ -1,5 +1,6 @@
 """What `jaxreg.register` returns: the moved image, the transform, the numbers, and `save`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,8 @@ from numpy.typing import ArrayLike
 from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.geometry.transforms import compose, map_points, resample
-from jaxreg.io.atomic import completed
+from jaxreg.geometry.transforms import compose, map_points
+from jaxreg.io.atomic import claimed, claimed_file, completed
 from jaxreg.io.displacement_fields import write_field
 from jaxreg.io.headers import read_header
 from jaxreg.io.images import (
@@ -21,12 +22,11 @@ from jaxreg.io.images import (
     ImageLike,
     image_like,
     image_of,
-    read_image,
-    read_labels,
     smallest_labels,
     source_of,
 )
 from jaxreg.io.itk_transforms import write_affine
+from jaxreg.registration.moved import Notes, moved
 from jaxreg.registration.run import Finished
 
 
@@ -51,31 +51,47 @@ class Transform(NamedTuple):
         return Transform(self.inverse_chain, self.chain, self.source_grid, self.grid)
 
     def apply(
-        self, image: ImageLike, *, labels: bool = False, reference: ImageLike | None = None
+        self,
+        image: ImageLike,
+        *,
+        labels: bool = False,
+        reference: ImageLike | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> Any:
         """The image moved.
 
         Args:
-            image: an image of the moving space.
+            image: an image of the moving space, or a 4-D series of them.
             labels: whether it is a label map, which is moved by nearest neighbour; otherwise the
                 interpolation is linear.
             reference: image whose grid the result lies on; by default the fixed image's grid (of an
                 inverse, the moving image's).
+            say: a function that gets what is odd in the files, such as `print`.
 
         Returns:
             A nibabel image.
 
         Raises:
-            InputError: an image that cannot be read.
+            InputError: an image that cannot be read or used, or that the map never meets.
         """
-        source = source_of(image, "image")
-        volume = read_labels(source) if labels else read_image(source)
-        grid = self.grid
+        notes, grid, target = Notes(), self.grid, "the grid of the fixed image"
         if reference is not None:
-            grid = read_header(source_of(reference, "reference")).grid
-        order = 0 if labels else 1
-        array = resample(volume, partial(map_points, self.chain), grid, order=order)
-        return image_of(Volume(smallest_labels(array) if labels else array, grid.affine))
+            target = source_of(reference, "reference")
+            grid = notes.of(read_header(target, series=True)).grid
+        result = moved(
+            source_of(image, "image"),
+            partial(map_points, self.chain),
+            grid,
+            lambda array: image_of(Volume(array, grid.affine)),
+            labels=labels,
+            notes=notes,
+            onto=target,
+            order=0 if labels else 1,
+        ).image()
+        for line in notes.lines():
+            if say is not None:
+                say(line)
+        return result
 
     def apply_points(self, points: ArrayLike) -> Float[np.ndarray, "n 3"]:
         """Points [n, 3] (RAS mm) taken where the image goes: from the moving to the fixed space."""
@@ -91,18 +107,17 @@ class Transform(NamedTuple):
             The path of the file.
 
         Raises:
-            InputError: another suffix, or .mat for a map that is not linear.
+            InputError: another suffix, .mat for a map that is not linear, or a place where no file
+                can be written.
         """
-        first = self.chain[0]
-        if str(path).endswith(NIFTI):
-            field = compose(partial(map_points, self.chain), self.grid)
-            with completed(path) as name:
-                write_field(name, field)
-        elif str(path).endswith(".mat") and len(self.chain) == 1 and not isinstance(first, Field):
-            with completed(path) as name:
-                write_affine(name, first)
-        else:
+        linear = [m for m in self.chain if not isinstance(m, Field)] if len(self.chain) == 1 else []
+        if not str(path).endswith(NIFTI) and not (linear and str(path).endswith(".mat")):
             raise InputError(f"{path}: expected .nii or .nii.gz, or .mat for a linear transform.")
+        with claimed_file(path), completed(path) as name:
+            if str(path).endswith(NIFTI):
+                write_field(name, compose(partial(map_points, self.chain), self.grid))
+            else:
+                write_affine(name, linear[0])
         return Path(path)
 
 
@@ -165,7 +180,8 @@ class Result:
             >>> (folder / "report.html").is_file()
             True
         """
-        self._finished.write(Path(folder), overwrite=overwrite, every_lam=self._every_lam)
+        with claimed(folder):
+            self._finished.write(Path(folder), overwrite=overwrite, every_lam=self._every_lam)
         return Path(folder)
 
 

@@ -10,7 +10,7 @@ from jaxreg.io.images import read, write
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.io.points import read_points
 
-AFFINE = np.array([[2.0, 0, 0, -8], [0, 2.5, 0, 4], [0, 0, 3, -6], [0, 0, 0, 1]])
+AFFINE = np.array([[2.5, 0, 0, -8], [0, 2.8, 0, 4], [0, 0, 3, -6], [0, 0, 0, 1]])
 
 
 @pytest.fixture

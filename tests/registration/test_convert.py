@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
             (warp, "fsl", tmp_path / "o.nii", None),
             "warp.nii.gz: expected --moving or a provenance.json",
         ),
-        ((warp, "itk", warp, None), "another name than the warp's own"),
+        ((warp, "itk", warp, None), "an output that is no input"),
         ((moving, "fsl", tmp_path / "o.nii", moving), "expected an ITK displacement field"),
         ((tmp_path / "none.nii", "fsl", tmp_path / "o.nii", moving), "no such file"),
         ((warp, "freesurfer", tmp_path / "o.mgz", tmp_path / "sheared.nii"), "orthogonal axes"),

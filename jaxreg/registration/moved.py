@@ -1,0 +1,222 @@
+"""An image, a label map or a 4-D series of them moved onto another grid, in one resampling.
+
+The input is read by the checks of `register`. Where each voxel of the grid reads it is computed
+once, whatever the number of volumes, and the volumes are read, moved and handed on one by one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jaxreg.data.scan import check_intensities, check_plausible, label_flatness, looks_like_labels
+from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.transforms import Points, inside, places, values_at
+from jaxreg.io.headers import Header, read_header
+from jaxreg.io.images import (
+    Source,
+    as_intensities,
+    as_labels,
+    read_image,
+    read_labels,
+    save,
+    smallest_labels,
+)
+from jaxreg.io.series import (
+    Series,
+    Timing,
+    check_length,
+    read_series,
+    timed,
+    write_series,
+)
+
+FLAT, FEW = 0.2, 50
+"""A label map is flatter, or has fewer labels: images of 50 grey levels and more are at 0.13."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a user should know of the files, a sentence each."""
+
+    warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def of(self, header: Header) -> Header:
+        """A header whose own warnings and remarks are noted."""
+        self.warnings.extend(header.warnings)
+        self.remarks.extend(header.remarks)
+        return header
+
+    def remark(self, line: str) -> None:
+        """Note a remark, once."""
+        if line not in self.remarks:
+            self.remarks.append(line)
+
+    def lines(self) -> list[str]:
+        """All of it as a command prints it, the warnings first."""
+        return [*(f"warning: {line}" for line in self.warnings), *self.remarks]
+
+
+class Moved(NamedTuple):
+    """The moved volumes, computed when they are asked for, and that only once.
+
+    `count` is that of a series, None for a single volume. `image_of` makes an image of an array.
+    """
+
+    volumes: Iterator[Shaped[np.ndarray, "x y z"]]
+    count: int | None
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    timing: Timing | None
+    image_of: Callable[[np.ndarray], Any]
+
+    def image(self) -> Any:
+        """All of it as one image."""
+        if self.timing is None:
+            return self.image_of(next(self.volumes))
+        array = np.empty((*self.shape, self.count or 0), self.dtype, order="F")
+        for number, volume in enumerate(self.volumes):
+            array[..., number] = volume
+        return timed(self.image_of(array), self.timing)
+
+    def write(self, path: Path) -> None:
+        """Write it; of a series a volume at a time."""
+        if self.timing is None:
+            save(path, self.image())
+            return
+        like = timed(self.image_of(np.zeros((1, 1, 1, 1), self.dtype)), self.timing)
+        write_series(path, self.volumes, (*self.shape, self.count or 0), like)
+
+
+def moved(
+    path: Source,
+    pull_back: Callable[[Points], Points],
+    grid: Grid,
+    image_of: Callable[[np.ndarray], Any],
+    *,
+    labels: bool,
+    notes: Notes,
+    onto: object,
+    **how: Any,
+) -> Moved:
+    """An image or label map at pull_back(x) for each voxel x of `grid`; `how` as for `values_at`.
+
+    `onto` names the grid in messages. Intensities become float32, labels the smallest type.
+
+    Raises:
+        InputError: what `read_scan` refuses, vectors and colours, labels that are none, or an image
+            that the transform never meets.
+    """
+    series = read_series(path)
+    check_plausible(path, notes.of(read_header(path, series=True)))
+    if series is not None:
+        check_length(series)
+        return _moved_series(series, pull_back, grid, image_of, labels, notes, onto, how)
+    volume = read_labels(path, remark=notes.remark) if labels else read_image(path)
+    _note_kind(path, volume.array, labels, notes, how)
+    if not labels:
+        check_intensities(path, volume.array)
+    found = _places(path, volume.affine, volume.array.shape, pull_back, grid, onto)
+    array = values_at(volume.array, found, grid.shape, **how)
+    array = smallest_labels(array) if labels else array
+    return Moved(iter([array]), None, grid.shape, array.dtype, None, image_of)
+
+
+def _moved_series(
+    series: Series,
+    pull_back: Callable[[Points], Points],
+    grid: Grid,
+    image_of: Callable[[np.ndarray], Any],
+    labels: bool,
+    notes: Notes,
+    onto: object,
+    how: dict[str, Any],
+) -> Moved:
+    """As `moved`, of a series."""
+    path, dtype = series.path, np.dtype(np.float32)
+    if labels:  # their range decides the type of the whole file, so they are read twice
+        ends = [(a.min(), a.max()) for a in _arrays(series, labels, notes, how)]
+        dtype = smallest_labels(np.array([*ends, (0, how["fill"])]).astype(np.int32)).dtype
+    found = list(_places(path, series.affine, series.shape, pull_back, grid, onto))
+
+    def volumes() -> Iterator[np.ndarray]:
+        constant = []
+        for number, array in enumerate(_arrays(series, labels, notes, how)):
+            if array.min() == array.max():
+                constant.append(number)
+            yield values_at(array, found, grid.shape, **how).astype(dtype, copy=False)
+        if len(constant) == series.count and not labels:
+            raise InputError(f"{path}: expected images, got nothing but constant volumes.")
+        if constant and not labels:
+            some = ", ".join([*(str(n) for n in constant[:5]), *(["…"] if constant[5:] else [])])
+            notes.remark(f"{path}: constant volumes, counted from 0: {some}")
+
+    return Moved(volumes(), series.count, grid.shape, dtype, series.timing, image_of)
+
+
+def _arrays(
+    series: Series, labels: bool, notes: Notes, how: dict[str, Any]
+) -> Iterator[Shaped[np.ndarray, "x y z"]]:
+    """The checked volumes of a series, float32 or labels."""
+    path, said = series.path, []
+
+    def remark(line: str) -> None:  # of many volumes once
+        if not said:
+            notes.remark(line)
+        said.append(line)
+
+    for number, array in enumerate(series.volumes()):
+        if labels:
+            array = as_labels(path, Volume(array, series.affine), series.slope, remark).array
+        else:
+            array = as_intensities(path, array)
+            check_intensities(path, array)
+        if number == 0:
+            _note_kind(path, array, labels, notes, how)
+        yield array
+
+
+def _places(
+    path: Source,
+    affine: Float[np.ndarray, "4 4"],
+    shape: tuple[int, ...],
+    pull_back: Callable[[Points], Points],
+    grid: Grid,
+    onto: object,
+) -> Iterator[tuple[slice, Points]]:
+    """The places of a grid in a volume, which at their end refuse a volume that none lies in."""
+    met = False
+    for planes, index in places(affine, pull_back, grid):
+        met = met or bool(inside(index, shape).any())
+        yield planes, index
+    if not met:
+        raise InputError(
+            f"{path}: the transform leads no voxel of {onto} into its field of view; "
+            "is it the image that was registered?"
+        )
+
+
+def _note_kind(
+    path: Source, array: np.ndarray, labels: bool, notes: Notes, how: dict[str, Any]
+) -> None:
+    """Warn of a label map that is moved as an image, and of an image that is moved as labels."""
+    line = None
+    if labels:
+        kinds = len(np.unique(array))
+        if kinds > FEW and label_flatness(array) < FLAT:
+            line = (
+                f"{path}: {kinds} different values that seldom equal their neighbours look like "
+                "an image, and are moved as labels; --image interpolates them."
+            )
+    elif how["order"] > 0 and looks_like_labels(array):
+        line = (
+            f"{path}: looks like a label map, and is interpolated as an image, which mixes its "
+            "labels; --labels moves it without that."
+        )
+    if line is not None and line not in notes.warnings:
+        notes.warnings.append(line)
