@@ -94,7 +94,7 @@ COMMANDS = {
     "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
 }
 """In the order in which a newcomer meets them."""
-_ON_ONE_DEVICE = ("register", "sweep", "compare", "demo")
+_ON_ONE_DEVICE = ("register", "sweep", "segment", "compare", "demo")
 """The commands that compute with JAX and are no part of a job of several processes."""
 
 

@@ -48,10 +48,12 @@ def start(config: ProcessConfig) -> None:
     From here on process 0 alone speaks: the others' standard output is dropped.
 
     Raises:
-        InputError: the coordinator or another process did not answer in time.
+        InputError: the coordinator or another process did not answer in time, or JAX finds none of
+            the platforms that JAX_PLATFORMS asks for.
     """
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
     if config.coordinator is None and not launched:
+        require_platform()
         return
     address = None if config.coordinator == "auto" else config.coordinator
     try:
@@ -67,6 +69,7 @@ def start(config: ProcessConfig) -> None:
         raise InputError(
             f"--coordinator: the processes did not come together ({first_line(error)})."
         ) from error
+    require_platform()
     if index() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     wait("start")  # Gloo connects at the first collective, and waits only half a minute for that

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.errors import InputError
+from jaxreg.io.remarks import WARNING
 from jaxreg.progress import SILENT, ShownProgress, write_line
-
-WARNING = "warning: "
-"""How a line begins that --quiet does not silence."""
 
 
 @dataclass(frozen=True, kw_only=True)

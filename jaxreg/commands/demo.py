@@ -38,10 +38,12 @@ def main(argv: Sequence[str]) -> None:
     config = flags.parse(DemoConfig, argv, prog="jaxreg demo")
     from jaxreg.data.synthetic.demo import write_demonstration_cohort
     from jaxreg.evaluation.run import evaluate
+    from jaxreg.io.atomic import require_writable
     from jaxreg.training.train import train
 
     progress = ShownProgress(sys.stderr)
 
+    require_writable(config.out)
     start = time.monotonic()
     data = config.out / "cohort"
     if not (data / "participants.tsv").is_file():

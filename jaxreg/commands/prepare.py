@@ -56,7 +56,10 @@ def main(argv: Sequence[str]) -> None:
     from jaxreg.registration.linear.affine import register_affine
 
     console = Console(config.output)
-    summary = prepare(config.settings(), register_affine, progress=console.progress)
-    console.say(str(summary))
+    summary = prepare(
+        config.settings(), register_affine, progress=console.progress, say=console.say
+    )
+    for line in summary.lines():
+        console.say(line)
     choices = [choice._asdict() for choice in summary.choices]
     console.result(summary._asdict() | {"choices": choices})

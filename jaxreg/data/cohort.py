@@ -8,7 +8,7 @@ All volumes of a cohort share one grid.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +112,68 @@ def neighbour_pairs(fixed: Sequence[str], moving: Sequence[str]) -> list[tuple[s
         if after:
             pairs.append((subject, after[0]))
     return pairs
+
+
+def scoring_gaps(
+    participants: Mapping[str, str],
+    has: Callable[[str, str], bool],
+    domains: tuple[str, str],
+    *,
+    structures: bool = True,
+) -> list[str]:
+    """Lines on what cannot be scored in val and test, and which numbers are missing then.
+
+    `has` says whether a participant has a domain, or labels (`dseg`); `structures` whether any are
+    named.
+    """
+    lines = []
+    for split, lost in _LOST.items():
+        subjects = sorted(p for p, s in participants.items() if s == split)
+        labelled = [p for p in subjects if has(p, "dseg")]
+        fixed, moving = ([p for p in labelled if has(p, d)] for d in domains)
+        contrast = next((d for d, o in zip(domains, (fixed, moving), strict=True) if not o), None)
+        if not subjects:
+            reason = "no subject"
+        elif not structures:
+            reason = "no structures in labels.tsv"
+        elif not labelled:
+            reason = f"none of {len(subjects)} subjects has labels"
+        elif contrast is not None:
+            reason = f"no subject with labels has a {contrast}"
+        elif not neighbour_pairs(fixed, moving):
+            reason = f"only {fixed[0]} has images and labels, and a pair takes two subjects"
+        else:
+            without = [p for p in subjects if p not in labelled]
+            if without:
+                lines.append(f"split {split}: without labels and not scored: {', '.join(without)}.")
+            continue
+        lines.append(f"split {split} cannot be scored ({reason}): {lost}.")
+    return lines
+
+
+_LOST = {
+    "val": "training shows no validation Dice, and `eval --compare` cannot choose λ",
+    "test": "`eval` computes no Dice",
+}
+
+
+def training_gap(
+    participants: Mapping[str, str], has: Callable[[str, str], bool], domains: tuple[str, str]
+) -> str | None:
+    """Why a registration network cannot be trained on the train split, None where it can."""
+    subjects = sorted(p for p, s in participants.items() if s == "train")
+    fixed, moving = ([p for p in subjects if has(p, d)] for d in domains)
+    for domain, having in zip(domains, (fixed, moving), strict=True):
+        if not having:
+            return f"no subject in split train has a {domain}"
+    if alone(fixed, moving):
+        return f"a pair takes two subjects, and in split train only {moving[0]} has a {domains[1]}"
+    return None
+
+
+def alone(fixed: Sequence[str], moving: Sequence[str]) -> bool:
+    """Whether one of `fixed` has no other subject among `moving` to be paired with."""
+    return len(set(moving)) < 2 and bool(set(moving) & set(fixed))
 
 
 def fingerprint(cohort: Cohort, files: Iterable[tuple[str, str]]) -> str:

@@ -12,6 +12,7 @@ import grain
 import numpy as np
 
 from jaxreg import distributed
+from jaxreg.data.cohort import Cohort, alone
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 
@@ -67,12 +68,7 @@ def pair_batches(
     Raises:
         InputError: a subject has no other subject to be paired with.
     """
-    if len(set(moving)) < 2 and set(moving) & set(fixed):
-        raise InputError(
-            f"{volumes.cohort.folder}: expected two subjects in the train split for a pair, "
-            f"got only {', '.join(sorted(set(moving)))} with {domains[1]}."
-        )
-
+    require_pairs(volumes.cohort, fixed, moving, domains[1])
     ignoring = any(volumes.cohort.file(p, "ignore").is_file() for p in {*fixed, *moving})
 
     def draw(f: int, rng: np.random.Generator):
@@ -98,6 +94,15 @@ def pair_batches(
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()
     return _iterate(source.random_map(draw), batch_size)
+
+
+def require_pairs(cohort: Cohort, fixed: Sequence[str], moving: Sequence[str], domain: str) -> None:
+    """Raise InputError where one of `fixed` has nobody to be paired with who has the `domain`."""
+    if alone(fixed, moving):
+        raise InputError(
+            f"{cohort.folder}: expected two subjects in the train split for a pair, "
+            f"got only {', '.join(sorted(set(moving)))} with {domain}."
+        )
 
 
 def _structures(volumes: Volumes, subject: str) -> np.ndarray:

@@ -33,8 +33,8 @@ def read_scan(image: Source) -> tuple[Header, Volume]:
     check_intensities(image, volume.array)
     if looks_like_labels(volume.array):
         raise InputError(
-            f"{image}: expected an image, got what looks like a label map; "
-            "register takes it by --fixed-labels or --moving-labels."
+            f"{image}: expected an image, got what looks like a label map; labels are given "
+            "beside an image (register --fixed-labels, --moving-labels; prepare: column dseg)."
         )
     return header, volume
 

@@ -16,6 +16,8 @@ from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, coarser_grid
 from jaxreg.io import images
+from jaxreg.io.headers import read_header
+from jaxreg.io.images import Remark, unheard
 
 
 class Scan(NamedTuple):
@@ -42,8 +44,11 @@ class Volumes:
         spacing_mm: float | None = None,
         memory_bytes: int | None = None,
         shared: bool = False,
+        remark: Remark = unheard,
     ):
         """Read and check `needed`: (participant, domain) or (participant, "dseg").
+
+        `remark` gets a line on what is unusual in a file and is accepted, when it is read first.
 
         Raises:
             InputError: a volume cannot be read, is constant, lies on another grid, or a mask is
@@ -53,6 +58,7 @@ class Volumes:
         self.target_mm = spacing_mm
         self._grid: tuple[Path, tuple[int, ...], np.ndarray] | None = None
         self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
+        self._remark, self._seen = remark, set[Path]()
         self._budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
         keys = list(dict.fromkeys(needed))
         for key in dict.fromkeys([*keys[:1], *distributed.share(keys)]) if shared else keys:
@@ -105,8 +111,9 @@ class Volumes:
 
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
+        remark = self._remark_on(path)
         if kind == "dseg":
-            labels = images.read_labels(path)
+            labels = images.read_labels(path, remark=remark)
             self._check_grid(path, labels)
             if self.target_mm is None:
                 return labels.array
@@ -137,9 +144,18 @@ class Volumes:
         path = self.cohort.file(participant, kind)
         if not path.is_file():
             return None
-        mask = images.read_mask(path)
+        mask = images.read_mask(path, remark=self._remark_on(path))
         self._check_grid(path, mask)
         return mask
+
+    def _remark_on(self, path: Path) -> Remark:
+        """Remark on a file's header, and return what gets the remarks on its voxels."""
+        if path in self._seen:
+            return unheard
+        self._seen.add(path)
+        for line in read_header(path).lines:
+            self._remark(line)
+        return self._remark
 
     def _check_grid(self, path, value):
         shape, affine = value.array.shape, value.affine

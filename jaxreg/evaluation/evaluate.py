@@ -4,8 +4,10 @@ Of several processes each scores its share of the pairs; the first puts the part
 written does not depend on how many there are, apart from the seconds.
 """
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import partial_results, report
 from jaxreg.evaluation.sweep import score_pair
+from jaxreg.io.atomic import claimed, require_writable
+from jaxreg.io.remarks import WARNING, grouped
 from jaxreg.models.checkpoint import parameters_sha256
 from jaxreg.models.model import Model
-from jaxreg.progress import SILENT, Progress
+from jaxreg.progress import SILENT, Progress, write_line
 
 
 def parse_lambdas(text: str) -> list[float]:
@@ -87,17 +91,42 @@ def evaluate(
     if model.config.network.lam is not None:
         lams = [model.config.network.lam]
     pairs = split_pairs(cohort, split, domains, every=every_pair)
+    with _claimed(folder):
+        return _evaluate(model, name, cohort, split, lams, pairs, folder, progress)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Make the folder of the results; meanwhile no other evaluation writes there.
+
+    The first process claims it for all.
+    """
+    first = distributed.index() == 0
+    if first:
+        require_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}).") from error
+    with claimed(folder) if first else contextlib.nullcontext():
+        yield
+
+
+def _evaluate(model, name, cohort, split, lams, pairs, folder, progress) -> dict[str, Any]:
+    """As `evaluate`, of known pairs, into a folder that is there."""
+    domains = model.config.cohort.domain_pair
     first, own = pairs[0], distributed.share(pairs)
     subjects = sorted({p for pair in own or [first] for p in pair})
     images = sorted({(p, d) for pair in own or [first] for p, d in zip(pair, domains, strict=True)})
     progress = progress if distributed.index() == 0 else SILENT
-    spacing = model.config.cohort.spacing
+    spacing, remarks = model.config.cohort.spacing, list[str]()
     with progress.phase(f"read the {split} split", announced=False):
-        native = Volumes(cohort, [*images, *((p, "dseg") for p in subjects)])
+        files = [*images, *((p, "dseg") for p in subjects)]
+        native = Volumes(cohort, files, remark=remarks.append)
         volumes = native if spacing is None else Volumes(cohort, images, spacing_mm=spacing)
+    for line in grouped(remarks):
+        write_line(line, stream=sys.stderr if line.startswith(WARNING) else sys.stdout)
     require_spacing(model, volumes)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [*images, *((p, "dseg") for p in subjects)]
     structures = sorted(cohort.structures.items())
     identity = [model.sha256, model.step, fingerprint(cohort, files), structures, list(lams), own]
     so_far = partial_results.SoFar(folder, identity)

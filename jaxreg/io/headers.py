@@ -13,6 +13,7 @@ from jaxreg.geometry.grid import Grid
 from jaxreg.io.header_checks import is_compressed, named_as_stored
 from jaxreg.io.images import MemoryImage, Source, open_image, quiet, read_grid
 from jaxreg.io.itk_geometry import forms_apart, unit_of, usable_qform
+from jaxreg.io.remarks import WARNING
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 """How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""
@@ -29,6 +30,11 @@ class Header(NamedTuple):
     spacing_mm: tuple[float, float, float]
     warnings: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Remarks and warnings as a user reads them."""
+        return (*self.remarks, *(f"{WARNING}{line}" for line in self.warnings))
 
     def __str__(self) -> str:
         """Shape, spacing, axes and centre in a line."""

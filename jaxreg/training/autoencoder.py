@@ -14,6 +14,7 @@ from jaxreg.data.cohort import Cohort, fingerprint
 from jaxreg.data.pipeline import image_batches
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.figures import basic
+from jaxreg.io.images import Remark, unheard
 from jaxreg.losses.intensity import l1, lncc
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Autoencoder
 from jaxreg.training.augmentation.flip import mirrored
@@ -22,14 +23,20 @@ from jaxreg.training.loop import Task
 _TERMS = ("l1", "lncc")
 
 
-def autoencoder_task(config: AutoencoderConfig, cohort: Cohort) -> Task:
-    """Stage 1 on a cohort, its train split read and checked."""
+def autoencoder_task(
+    config: AutoencoderConfig, cohort: Cohort, *, remark: Remark = unheard
+) -> Task:
+    """Stage 1 on a cohort, its train split read and checked.
+
+    `remark` gets a line on what is unusual in a file and is accepted.
+    """
     domains = tuple(dict.fromkeys(config.cohort.domain_pair))
     members = {d: cohort.members("train", d) for d in domains}
-    held_out = {d: _held_out(cohort, d) for d in domains}
+    held_out = {d: held_out_of(cohort, d) for d in domains}
     train = [(p, d) for d in domains for p in members[d]]
     needed = train + [(p, d) for d in domains for p in held_out[d]]
-    volumes = Volumes(cohort, needed, spacing_mm=config.cohort.spacing, shared=True)
+    spacing_mm = config.cohort.spacing
+    volumes = Volumes(cohort, needed, spacing_mm=spacing_mm, shared=True, remark=remark)
     optimizer = config.optimizer
     network = autoencoder_of(config.encoder.stem)
     keys = jax.random.split(jax.random.key(optimizer.seed), len(domains))
@@ -90,7 +97,8 @@ def reconstruction_loss(network: Autoencoder, params: Any, image: jax.Array):
     return parts["l1"] + parts["lncc"], parts
 
 
-def _held_out(cohort: Cohort, domain: str) -> list[str]:
+def held_out_of(cohort: Cohort, domain: str) -> list[str]:
+    """Subjects of the val split who have a domain: their reconstructions are validated."""
     subjects = sorted(p for p, split in cohort.participants.items() if split == "val")
     return [p for p in subjects if cohort.file(p, domain).is_file()]
 

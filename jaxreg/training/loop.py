@@ -3,10 +3,11 @@
 What a stage is, it says by `Task`; the loop knows no loss and no network.
 """
 
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from jaxreg import distributed
 from jaxreg.configuration.training import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import claimed
 from jaxreg.models.checkpoint import Checkpoints, Meta
 from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.step import TrainState, data_mesh, make_optimizer, make_step
@@ -91,7 +93,6 @@ def run(
     steps = optimizer_config.steps
     assert steps is not None
     optimizer = make_optimizer(optimizer_config, steps)
-    mesh = data_mesh(optimizer_config.batch_size)
     checkpoints = Checkpoints(workdir)
     state = TrainState(jnp.zeros((), jnp.int32), task.params, optimizer.init(task.params))
     resumed = resume(task, checkpoints, state)
@@ -100,23 +101,45 @@ def run(
     if start == steps and not validation_owed(task, session, workdir, start, steps):
         print(f"{workdir}: finished at step {start}; nothing to do.")
         return
-    checkpoints.require_writable()
-    if distributed.index() == 0:
-        task.begin(workdir)
-    if resumed is not None:
-        state = resumed
-        print(f"resumed at step {start}")
-        checkpoints.set_aside_after(start)
+    with _claimed(workdir):
+        checkpoints.require_writable()
         if distributed.index() == 0:
-            forget_rows_after(workdir / VALIDATION, start)
+            task.begin(workdir)
+        if resumed is not None:
+            state = resumed
+            print(f"resumed at step {start}")
+            checkpoints.set_aside_after(start)
+            if distributed.index() == 0:
+                forget_rows_after(workdir / VALIDATION, start)
+        loop = _Loop(task, session, workdir, checkpoints, steps)
+        _train(loop, state, optimizer, optimizer_config, progress)
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path) -> Iterator[None]:
+    """Meanwhile no other training writes to the workdir; the first process claims it for all."""
+    if distributed.index() > 0:
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{workdir}: not writable ({error.strerror}).") from error
+    with claimed(workdir):
+        yield
+
+
+def _train(loop: "_Loop", state: TrainState, optimizer, config: OptimizerConfig, progress) -> None:
+    """Put the state and the step on the devices, and go through the steps."""
+    task, mesh = loop.task, data_mesh(config.batch_size)
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     state, frozen = jax.device_put(jax.tree.map(np.asarray, (state, task.frozen)), replicated)
     loss = _carrying_stop(task.loss) if distributed.count() > 1 else task.loss
-    step = make_step(loss, optimizer, mesh, optimizer_config.seed)
+    step = make_step(loss, optimizer, mesh, config.seed)
     if task.resident:
         step = _seeing(step, jax.device_put(task.resident, replicated))
     shown = progress if distributed.index() == 0 else SILENT
-    _Loop(task, session, workdir, checkpoints, steps).run(state, frozen, step, split, shown)
+    loop.run(state, frozen, step, split, shown)
 
 
 def resume(task: Task, checkpoints: Checkpoints, state: TrainState) -> TrainState | None:

@@ -12,7 +12,7 @@ from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.serialization import as_json, from_json, identity
 from jaxreg.configuration.training import AutoencoderConfig, RegistrationConfig
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
-from jaxreg.data.pipeline import pair_batches
+from jaxreg.data.pipeline import pair_batches, require_pairs
 from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN, STRUCTURES
 from jaxreg.data.prepare.subject import write_image
 from jaxreg.data.prepare.template import Head, average, evenly_spaced
@@ -22,6 +22,7 @@ from jaxreg.evaluation.figures import basic
 from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.images import Remark, unheard
 from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.models.checkpoint import open_run, parameters_sha256
@@ -45,8 +46,13 @@ from jaxreg.training.loop import Task
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 
 
-def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
-    """Stage 2 on a cohort, its train split read and checked, encoders loaded where needed."""
+def registration_task(
+    config: RegistrationConfig, cohort: Cohort, *, remark: Remark = unheard
+) -> Task:
+    """Stage 2 on a cohort, its train split read and checked, encoders loaded where needed.
+
+    `remark` gets a line on what is unusual in a file and is accepted.
+    """
     domains = config.cohort.domain_pair
     twins = config.objective.spec.aligned
     fixed, moving = training_people(cohort, domains, twins=twins)
@@ -62,7 +68,8 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
     pairs = validation_pairs(cohort, domains)[: config.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
     keys = [*train, *sorted(needed)]
-    volumes = Volumes(cohort, keys, spacing_mm=config.cohort.spacing, shared=True)
+    spacing_mm = config.cohort.spacing
+    volumes = Volumes(cohort, keys, spacing_mm=spacing_mm, shared=True, remark=remark)
     encoder, encoders, extra = load_encoders(config)
     params = init_params(jax.random.key(config.optimizer.seed), config, encoder)
     if config.init_from is not None:
@@ -103,7 +110,7 @@ def registration_task(config: RegistrationConfig, cohort: Cohort) -> Task:
         ),
         arrays=Pair._fields,
         describe=describe,
-        validate=_validation(config, volumes, pairs) if pairs else None,
+        validate=_validation(config, volumes, pairs, remark) if pairs else None,
         begin=partial(write_template, volumes, fixed, first),
     )
 
@@ -140,6 +147,7 @@ def training_people(
             f"{cohort.folder}: expected subjects with both {domains[0]} and {domains[1]} in the "
             "train split (for a loss within one contrast), got none."
         )
+    require_pairs(cohort, fixed, moving, domains[1])
     return fixed, moving
 
 
@@ -286,10 +294,10 @@ def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str
     return neighbour_pairs(fixed, moving)
 
 
-def _validation(config, volumes, pairs):
+def _validation(config, volumes, pairs, remark):
     labels = sorted({(p, "dseg") for pair in pairs for p in pair})
     masked = sorted({(fixed, config.cohort.domain_pair[0]) for fixed, _ in pairs})
-    native = Volumes(volumes.cohort, [*labels, *masked], shared=True)
+    native = Volumes(volumes.cohort, [*labels, *masked], shared=True, remark=remark)
     lam = config.network.lam
     lams = VALIDATION_LAMBDAS if lam is None else (lam,)
 

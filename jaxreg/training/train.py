@@ -1,6 +1,9 @@
 """From a configuration to a finished run: `jaxreg.train`, and what `jaxreg train` does."""
 
 import dataclasses
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,16 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SegmentationConfig,
 )
-from jaxreg.data.cohort import read_cohort
+from jaxreg.data.cohort import Cohort, read_cohort, scoring_gaps
+from jaxreg.data.heads import find_cohorts, labelled
 from jaxreg.data.synthetic.embedded import embedded_cohort
 from jaxreg.errors import InputError
-from jaxreg.progress import SILENT, Progress
-from jaxreg.training.autoencoder import autoencoder_task
+from jaxreg.io.atomic import require_writable
+from jaxreg.io.remarks import WARNING, grouped
+from jaxreg.progress import SILENT, Progress, write_line
+from jaxreg.training.autoencoder import autoencoder_task, held_out_of
 from jaxreg.training.loop import Task, run
-from jaxreg.training.registration import registration_task
+from jaxreg.training.registration import registration_task, training_people
 from jaxreg.training.segmentation import segmentation_task
 
 
@@ -76,11 +82,16 @@ def _train_on_cohort(config: AutoencoderConfig | RegistrationConfig, progress: P
     config = _with_steps(config, (EMBEDDED_STEPS if embedded else DEFAULT_STEPS)[stage])
     name = "ae" if isinstance(config, AutoencoderConfig) else config.objective.loss
     workdir = _folder(config.session.workdir or Path("runs") / name)
+    _require_people(config, cohort)
+    if distributed.index() == 0:
+        _say(f"{WARNING}{line}" for line in gaps_of(config, cohort))
+    remarks: list[str] = []
     with progress.phase("read the cohort", announced=False):
         if isinstance(config, AutoencoderConfig):
-            task = autoencoder_task(config, cohort)
+            task = autoencoder_task(config, cohort, remark=remarks.append)
         else:
-            task = registration_task(config, cohort)
+            task = registration_task(config, cohort, remark=remarks.append)
+    _say(grouped(remarks))
     _print_settings(task, workdir)
     if embedded:
         print("embedded phantom cohort: it shows that everything works and is no benchmark.")
@@ -93,8 +104,12 @@ def _train_on_cohort(config: AutoencoderConfig | RegistrationConfig, progress: P
 def _train_segmentation(config: SegmentationConfig, progress: Progress) -> Path:
     if config.data is None:
         raise InputError("--data: expected folders of labelled subjects, got none.")
+    folders = [Path(part) for part in config.data.split(",")]
     config = _with_steps(config, DEFAULT_STEPS["seg"])
     workdir = _folder(config.session.workdir or Path("runs/seg") / config.resolution)
+    held_out = [labelled(cohort, "val") for cohort in find_cohorts(folders)]
+    if config.session.validate_every and not any(held_out) and distributed.index() == 0:
+        _say([f"{WARNING}split val has no labelled subject: no Dice is shown while it trains."])
     with progress.phase("read the cohorts", announced=False):
         task = segmentation_task(config)
     _print_settings(task, workdir)
@@ -110,9 +125,45 @@ def _with_steps(config: Any, steps: int) -> Any:
 
 
 def _folder(workdir: Path) -> Path:
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir}: expected a folder for the run, got a file.")
+    """The run's folder, where one can be; what is in it is looked at later."""
+    if os.path.exists(workdir):
+        if not workdir.is_dir():
+            raise InputError(f"{workdir}: expected a folder for the run, got a file.")
+    elif distributed.index() == 0:
+        require_writable(workdir)
     return workdir
+
+
+def _require_people(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> None:
+    """Raise InputError where the train split lacks somebody that the training needs."""
+    domains = config.cohort.domain_pair
+    if isinstance(config, AutoencoderConfig):
+        for domain in domains:
+            cohort.members("train", domain)
+    else:
+        training_people(cohort, domains, twins=config.objective.spec.aligned)
+
+
+def gaps_of(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> list[str]:
+    """Lines on the numbers that this training, and the evaluation after it, cannot compute."""
+    domains = config.cohort.domain_pair
+    if isinstance(config, AutoencoderConfig):
+        missing = [d for d in dict.fromkeys(domains) if not held_out_of(cohort, d)]
+        lines = [f"split val has no {d}: no validation loss of its autoencoder." for d in missing]
+        return lines if config.session.validate_every else []
+
+    def has(participant: str, kind: str) -> bool:
+        return cohort.file(participant, kind).is_file()
+
+    structures = bool(cohort.structures)
+    return scoring_gaps(cohort.participants, has, domains, structures=structures)
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Print lines, warnings on standard error; the first process alone has standard output."""
+    for line in lines:
+        aside = line.startswith(WARNING) or distributed.index() > 0
+        write_line(line, stream=sys.stderr if aside else sys.stdout)
 
 
 def _print_settings(task: Task, workdir: Path) -> None:

@@ -14,7 +14,7 @@ REG = ("train", "--stage=reg", "--loss=mi", "--data=cohort", "--workdir=run")
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "cohort"
-    subjects = {"train": 2, "val": 1}
+    subjects = {"train": 2, "val": 2, "test": 2}
     return write_phantom_cohort(folder, shape=(24, 28, 24), spacing_mm=8.0, subjects=subjects)
 
 

@@ -67,6 +67,21 @@ def test_a_platform_that_is_not_there_is_named_in_one_line():
     assert jaxreg("apply", "--help", JAX_PLATFORMS="cuda").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("train", "--stage=ae", "--data=absent"),
+        ("eval", "--workdir=absent"),
+        ("eval", "--compare", "absent"),
+        ("segment", "a.nii", "--out=o"),
+    ],
+)
+def test_training_evaluation_and_segmentation_name_the_platform_too(argv):
+    done = jaxreg(*argv, JAX_PLATFORMS="cuda")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "JAX_PLATFORMS=cuda" in done.stderr.splitlines()[-1]
+
+
 def test_a_user_without_a_home_gets_no_cache_and_no_complaint(monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")

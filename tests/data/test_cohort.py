@@ -10,6 +10,8 @@ from jaxreg.data.cohort import (
     fingerprint,
     neighbour_pairs,
     read_cohort,
+    scoring_gaps,
+    training_gap,
 )
 from jaxreg.data.intensities import normalize
 from jaxreg.data.volumes import Volumes
@@ -310,3 +312,65 @@ def test_the_fingerprint_knows_masks_but_not_volumes_that_were_not_used(folder):
     assert fingerprint(cohort, files) == before
     put(folder, "sub-01", "mask", (brain(0) > 0).astype(np.uint8))
     assert fingerprint(cohort, files) != before
+
+
+# --- what cannot be scored or trained
+
+WHOLE = {"a": "train", "b": "train", "c": "val", "d": "val", "e": "test", "f": "test"}
+
+
+def having(*lacking):
+    """Everybody has everything but these "participant kind"."""
+    return lambda participant, kind: f"{participant} {kind}" not in lacking
+
+
+@pytest.mark.parametrize(
+    ("changed", "lacking", "said"),
+    [
+        ({}, (), []),
+        ({}, ("a dseg", "b dseg"), []),
+        ({}, ("c T1w", "d T2w"), []),  # c moves, d is fixed
+        ({}, ("c dseg", "d dseg"), ["val cannot be scored (none of 2 subjects has labels)"]),
+        ({}, ("e dseg",), ["test cannot be scored (only f has images and labels"]),
+        ({}, ("c T2w", "d T2w"), ["val cannot be scored (no subject with labels has a T2w)"]),
+        ({}, ("c T2w", "d dseg"), ["val cannot be scored (no subject with labels has a T2w)"]),
+        ({"c": "train", "d": "train"}, (), ["val cannot be scored (no subject)"]),
+        ({"e": "train"}, (), ["test cannot be scored (only f has images and labels"]),
+        ({"a": "val"}, ("c dseg",), ["val: without labels and not scored: c"]),
+    ],
+)
+def test_what_cannot_be_scored_is_said_with_its_reason(changed, lacking, said):
+    got = scoring_gaps(WHOLE | changed, having(*lacking), ("T1w", "T2w"))
+    assert len(got) == len(said)
+    for line, wanted in zip(got, said, strict=True):
+        assert f"split {wanted}" in line
+
+
+def test_without_structures_nothing_can_be_scored():
+    got = scoring_gaps(WHOLE, having(), ("T1w", "T2w"), structures=False)
+    assert len(got) == 2 and all("no structures in labels.tsv" in line for line in got)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "named"),
+    [
+        ((), None),
+        (("a T2w",), "b has a T2w"),
+        (("a T1w", "b T2w"), None),  # b is fixed, a moves
+        (("a T2w", "b T2w"), "no subject in split train has a T2w"),
+    ],
+)
+def test_a_train_split_without_a_pair_is_known(lacking, named):
+    got = training_gap(WHOLE, having(*lacking), ("T1w", "T2w"))
+    assert got is None if named is None else named in str(got)
+
+
+def test_each_unusual_file_is_remarked_on_once(folder):
+    path = folder / "sub-01" / "sub-01_dseg.nii.gz"
+    labels = images.read(path)
+    images.write(path, Volume(labels.array + np.float32(0.004), labels.affine))
+    said = []
+    needed = [("sub-01", "T1w"), ("sub-01", "dseg"), ("sub-02", "T1w")]
+    volumes = Volumes(read_cohort(folder), needed, remark=said.append, memory_bytes=0)
+    volumes.labels("sub-01")  # read again, for there is no memory to keep it
+    assert len(said) == 1 and str(path) in said[0] and "rounded" in said[0]

@@ -5,11 +5,12 @@ settings, `template.nii.gz` the template on the cohort's grid, and a subject's f
 it is complete. The tables that make it a cohort are written last.
 """
 
+import contextlib
 import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxreg.configuration.preparation import PrepareConfig, parse_entities, split_counts
-from jaxreg.data.cohort import SPLITS, read_structures
+from jaxreg.data.cohort import SPLITS, read_structures, scoring_gaps, training_gap
 from jaxreg.data.foreground import foreground
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare import layouts, template
@@ -27,6 +28,7 @@ from jaxreg.data.prepare.subject import (
     IDENTITY,
     align_head,
     prepare_subject,
+    read_image,
     record_file,
     reference_mask,
     write_image,
@@ -36,8 +38,10 @@ from jaxreg.errors import InputError, first_line
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.io import images
-from jaxreg.io.atomic import completed
+from jaxreg.io.atomic import claimed, completed, entries, require_writable
 from jaxreg.io.checksums import file_sha256
+from jaxreg.io.images import unheard
+from jaxreg.io.remarks import WARNING, grouped
 from jaxreg.progress import SILENT, Progress
 
 MEAN_ROUNDS = 2
@@ -55,16 +59,20 @@ class Summary(NamedTuple):
     structures: dict[int, str]
     choices: tuple[Choice, ...] = ()
 
-    def __str__(self) -> str:
-        """Choices, remarks, who was left out or failed and why, and the numbers, a line each."""
+    def lines(self) -> list[str]:
+        """Choices, remarks, who was left out or failed and why, and the numbers."""
         left_out = [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
-        failed = [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
+        failed = [f"{WARNING}{name}: failed, {reason}" for name, reason in self.failed.items()]
         counts = ", ".join(f"{count} {split}" for split, count in self.subjects.items())
         numbers = (
             f"{self.folder}: {counts}; {len(self.structures)} structures scored; "
             f"{len(self.failed)} failed, {len(self.left_out)} left out."
         )
-        return "\n".join([*map(str, self.choices), *self.remarks, *left_out, *failed, numbers])
+        return [*map(str, self.choices), *self.remarks, *left_out, *failed, numbers]
+
+    def __str__(self) -> str:
+        """The lines as one text."""
+        return "\n".join(self.lines())
 
 
 def assign_splits(subjects: Sequence[Files], split: str | None, *, seed: int) -> dict[str, str]:
@@ -92,8 +100,16 @@ def assign_splits(subjects: Sequence[Files], split: str | None, *, seed: int) ->
     return dict(sorted(zip(order, splits, strict=False)))
 
 
-def prepare(config: PrepareConfig, align: Aligner, *, progress: Progress = SILENT) -> Summary:
-    """Make or continue the cohort of a configuration; `align` is as `common_space` says.
+def prepare(
+    config: PrepareConfig,
+    align: Aligner,
+    *,
+    progress: Progress = SILENT,
+    say: Callable[[str], object] = unheard,
+) -> Summary:
+    """Make or continue the cohort of a configuration; `align` is as `template` says.
+
+    `say` gets lines for the user before the work begins: what the cohort will not be good for.
 
     A subject who fails is listed (also in failures.tsv) and does not stop the others. The tables
     are written if at least half of the subjects succeeded and no split lost all of its own: a few
@@ -111,29 +127,34 @@ def prepare(config: PrepareConfig, align: Aligner, *, progress: Progress = SILEN
         if f.participant not in splits
     }
     names, freesurfer = _numbers(config.labels, freesurfer=found.freesurfer)
+    chosen = [files for files in found.subjects if files.participant in splits]
+    require_writable(config.out)
     try:
-        _claim(config, splits)
-        chosen = [files for files in found.subjects if files.participant in splits]
-        training = [files for files in chosen if splits[files.participant] == "train"]
-        template = _template(config, training, align, progress)
+        with _claim(config, splits):
+            for line in _gaps(splits, chosen):
+                say(f"{WARNING}{line}")
+            training = [files for files in chosen if splits[files.participant] == "train"]
+            template = _template(config, training, align, progress)
 
-        def work(files: Files) -> None:
-            prepare_subject(
-                files, template, config.out, align, aligned=found.aligned, freesurfer=freesurfer
-            )
+            def work(files: Files) -> None:
+                prepare_subject(
+                    files, template, config.out, align, aligned=found.aligned, freesurfer=freesurfer
+                )
 
-        failed = _each(work, chosen, config, progress)
-        done = {name: split for name, split in splits.items() if name not in failed}
-        _check_failures(config.out, splits, failed)
-        paths = {name: record_file(config.out, name) for name in done}
-        records = {name: json.loads(path.read_text()) for name, path in paths.items()}
-        if names is None:
-            names = structures([r["labels"] for r in records.values()], freesurfer=freesurfer)
-        _write_tables(config, done, names, found.choices)
+            failed = _each(work, chosen, config, progress)
+            done = {name: split for name, split in splits.items() if name not in failed}
+            _check_failures(config.out, splits, failed)
+            paths = {name: record_file(config.out, name) for name in done}
+            records = {name: json.loads(path.read_text()) for name, path in paths.items()}
+            if names is None:
+                names = structures([r["labels"] for r in records.values()], freesurfer=freesurfer)
+            _write_tables(config, done, names, found.choices)
     except OSError as error:
         raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
+    used = [files for files in chosen if files.participant in done]
+    lost = [f"{WARNING}{line}" for line in _gaps(done, used, structures=bool(names))]
     subjects = {split: sum(s == split for s in done.values()) for split in SPLITS}
-    remarks = _remarks(records)
+    remarks = [*_remarks(records), *lost]
     return Summary(config.out, subjects, failed, left_out, remarks, names, found.choices)
 
 
@@ -162,8 +183,29 @@ def _numbers(labels: str | None, *, freesurfer: bool) -> tuple[dict[int, str] | 
     return names, False
 
 
-def _claim(config: PrepareConfig, splits: dict[str, str]) -> None:
-    """Write the settings into a new folder, or compare them with those of an existing one."""
+def _gaps(
+    splits: dict[str, str], subjects: Sequence[Files], *, structures: bool = True
+) -> list[str]:
+    """Lines on what cannot be trained or scored with subjects of these files in these splits."""
+    files = {one.participant: one for one in subjects}
+
+    def has(participant: str, kind: str) -> bool:
+        one = files[participant]
+        return one.labels is not None if kind == "dseg" else kind in one.images
+
+    found = [d for d in layouts.DOMAINS if any(d in one.images for one in subjects)]
+    domains = (found[0], found[min(1, len(found) - 1)])
+    gap = training_gap(splits, has, domains)
+    lines = [] if gap is None else [f"`train --stage=reg` will refuse this cohort: {gap}."]
+    return lines + scoring_gaps(splits, has, domains, structures=structures)
+
+
+@contextlib.contextmanager
+def _claim(config: PrepareConfig, splits: dict[str, str]) -> Iterator[None]:
+    """Write the settings into a new folder, or compare them with those of an existing one.
+
+    Meanwhile no other process may write there.
+    """
     template = config.template and file_sha256(config.template)
     settings = {
         "layout": config.layout,
@@ -177,14 +219,19 @@ def _claim(config: PrepareConfig, splits: dict[str, str]) -> None:
         "participants": splits,
     }
     path = config.out / "prepare.json"
-    if path.is_file():
-        _compare(path, settings)
-        return
-    if config.out.exists() and not (config.out.is_dir() and not any(config.out.iterdir())):
-        raise InputError(f"{config.out}: expected a new or empty folder, or a cohort to continue.")
+    if not path.is_file() and config.out.exists():
+        if not config.out.is_dir() or entries(config.out):
+            raise InputError(
+                f"{config.out}: expected a new or empty folder, or a cohort to continue."
+            )
     config.out.mkdir(parents=True, exist_ok=True)
-    with completed(path) as partial:
-        partial.write_text(json.dumps(settings, indent=1) + "\n")
+    with claimed(config.out):
+        if path.is_file():
+            _compare(path, settings)
+        else:
+            with completed(path) as partial:
+                partial.write_text(json.dumps(settings, indent=1) + "\n")
+        yield
 
 
 def _compare(path: Path, settings: dict[str, Any]) -> None:
@@ -231,7 +278,7 @@ def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner, progress
     with shown as bar, ThreadPoolExecutor(_jobs(config)) as pool:
 
         def read(files: Files) -> Head:
-            image = images.read_image(files.images[domain])
+            image = read_image(files.images[domain])
             return template.head(image, reference_mask(files, image))
 
         tried = list(pool.map(lambda files: _attempt(read, files), subjects))
@@ -333,7 +380,7 @@ def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> 
 
 
 def _remarks(records: dict[str, Any]) -> list[str]:
-    remarks = []
+    remarks = grouped(line for record in records.values() for line in record.get("remarks", ()))
     unmasked = sum(record["mask"] is None for record in records.values())
     if unmasked:
         remarks.append(

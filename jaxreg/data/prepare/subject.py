@@ -18,11 +18,14 @@ from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.template import Aligner, Head, head
+from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.io import images
 from jaxreg.io.atomic import completed
+from jaxreg.io.headers import read_header
+from jaxreg.io.images import Remark, unheard
 
 IDENTITY = np.eye(4)
 
@@ -42,12 +45,15 @@ def prepare_subject(
     Raises:
         InputError: an image, mask or label map that cannot be used, or a failed alignment.
     """
-    scans = _align(files, template, align, aligned=aligned)
+    remarks: list[str] = []
+    scans = _align(files, template, align, remarks.append, aligned=aligned)
     partial = out / f".{files.participant}"
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     partial.mkdir()
     try:
-        record = _write(partial, files, scans, grid_of(template.image), freesurfer)
+        grid = grid_of(template.image)
+        record = _write(partial, files, scans, grid, remarks.append, freesurfer=freesurfer)
+        record["remarks"] = remarks
         path = partial / record_file(out, files.participant).name
         path.write_text(json.dumps(record, indent=1) + "\n")
         os.rename(partial, out / files.participant)
@@ -63,15 +69,17 @@ class _Scan(NamedTuple):
     to_image: Float[np.ndarray, "4 4"]
 
 
-def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> dict[str, _Scan]:
+def _align(
+    files: Files, template: Head, align: Aligner, remark: Remark, *, aligned: bool
+) -> dict[str, _Scan]:
     """A subject's images by domain, the first one first."""
     first, *others = files.images
-    reference = images.read_image(files.images[first])
-    brain = reference_mask(files, reference)
+    reference = read_image(files.images[first], remark=remark)
+    brain = reference_mask(files, reference, remark=remark)
     to_reference = align_head(template, head(reference, brain), align)
     scans = {first: _Scan(reference, brain, to_reference)}
     for domain in others:
-        image = images.read_image(files.images[domain])
+        image = read_image(files.images[domain], remark=remark)
         to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
         if files.mask is None:
             mask = foreground(image).mask
@@ -83,7 +91,13 @@ def _align(files: Files, template: Head, align: Aligner, *, aligned: bool) -> di
 
 
 def _write(
-    folder: Path, files: Files, scans: dict[str, _Scan], grid: Grid, freesurfer: bool
+    folder: Path,
+    files: Files,
+    scans: dict[str, _Scan],
+    grid: Grid,
+    remark: Remark,
+    *,
+    freesurfer: bool,
 ) -> dict[str, Any]:
     """Write images and labels on the grid; returns the record."""
     records = {}
@@ -101,22 +115,43 @@ def _write(
     numbers = []
     if files.labels is not None:
         to_labels = next(iter(scans.values())).to_image
-        labels = _labels(files.labels, to_labels, grid, freesurfer=freesurfer)
+        labels = _labels(files.labels, to_labels, grid, remark, freesurfer=freesurfer)
         images.write(folder / f"{files.participant}_dseg.nii.gz", labels)
         numbers = np.unique(labels.array[labels.array != 0]).tolist()
     return {"images": records, "mask": files.mask and str(files.mask), "labels": numbers}
 
 
-def reference_mask(files: Files, reference: Volume) -> Bool[np.ndarray, "x y z"]:
+def read_image(path: Path, *, remark: Remark = unheard) -> Volume:
+    """An image; `remark` gets lines on what is unusual in its file.
+
+    Raises:
+        InputError: as `read_scan`.
+    """
+    header, image = read_scan(path)
+    for line in header.lines:
+        remark(line)
+    return image
+
+
+def reference_mask(
+    files: Files, reference: Volume, *, remark: Remark = unheard
+) -> Bool[np.ndarray, "x y z"]:
     """The mask of a subject's first image on its grid: the file's, or what the image shows."""
     if files.mask is None:
         mask = foreground(reference).mask
     else:
-        mask = resampling.mask_like(images.read_mask(files.mask), reference, IDENTITY)
+        _remark_on_header(files.mask, remark)
+        given = images.read_mask(files.mask, remark=remark)
+        mask = resampling.mask_like(given, reference, IDENTITY)
     if not mask.any():
         path = files.mask or next(iter(files.images.values()))
         raise InputError(f"{path}: expected a brain in the image's field of view, got none.")
     return mask
+
+
+def _remark_on_header(path: Path, remark: Remark) -> None:
+    for line in read_header(path).lines:
+        remark(line)
 
 
 def align_head(template: Head, head: Head, align: Aligner) -> Float[np.ndarray, "4 4"]:
@@ -162,8 +197,11 @@ def _share_on_grid(scan: _Scan, there: np.ndarray, grid: Grid) -> float:
     return round(float(got / (scan.mask.sum() * voxel)), 3)
 
 
-def _labels(path: Path, to_labels: np.ndarray, grid: Grid, *, freesurfer: bool) -> Volume:
-    labels = images.read_labels(path)
+def _labels(
+    path: Path, to_labels: np.ndarray, grid: Grid, remark: Remark, *, freesurfer: bool
+) -> Volume:
+    _remark_on_header(path, remark)
+    labels = images.read_labels(path, remark=remark)
     low, high = int(labels.array.min()), int(labels.array.max())
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise InputError(f"{path}: expected labels from 0 to 65535, got {low} to {high}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from jaxreg import distributed
 from jaxreg.configuration.training import EMBEDDED
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.io.atomic import require_writable
 from jaxreg.progress import SILENT, Progress
 
 
@@ -13,6 +14,7 @@ def embedded_cohort(*, progress: Progress = SILENT) -> Path:
 
     def made() -> str:
         if not (EMBEDDED / "participants.tsv").is_file():
+            require_writable(EMBEDDED)
             print(f"making the embedded cohort in {EMBEDDED} (once)", flush=True)
             EMBEDDED.parent.mkdir(parents=True, exist_ok=True)
             with progress.phase("embedded cohort", announced=False):

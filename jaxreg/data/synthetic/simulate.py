@@ -24,6 +24,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
+from jaxreg.io.atomic import require_writable
 
 SUBJECTS: Mapping[str, int] = MappingProxyType({"train": 12, "val": 2, "test": 4})
 """Subjects per split of a simulated cohort, unless the caller says otherwise."""
@@ -196,6 +197,7 @@ def write_cohort(
 
 
 def _check_writable(folder, subjects):
+    require_writable(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: expected a new or empty folder, it exists and has content.")
     unknown = set(subjects) - set(SUBJECTS)

@@ -29,6 +29,7 @@ from jaxreg.evaluation.quality import Quality, quality, quality_of_no_registrati
 from jaxreg.evaluation.results import Sweep, read_sweep, reusable
 from jaxreg.evaluation.statistics import best_index, over_subjects
 from jaxreg.evaluation.sweep import displacements
+from jaxreg.io.atomic import require_writable
 from jaxreg.models.checkpoint import parameters_sha256
 from jaxreg.models.model import Model
 from jaxreg.models.release import load_model
@@ -84,6 +85,7 @@ def compare_runs(
             spacings or (without `data`) cohorts, a cohort with no validation or test pairs.
     """
     runs = load_runs(workdirs, lams)
+    require_writable(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder for the comparison, got a file.")
     cohort = read_cohort(data or _common_data(runs))

@@ -6,6 +6,7 @@ The aligner is a known matrix, but for one test with the real one.
 """
 
 import dataclasses
+import gzip
 import json
 import shutil
 from typing import Any
@@ -31,6 +32,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io import images
+from jaxreg.io.atomic import claimed
 
 RADII_MM = np.array([30.0, 38.0, 33.0])
 CENTRE_MM = np.array([6.0, -11.0, 17.0])
@@ -330,6 +332,70 @@ def test_choices_are_printed_and_kept(tmp_path):
     assert rows[1].split("\t")[:4] == [
         "sub-02", "T1w", "sub-02_T1w.nii.gz", "sub-02_ce-gd_T1w.nii.gz",
     ]  # fmt: skip
+
+
+def test_what_readers_remark_on_is_printed_and_kept(tmp_path):
+    config = config_of(tmp_path)
+    scans = tmp_path / "source" / "scans"
+    path = scans / "t1_0.nii.gz"
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+    labels: Any = nib.load(scans / "labels_1.nii.gz")  # pyright: ignore[reportPrivateImportUsage]
+    save(scans / "labels_1.nii.gz", labels.get_fdata() + 0.004, labels.affine)
+    image: Any = nib.load(scans / "t2_2.nii.gz")  # pyright: ignore[reportPrivateImportUsage]
+    other = image.affine.copy()
+    other[:3, 3] += 4
+    image.set_qform(other, code=1)
+    image.set_sform(image.affine, code=1)
+    image.to_filename(tmp_path / "t2_2.nii.gz")
+    shutil.move(tmp_path / "t2_2.nii.gz", scans / "t2_2.nii.gz")
+    lines = prepare(config, align).lines()
+    for name, wanted in (
+        ("p0", f"{path}: not compressed, other than its name says; the content counts"),
+        ("p1", "labels_1.nii.gz: labels such as "),
+        ("p2", f"warning: {scans / 't2_2.nii.gz'}: sform and qform lie up to 6.9 mm"),
+    ):
+        assert any(wanted in line for line in lines), lines
+        assert any(wanted in line for line in record_of(config.out, name)["remarks"])
+    assert not any(record_of(config.out, "p3")["remarks"])
+
+
+def test_splits_that_cannot_be_scored_are_said_at_once_and_at_the_end(tmp_path):
+    config = config_of(tmp_path)
+    splits = assign_splits(layouts.find("table", config.source).subjects, None, seed=0)
+    said = []
+
+    def failing(*images, **settings):
+        raise InputError("the work begins")
+
+    refuses(lambda: prepare(config, failing, say=said.append), "template")
+    assert ["split val" in said[0], "split test" in said[1]] == [True, True] and len(said) == 2
+    (val,) = [name for name, split in splits.items() if split == "val"]
+    assert f"only {val} has images and labels" in said[0] and said[0].startswith("warning: ")
+    lines = prepare(config, align).lines()
+    assert said[0] in lines and said[1] in lines
+
+
+def test_a_cohort_without_pairs_to_train_on_is_said(tmp_path):
+    table(tmp_path / "source", subjects=2)
+    config = config_of(tmp_path, split="1/1/0")
+    lines = prepare(config, align).lines()
+    assert any("`train --stage=reg` will refuse this cohort" in line for line in lines)
+
+
+def test_a_folder_that_another_process_writes_or_that_cannot_be_is_refused(tmp_path):
+    config = config_of(tmp_path)
+    with claimed(config.out):
+        refuses(lambda: prepare(config, align), str(config.out), "another run")
+    below = dataclasses.replace(config, out=config.source / "cohort")
+    refuses(lambda: prepare(below, align), "is a file")
+
+
+def test_a_label_map_in_place_of_an_image_fails(tmp_path):
+    config = config_of(tmp_path)
+    scans = tmp_path / "source" / "scans"
+    shutil.copy(scans / "labels_0.nii.gz", scans / "t2_0.nii.gz")
+    summary = prepare(config, align)
+    assert "looks like a label map" in summary.failed["p0"]
 
 
 # --- resuming, failures, determinism
