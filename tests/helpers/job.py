@@ -40,12 +40,13 @@ def loss(params, frozen, sample, key):
     return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
 
 
-def task(config, cohort):
+def task(config, cohort, *, remark):
     """The stage: members, volumes and batches as stage 1 has them."""
     members = {"T1w": cohort.members("train", "T1w")}
     train_files = [(p, "T1w") for p in members["T1w"]]
     held_out = cohort.members("val", "T1w")
-    volumes = Volumes(cohort, [*train_files, *((p, "T1w") for p in held_out)], shared=True)
+    files = [*train_files, *((p, "T1w") for p in held_out)]
+    volumes = Volumes(cohort, files, shared=True, remark=remark)
 
     def validate(params, frozen, step):
         del frozen, step
