@@ -15,6 +15,11 @@ from jaxreg.errors import InputError
 
 KEPT = ("lost+found",)
 """What a file system itself puts into its topmost folder."""
+_OLD, _REPLACED = ".old", ".replaced"
+"""Ends of the names of what is moved away: for now, and for good."""
+_BESIDE = re.compile(r"\.\d+(\.old)?-(.+)", re.DOTALL)
+_INSIDE = re.compile(r"(\.jaxreg-\d+)(\.old|\.replaced)?")
+"""The hidden names on the way to a file or folder: beside it, and inside a folder."""
 _LONGEST = 200
 """Bytes of a name that leave room for what a temporary name adds."""
 
@@ -103,9 +108,9 @@ def completed_folder(path: Path | str) -> Iterator[Path]:
     """
     path = _resolved(path)
     inside = path.is_dir() and not _replaceable(path)
-    temporary, old = (
-        path / f".{os.getpid()}{kind}" if inside else _beside(path, kind) for kind in ("", ".old")
-    )
+    own = f".jaxreg-{os.getpid()}"
+    temporary = path / own if inside else _beside(path, "")
+    old = path / f"{own}{_OLD}" if inside else _beside(path, _OLD)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -122,7 +127,8 @@ def completed_folder(path: Path | str) -> Iterator[Path]:
         if old.exists() and not path.exists():  # its successor did not take its place
             os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if not inside:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def require_writable(path: Path | str) -> None:
@@ -155,6 +161,8 @@ def require_writable(path: Path | str) -> None:
 def claimed(path: Path | str) -> Iterator[None]:
     """Meanwhile no other process may claim `path`; a process that dies gives its claim back.
 
+    What it left on the way to `path` is removed then, and what it had moved away comes back.
+
     Raises:
         InputError: another process writes there.
     """
@@ -166,18 +174,21 @@ def claimed(path: Path | str) -> Iterator[None]:
     if not os.access(place, os.W_OK):
         place = path if path.is_dir() else Path(tempfile.gettempdir())
     lock = place / f".jaxreg-{name}.lock"
-    handle = _locked(lock)
+    handle, sure = _locked(lock)
     if handle is None:
         raise InputError(f"{path}: another run is writing there.")
     try:
+        if sure:
+            with contextlib.suppress(PermissionError):
+                _recover(path)
         yield
     finally:
         lock.unlink(missing_ok=True)  # still locked, so that nobody removes another's
         os.close(handle)
 
 
-def _locked(lock: Path) -> int | None:
-    """The handle of a lock file that is locked now, None where another process has locked it."""
+def _locked(lock: Path) -> tuple[int | None, bool]:
+    """(the handle of a lock file, whether it is locked now); None where another process has it."""
     while True:
         try:
             handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
@@ -187,12 +198,12 @@ def _locked(lock: Path) -> int | None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            return None
+            return None, False
         except OSError:  # a file system without locks: what is there in the end is looked at again
-            return handle
+            return handle, False
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                return handle
+                return handle, True
         os.close(handle)  # its owner has removed it in between
 
 
@@ -251,34 +262,76 @@ def _is_mount(folder: Path) -> bool:
 
 
 def _put_inside(temporary: Path, folder: Path, old: Path) -> None:
-    """Move the content of `temporary` into a folder that holds it, in place of all else there."""
+    """Move the content of `temporary` into a folder that holds it, in place of all else there.
+
+    Until all else is in `old`, the earlier content is the right one, and then the new one is;
+    `old` is renamed in between, so that `_recover` knows.
+    """
+    replaced = old.with_suffix(_REPLACED)
     old.mkdir()
     moved: list[tuple[Path, Path]] = []
-    kept = {temporary.name, old.name, *KEPT}
+
+    def move(entry: Path, to: Path) -> None:
+        os.replace(entry, to)
+        moved.append((entry, to))
+
     try:
-        for place, target in ((folder, old), (temporary, folder)):
-            for entry in sorted(place.iterdir()):
-                own = entry.name in kept or entry.name.startswith(".jaxreg-")
-                if place == temporary or not own:
-                    os.replace(entry, target / entry.name)
-                    moved.append((entry, target / entry.name))
+        for entry in sorted(folder.iterdir()):
+            if not _passing(entry.name):
+                move(entry, old / entry.name)
+        move(old, replaced)
+        for entry in sorted(temporary.iterdir()):
+            move(entry, folder / entry.name)
     except BaseException:
         for before, now in reversed(moved):
             os.replace(now, before)
+        old.rmdir()
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _recover(path: Path) -> None:
+    """Remove what killed processes left on the way to `path`, and bring back what they moved away.
+
+    Nobody else writes there meanwhile.
+    """
+    if path.parent.is_dir():
+        remove_leftovers(path.parent, {path.name})
+    if not path.is_dir():
+        return
+    for left in sorted(path.iterdir()):
+        match = _INSIDE.fullmatch(left.name)
+        if match is None or not left.is_dir():
+            continue
+        if match[2] == _OLD:  # killed before all of the earlier content was moved away
+            _move_all(left, path)
+        elif match[2] == _REPLACED:  # killed after that
+            _move_all(path / match[1], path)
+    for left in sorted(path.iterdir()):
+        if _INSIDE.fullmatch(left.name) and left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _move_all(source: Path, folder: Path) -> None:
+    for entry in sorted(source.iterdir()) if source.is_dir() else ():
+        os.replace(entry, folder / entry.name)
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
     """Remove what killed processes left in a folder on the way to files or folders of these names.
 
-    What a living process is still writing there goes too.
+    What such a process had moved away, and not yet replaced, comes back. What a living process is
+    still writing there goes too.
     """
-    names = {_short(name) for name in names}
-    for path in list(folder.iterdir()):
-        match = re.fullmatch(r"\.\d+(?:\.old)?-(.+)", path.name, re.DOTALL)
-        if match is None or match[1] not in names:
+    by_short = {_short(name): name for name in names}
+    for path in sorted(folder.iterdir()):
+        match = _BESIDE.fullmatch(path.name)
+        if match is None or match[2] not in by_short:
             continue
-        if path.is_dir() and not path.is_symlink():
+        own = folder / by_short[match[2]]
+        if match[1] and not os.path.lexists(own):
+            os.replace(path, own)
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -323,7 +376,9 @@ def entries(folder: Path) -> list[str]:
 
 
 def _passing(name: str) -> bool:
-    return name in KEPT or (name.startswith(".jaxreg-") and name.endswith(".lock"))
+    """Whether a name in a folder is the file system's own, a claim, or on the way."""
+    claim = name.startswith(".jaxreg-") and name.endswith(".lock")
+    return name in KEPT or claim or _INSIDE.fullmatch(name) is not None
 
 
 def check_inputs_outside(folder: Path, inputs: Iterable[Path]) -> None:

@@ -15,7 +15,7 @@ from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
-from jaxreg.io.atomic import check_inputs_outside, completed_folder, require_free_folder
+from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder, require_free_folder
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.headers import Header
 from jaxreg.io.images import MemoryImage, reordered, write_like
@@ -72,7 +72,11 @@ class SegmentedImage(NamedTuple):
             InputError: a folder in use, no space left.
         """
         out = Path(folder)
-        check_folder(out, overwrite=overwrite)
+        with claimed(out):
+            check_folder(out, overwrite=overwrite)
+            self._write(out, brain=brain)
+
+    def _write(self, out: Path, *, brain: bool) -> None:
         with completed_folder(out) as temporary:
             jobs = [
                 functools.partial(write_like, temporary / "dseg.nii.gz", self.labels, self.path),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.errors import InputError, reason_of
-from jaxreg.io.atomic import remove_leftovers
+from jaxreg.io.atomic import claimed, remove_leftovers, require_writable
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch.dask import run_jobs
 from jaxreg.registration.batch.pairs import RESULTS, FilePair, read_pairs
@@ -67,12 +67,25 @@ def register_pairs(
     pair that fails is recorded with its reason. `cluster` is the address of a Dask scheduler.
 
     Raises:
-        InputError: a wrong table or setting, a folder with other results and no `overwrite`, a
-            cluster that does not answer, no space left for the table.
+        InputError: a wrong table or setting, a folder that cannot be written, that another run
+            writes, or with other results and no `overwrite`; a cluster that does not answer, no
+            space left for the table.
     """
     _check_settings(config)
     pairs = read_pairs(table)
-    work = Work(_folder(out), _absolute(config), overwrite)
+    work = Work(_folder(out, table), _absolute(config), overwrite)
+    with claimed(work.out):
+        return _register_claimed(pairs, work, cluster, say, progress)
+
+
+def _register_claimed(
+    pairs: list[FilePair],
+    work: Work,
+    cluster: str | None,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> Batch:
+    """As `register_pairs`, into a folder that no other run writes."""
     with progress.phase("load model"):
         method = load_method(work.config)
     ingredients = Ingredients(work.config, method)
@@ -198,9 +211,13 @@ def _absolute(config: RegisterConfig) -> RegisterConfig:
     return dataclasses.replace(config, model=model, init=init)
 
 
-def _folder(out: Path) -> Path:
+def _folder(out: Path, table: Path) -> Path:
+    """The folder of the results, which is there then, and in which files can be written."""
+    if (out / RESULTS).resolve() == table.resolve():
+        raise InputError(f"{table}: is where the results are written; give another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: no folder for the results ({error.strerror}).") from error
+    require_writable(out / RESULTS)
     return out.absolute()

@@ -22,7 +22,7 @@ from registration_data import same_but_for_timings, write_subject
 
 from jaxreg.cli import main
 from jaxreg.errors import InputError
-from jaxreg.io.atomic import remove_leftovers
+from jaxreg.io.atomic import claimed, remove_leftovers
 from jaxreg.io.images import read_labels
 from jaxreg.io.tables import read_table
 from jaxreg.registration.batch import batch
@@ -203,6 +203,24 @@ def test_leftovers_of_killed_processes_are_cleaned_and_no_others(tmp_path):
     (tmp_path / ".79-results.tsv").write_text("x")
     remove_leftovers(tmp_path, {"a", "results.tsv"})
     assert {p.name for p in tmp_path.iterdir()} == {".78-b", ".77-a.old", "77-a", ".x-a", "a"}
+    (tmp_path / "a" / "file").unlink()
+    (tmp_path / "a").rename(tmp_path / ".80.old-a")  # killed before its successor was there
+    (tmp_path / ".80.old-a" / "file").write_text("earlier")
+    (tmp_path / ".80-a").mkdir()
+    remove_leftovers(tmp_path, {"a"})
+    assert (tmp_path / "a" / "file").read_text() == "earlier"
+    assert not {p.name for p in tmp_path.iterdir()} & {".80.old-a", ".80-a"}
+
+
+def test_two_runs_do_not_write_one_folder_and_the_table_is_no_output(images, tmp_path, capsys):
+    pairs = table(images, row(0, 1, "a"), name="claim.tsv")
+    with claimed(tmp_path / "out"):
+        assert register(pairs, tmp_path / "out") == 2
+    assert "another run is writing there" in capsys.readouterr().err
+    own = table(tmp_path, row(0, 1, "a"), name="results.tsv")
+    before = own.read_bytes()
+    assert register(own, tmp_path) == 2
+    assert "give another --out" in capsys.readouterr().err and own.read_bytes() == before
 
 
 @pytest.mark.parametrize(
