@@ -6,11 +6,12 @@ values, and what tyro refuses becomes an `InputError`. A nested dataclass is a g
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 _MARKERS = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 _Arg = type(tyro.conf.arg())
+_POSITIONAL = get_args(tyro.conf.Positional[int])[1]
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|[─-╿]|-{5,}")
 """What tyro draws around an error: colours, and the lines of a box in Unicode or ASCII."""
 _AFTER = ("Argument helptext", "Got errors", "For full helptext")
@@ -60,8 +62,9 @@ def _read(shown: type[Any], argv: Sequence[str], prog: str, default: Any) -> Any
     except SystemExit as error:
         if not error.code:
             raise
-        text = f"{_one_line(refusal.getvalue())} See `{prog} --help`."
-        missing = re.match(r"Missing from|Missing value for argument '(?!-)", text)
+        said = _one_line(refusal.getvalue())
+        missing = re.match(r"Missing from|Missing value for argument '(?!-)", said)
+        text = f"{_in_words(said, shown)} See `{prog} --help`."
         raise (_Missing if missing else InputError)(text) from None
 
 
@@ -73,6 +76,50 @@ def _one_line(box: str) -> str:
         said = said[1:]
     text = " ".join(itertools.takewhile(lambda line: line and not line.startswith(_AFTER), said))
     return text if text.endswith((".", "?")) else f"{text}."
+
+
+def _in_words(said: str, config: type[Any]) -> str:
+    """What tyro said in one sentence that names the flags alone; other refusals as they are."""
+    labels = dict(_labels(config))
+    if match := re.match(r"Unrecognized options: (.*)\.$", said):
+        parts = match[1].split(", ")
+        flags = [part.split("=")[0] for part in parts if part.startswith("-")]
+        if not flags:
+            return f"unexpected argument {parts[0]}."
+        known = [label.removeprefix("--") for label in labels if label.startswith("--")]
+        near = difflib.get_close_matches(flags[0].lstrip("-"), known, n=1)
+        return f"unknown flag {flags[0]}{f'; did you mean --{near[0]}?' if near else '.'}"
+    if match := re.match(r"Missing value for argument '(-[^']*)'", said):
+        return f"{match[1]} needs a value."
+    if said.startswith("Missing from"):
+        places = {label: re.search(rf"(?<!\S){re.escape(label)}(?!\S)", said) for label in labels}
+        lacking = [label for label, required in labels.items() if required and places[label]]
+        if lacking:
+            *first, last = lacking
+            both = f"{', '.join(first)} and {last}" if first else last
+            return f"{both} {'are' if first else 'is'} required, and not given."
+    return said
+
+
+def _labels(config: type[Any]) -> Iterator[tuple[str, bool]]:
+    """The name of each flag (`--out`) or positional argument (`FIXED`), and whether it is required.
+
+    Two-state flags have their other name, such as `--no-on`, too.
+    """
+    hints = get_type_hints(config, include_extras=True)
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(_bare(hint)):
+            yield from _labels(_bare(hint))
+            continue
+        extras = getattr(hint, "__metadata__", ())
+        own: Any = next((extra for extra in extras if isinstance(extra, _Arg)), tyro.conf.arg())
+        name = (own.name or field.name).replace("_", "-")
+        positional = any(extra is _POSITIONAL for extra in extras)
+        required = _is_required(field)
+        yield (own.metavar or name.upper()) if positional else f"--{name}", required
+        if field.default is True:
+            yield f"--no-{name}", False
 
 
 def _shown(config: type[Any], *, required: bool = True) -> type[Any]:

@@ -196,7 +196,7 @@ def test_the_error_is_the_same_where_the_terminal_draws_boxes(monkeypatch):
         with pytest.raises(InputError) as caught:
             flags.parse(Outer, ["--count=1", "--size=2"], prog="x")
         said.append(str(caught.value))
-    assert said == ["Unrecognized options: --size=2. See `x --help`."] * 2
+    assert said == ["unknown flag --size. See `x --help`."] * 2
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,26 @@ def test_groups_of_flags_become_the_settings():
     config = flags.parse(register.Config, argv, prog="x")
     settings = register.settings_of(config.input, config.registration, config.advanced)
     assert settings == RegisterConfig(lam="auto", moving_mask=Path("m.nii"), passes=3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("apply w.nii --imag x.nii --out o", "unknown flag --imag; did you mean --image?"),
+        ("apply w.nii --imag=x.nii --out o", "unknown flag --imag; did you mean --image?"),
+        ("convert w --too fsl", "unknown flag --too; did you mean --to?"),
+        ("compare a b --wiht ants", "unknown flag --wiht; did you mean --with?"),
+        ("apply w.nii --zzzz 3", "unknown flag --zzzz."),
+        ("register a b c --out x", "unexpected argument c."),
+        ("apply w.nii", "--out is required, and not given."),
+        ("convert w.nii", "--to and --out are required, and not given."),
+        ("register a b --out", "--out needs a value."),
+    ],
+)
+def test_what_is_wrong_with_a_flag_is_one_clear_sentence(argv, said, capsys):
+    words = argv.split()
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == f"jaxreg: {said} See `jaxreg {words[0]} --help`.\n"
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys):
