@@ -1,74 +1,75 @@
-"""Brains cut out of whole heads by the segmentation networks, before a pair is registered."""
+"""Brains found by the segmentation networks before a pair is registered: pose, and masks."""
 
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from jaxreg.configuration.registration import AUTO, RegisterConfig
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.segment import segment_volume
+from jaxreg.segmentation.segment import Networks, find_brain, on_own_grid
 
 TURNED_DEGREES = 45.0
 """From this angle between two heads on, by their headers, the turn is named."""
 
 
-def needs_extraction(fixed: Subject, moving: Subject, config: RegisterConfig) -> bool:
-    """Whether a brain has to be found, or is to be found by the settings."""
-    if config.extract == "never":
-        return False
-    return config.extract == "always" or not (fixed.brain_known and moving.brain_known)
+def with_brains(
+    fixed: Subject, moving: Subject, config: RegisterConfig
+) -> tuple[Subject, Subject, tuple[str, ...]]:
+    """Both sides with the brain that segmentation finds in them, and warnings.
 
-
-def may_segment(fixed: Subject, moving: Subject, config: RegisterConfig) -> bool:
-    """Whether a linear start can be taken from segmentations that have not been made yet."""
-    found = fixed.template_pose is not None and moving.template_pose is not None
-    registered = config.init_mode in (AUTO, "rigid", "affine")
-    return config.extract != "never" and registered and not found
-
-
-def extract(fixed: Subject, moving: Subject, config: RegisterConfig) -> tuple[Subject, Subject]:
-    """Both sides segmented: their brains where none are known, and the pose of both.
-
-    Masks that were given stay. `--extract always` replaces what was taken for a brain that somebody
-    had cut out.
+    The brain gives the pose, and the mask where none is known; masks that were given stay.
+    `--extract always` replaces what was taken for a brain that somebody had cut out, and
+    `--extract never` asks for no segmentation.
 
     Raises:
-        InputError: an image shows no brain, or the segmentation networks cannot be read.
+        InputError: an image without a known brain shows none, or the segmentation networks cannot
+            be read.
     """
-    return _segmented("fixed", fixed, config), _segmented("moving", moving, config)
+    if config.extract == "never":
+        return fixed, moving, ()
+    _, networks = load_segmentation(config.segmentation)
+    fixed, lines = _with_brain("fixed", fixed, config, networks)
+    moving, more = _with_brain("moving", moving, config, networks)
+    return fixed, moving, (*lines, *more)
 
 
 def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | None:
-    """The affine (fixed to moving, RAS mm) of two segmented brains; None where one is not."""
-    if fixed.template_pose is None or moving.template_pose is None:
+    """The affine (fixed to moving, RAS mm) of two brains that were found, else None."""
+    if fixed.brain is None or moving.brain is None:
         return None
-    return moving.template_pose @ np.linalg.inv(fixed.template_pose)
+    return moving.brain.to_image @ np.linalg.inv(fixed.brain.to_image)
 
 
-def _segmented(role: str, subject: Subject, config: RegisterConfig) -> Subject:
-    """A side with the pose of its brain, and with its mask unless the own one is to be kept."""
-    _, networks = load_segmentation(config.segmentation)
+def _with_brain(
+    role: str, subject: Subject, config: RegisterConfig, networks: Networks
+) -> tuple[Subject, tuple[str, ...]]:
+    """A side with the brain found in it, and with its mask unless the own one is to be kept."""
+    kept = "mask" in subject.files or (subject.brain_known and config.extract == "auto")
     try:
-        found = segment_volume(subject.image, networks)
+        brain = find_brain(subject.image, networks)
+        mask = subject.mask if kept else on_own_grid(subject.image, brain)[1]
     except InputError as error:
+        if kept:
+            return subject, (f"{role}: segmentation found no brain: {error}",)
         raise InputError(
             f"{subject.path}: {error} Give a brain mask (--{role}-mask), or register the image as "
             "it is (--extract never)."
         ) from error
-    posed = subject._replace(template_pose=found.to_image)
-    if "mask" in subject.files or (subject.brain_known and config.extract == "auto"):
-        return posed
-    litres = found.mask.sum() * abs(np.linalg.det(subject.image.affine[:3, :3])) / 1e6
+    found = subject._replace(brain=brain)
+    if kept:
+        return found, ()
+    litres = mask.sum() * abs(np.linalg.det(subject.image.affine[:3, :3])) / 1e6
     remark = f"{role}: the brain was found by segmentation, {litres:.2f} litres"
-    return posed._replace(
-        mask=found.mask,
+    cut = found._replace(
+        mask=mask,
         brain_known=True,
         remarks=(*subject.remarks, remark),
         # The last warning of an image without a known brain says that the whole head is registered.
         warnings=subject.warnings if subject.brain_known else subject.warnings[:-1],
     )
+    return cut, ()
 
 
 def turn_of(affine: Float[np.ndarray, "4 4"]) -> tuple[str, ...]:

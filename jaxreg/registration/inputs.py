@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from jaxreg.data.foreground import foreground, zero_intensity
 from jaxreg.data.scan import read_scan
@@ -13,6 +13,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.io.checksums import bytes_sha256, file_sha256
 from jaxreg.io.headers import Header, read_header
 from jaxreg.io.images import MemoryImage, Source, read_labels, read_mask
+from jaxreg.segmentation.segment import FoundBrain
 
 
 class Subject(NamedTuple):
@@ -33,8 +34,8 @@ class Subject(NamedTuple):
     remarks: tuple[str, ...]
     warnings: tuple[str, ...]
     zero: float = 0.0
-    template_pose: Float[np.ndarray, "4 4"] | None = None
-    """Template millimetres to the image's, where the brain was segmented."""
+    brain: FoundBrain | None = None
+    """What segmentation found in the image; None where it was not asked, or found nothing."""
 
 
 def read_subject(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
 from jaxreg.io.images import MemoryImage
@@ -23,7 +23,7 @@ from jaxreg.registration.deformable.deformation import Deformation, deformations
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, pairs_on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.method import Method, load_method, routed
-from jaxreg.registration.extraction import extract, may_segment, needs_extraction, turn_of
+from jaxreg.registration.extraction import linear_start, turn_of, with_brains
 from jaxreg.registration.inputs import Subject, read_subject
 from jaxreg.registration.linear.starts import linear_starts
 from jaxreg.runtime import in_threads
@@ -125,14 +125,13 @@ def register_pair(
         for line in lines:
             say(f"warning: {line}")
 
-    if needs_extraction(fixed, moving, config):
-        with clock("find the brains"):
-            fixed, moving = extract(fixed, moving, config)
+    with clock("find the brains"):
+        fixed, moving, unfound = with_brains(fixed, moving, config)
     for role, subject in (("fixed", fixed), ("moving", moving)):
         say(f"{role}: {subject.path}: {subject.header}")
         for remark in subject.remarks:
             say(remark)
-    warn((*fixed.warnings, *moving.warnings))
+    warn((*fixed.warnings, *moving.warnings, *unfound))
     with clock("load model"):
         method = method or load_method(config)
         contrasts = None
@@ -150,12 +149,15 @@ def register_pair(
         )
     find = functools.partial(_linear_part, method, config, clock, start)
     linear = find(fixed, moving)
-    if linear.before.similarity < POOR_SIMILARITY and may_segment(fixed, moving, config):
+    searched = config.init_mode in (AUTO, "rigid", "affine")
+    segmented = searched and linear_start(fixed, moving) is not None
+    if segmented and linear.before.similarity < POOR_SIMILARITY:
         say(
-            f"the linear start is poor (similarity {linear.before.similarity:.3f}): both brains "
-            "are segmented to find another one"
+            f"the linear start by segmentation is poor (similarity {linear.before.similarity:.3f})"
+            ": intensities alone are tried as well"
         )
-        fixed, moving, linear = _other_start(fixed, moving, linear, find, config, clock, warn)
+        by_intensities = find(fixed._replace(brain=None), moving._replace(brain=None))
+        linear = max(linear, by_intensities, key=lambda part: part.before.similarity)
     affine, grid, before, pair = linear.affine, linear.grid, linear.before, linear.pair
     say(f"network grid: {linear.grid_is}")
     say(f"linear start: {linear.start}, determinant {np.linalg.det(affine[:3, :3]):.3f}")
@@ -234,25 +236,6 @@ def _linear_part(
     with clock("to the network grid"):
         start, before, pair = _best_start(method, fixed, moving, starts, grid)
     return _Linear(start, starts[start], grid, grid_is, before, pair)
-
-
-def _other_start(
-    fixed: Subject,
-    moving: Subject,
-    found: _Linear,
-    find: Callable[[Subject, Subject], _Linear],
-    config: RegisterConfig,
-    clock: Clock,
-    warn: Callable[[tuple[str, ...]], None],
-) -> tuple[Subject, Subject, _Linear]:
-    """Both sides segmented, and the better of the linear part found and the one from that."""
-    try:
-        with clock("find the brains"):
-            fixed, moving = extract(fixed, moving, config)
-    except InputError as error:
-        warn((f"no other start: {error}",))
-        return fixed, moving, found
-    return fixed, moving, max(found, find(fixed, moving), key=lambda part: part.before.similarity)
 
 
 def _poor_start(before: Deformation) -> tuple[str, ...]:

@@ -137,9 +137,9 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         image=volume,
         labels=reordered(Volume(found.labels, volume.affine), header.grid),
         mask=reordered(Volume(found.mask, volume.affine), header.grid),
-        volumes_ml=found.volumes_ml,
+        volumes_ml=found.brain.volumes_ml,
         brain_ml=float(found.mask.sum()) * voxel_ml,
-        fit_mm=found.fit_mm,
+        fit_mm=found.brain.fit_mm,
         model=model,
     )
 

@@ -47,24 +47,47 @@ class Networks(NamedTuple):
     fine: Network
 
 
-class Segmentation(NamedTuple):
-    """What was found in an image.
+class FoundBrain(NamedTuple):
+    """A brain that was found in an image, on the template grid laid onto it.
 
-    `labels` (FreeSurfer's numbers) and `mask` lie on the image's grid. `probabilities` lie on the
-    template grid, which `to_image` takes to the image (RAS millimetres). `fit_mm` is how far the
-    structures lie from the template's after the affine fit, root mean square.
+    `to_image` takes the template grid's space to the image's (RAS millimetres). `fit_mm` is how far
+    the structures lie from the template's after the affine fit, root mean square. `volumes_ml` has
+    the volume of each structure by FreeSurfer's number.
     """
 
-    labels: UInt8[np.ndarray, "x y z"]
-    mask: Bool[np.ndarray, "x y z"]
     probabilities: Float32[np.ndarray, "i j k c"]
     to_image: Float[np.ndarray, "4 4"]
     fit_mm: float
     volumes_ml: dict[int, float]
 
+    @property
+    def litres(self) -> float:
+        """The volume of the brain, its fluid and what else is in it included."""
+        return sum(self.volumes_ml.values()) / 1000
+
+
+class Segmentation(NamedTuple):
+    """What was found in an image; `labels` (FreeSurfer's numbers) and `mask` lie on its grid."""
+
+    labels: UInt8[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    brain: FoundBrain
+
 
 def segment_volume(image: Volume, networks: Networks) -> Segmentation:
-    """The structures and the brain of an image.
+    """The structures and the brain of an image, on its own grid.
+
+    Raises:
+        InputError: the image shows no brain, or too little of one.
+    """
+    brain = find_brain(image, networks)
+    labels, mask = on_own_grid(image, brain)
+    require_brain(float(mask.sum()) * _voxel_ml(image.affine) / 1000, brain.fit_mm)
+    return Segmentation(labels, mask, brain)
+
+
+def find_brain(image: Volume, networks: Networks) -> FoundBrain:
+    """The brain of an image and its structures, on the template grid laid onto it.
 
     Raises:
         InputError: the image shows no brain, or too little of one.
@@ -79,11 +102,9 @@ def segment_volume(image: Volume, networks: Networks) -> Segmentation:
         if moved <= SETTLED_MM or look == 2:
             break
         to_image = better
-    labels, mask = on_own_grid(image, probabilities, to_image)
-    require_brain(mask, image, fit_mm)
-    return Segmentation(
-        labels, mask, probabilities, to_image, fit_mm, _volumes(probabilities, to_image)
-    )
+    brain = FoundBrain(probabilities, to_image, fit_mm, _volumes(probabilities, to_image))
+    require_brain(brain.litres, fit_mm)
+    return brain
 
 
 def coarse_codes(
@@ -232,14 +253,15 @@ def _means(
 
 
 def on_own_grid(
-    image: Volume, probabilities: Float32[np.ndarray, "i j k c"], to_image: Float[np.ndarray, "4 4"]
+    image: Volume, brain: FoundBrain
 ) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
     """(FreeSurfer's numbers, brain mask) on the image's own grid.
 
     A voxel belongs to the brain where the probability of the background, read linearly between the
     grid's voxels, is below a half; there it gets the structure of the largest probability.
     """
-    to_grid = np.linalg.inv(to_image @ GRID.affine) @ image.affine
+    probabilities = brain.probabilities
+    to_grid = np.linalg.inv(brain.to_image @ GRID.affine) @ image.affine
     shape = image.array.shape
     halves = in_threads(
         *(
@@ -249,10 +271,10 @@ def on_own_grid(
     )
     (highest, codes), (other_highest, other_codes) = halves
     codes = np.where(other_highest > highest, other_codes, codes)
-    brain = 1 - probabilities[..., 0]
-    box = _box(brain > _NEVER, np.linalg.inv(to_grid), shape)
+    inside = 1 - probabilities[..., 0]
+    box = _box(inside > _NEVER, np.linalg.inv(to_grid), shape)
     mask = np.zeros(shape, bool)
-    mask[box] = largest_part(_read(brain, to_grid, box) > 0.5)
+    mask[box] = largest_part(_read(inside, to_grid, box) > 0.5)
     return np.where(mask, decode(codes), 0).astype(np.uint8), mask
 
 
@@ -323,9 +345,8 @@ def farthest_mm(one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"]) 
     return float(np.linalg.norm(moved, axis=0).max())
 
 
-def require_brain(mask: Bool[np.ndarray, "x y z"], image: Volume, fit_mm: float) -> None:
+def require_brain(litres: float, fit_mm: float) -> None:
     """Raise InputError where what was found cannot be a human brain."""
-    litres = float(mask.sum()) * abs(np.linalg.det(image.affine[:3, :3])) / 1e6
     if not LEAST_LITRES <= litres <= MOST_LITRES:
         raise InputError(
             f"expected a brain of {LEAST_LITRES} to {MOST_LITRES} litres, found {litres:.2f}."
@@ -341,7 +362,11 @@ def _volumes(
     probabilities: Float32[np.ndarray, "i j k c"], to_image: Float[np.ndarray, "4 4"]
 ) -> dict[int, float]:
     """Millilitres of each structure by FreeSurfer's number, from the probabilities."""
-    voxel_ml = abs(np.linalg.det((to_image @ GRID.affine)[:3, :3])) / 1000
+    voxel_ml = _voxel_ml(to_image @ GRID.affine)
     sums = probabilities.reshape(-1, CLASSES).sum(axis=0, dtype=np.float64) * voxel_ml
     numbers = decode(np.arange(CLASSES, dtype=np.uint8))
     return {int(n): float(v) for n, v in zip(numbers, sums, strict=True) if n}
+
+
+def _voxel_ml(affine: Float[np.ndarray, "4 4"]) -> float:
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

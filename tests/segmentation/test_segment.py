@@ -11,6 +11,7 @@ from jaxreg.data.label_codes import CLASSES, REST, decode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.segmentation.segment import (
+    FoundBrain,
     _window,
     _window_centres,
     farthest_mm,
@@ -94,7 +95,7 @@ def test_labels_come_back_to_the_images_own_grid(angles, shift, spacing_mm, shap
     expected = codes_on(grid, true)
     probabilities = np.eye(CLASSES, dtype=np.float32)[CODES]
     image = Volume(np.zeros(shape, np.float32), grid.affine)
-    labels, mask = on_own_grid(image, probabilities, true)
+    labels, mask = on_own_grid(image, FoundBrain(probabilities, true, 0.0, {}))
     different = labels != decode(expected)
     assert different.mean() < 0.01  # linear votes and the nearest voxel differ at borders alone
     assert (mask != (expected > 0)).mean() < 0.005
@@ -132,6 +133,5 @@ def test_what_shows_no_brain_is_refused():
     empty = np.zeros((40, 40, 40), np.uint8)
     with pytest.raises(InputError, match="expected a brain"):
         template_pose(empty, np.eye(4))
-    image = Volume(np.zeros((60, 60, 60), np.float32), np.diag([2.0, 2, 2, 1]))
     with pytest.raises(InputError, match="litres"):
-        require_brain(empty > 0, image, 1.0)
+        require_brain(0.0, 1.0)

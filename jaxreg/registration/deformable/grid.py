@@ -63,7 +63,7 @@ def network_grid(method: Method, fixed: Subject) -> NetworkGrid:
     own = grid_of(fixed.image)
     if own.shape == grid.shape and np.allclose(own.affine, grid.affine, atol=1e-2):
         return NetworkGrid(grid, "the fixed image's, which is that of the network's training")
-    posed = fixed.template_pose
+    posed = None if fixed.brain is None else fixed.brain.to_image
     if posed is not None and grid.shape == GRID.shape and np.allclose(grid.affine, GRID.affine):
         laid = Grid(grid.shape, posed @ grid.affine)
         if _covered(fixed, laid) >= COVERED:
