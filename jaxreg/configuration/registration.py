@@ -21,6 +21,9 @@ DIRECT_RATE, REFINE_RATE = 0.05, 0.01
 On validation pairs of `ixi` and `rendered` 20 steps at 0.01 raised a network's Dice from 0.708 to
 0.721, and at 0.05 lowered it: what the network knows of the anatomy is lost to the similarity.
 """
+LABEL_WEIGHT = 4.0
+"""Weight of 1 − Dice of both images' own segmentations beside the similarity, in optimisation and
+refinement; chosen on validation pairs (docs/experiments/anatomy.md)."""
 if TYPE_CHECKING:
     DirectLoss = str
 else:
@@ -102,6 +105,8 @@ class AdvancedSettings:
 
     segmentation: Path | None = None
     """Networks that find brains: a folder; by default the bundled ones."""
+    label_weight: float | None = None
+    """Weight of both segmentations' overlap in the optimisation; by default 4."""
     refine: int | None = None
     """Optimisation steps after the network; by default as the model says."""
     passes: int | None = None
@@ -139,6 +144,8 @@ class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"--{name}: expected at least {lowest}, got {value}.")
+        if self.label_weight is not None and not self.label_weight >= 0:
+            raise InputError(f"--label-weight: expected at least 0, got {self.label_weight}.")
         if self.spacing is not None and not 0.5 <= self.spacing <= 20:
             raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
         if self.domains is not None and len(self.domains.split(",")) != 2:
@@ -153,9 +160,10 @@ class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
         direct, network = ("loss", "steps", "spacing"), ("model", "domains", "refine", "passes")
         unread = {}
         if self.extract == "never":
-            unread["segmentation"] = "not read with --extract never"
+            never = "not read with --extract never"
+            unread |= dict.fromkeys(("segmentation", "label_weight"), never)
         if self.transform != "deformable":
-            names = ("init", "lam", "optimize_only", *network, *direct)
+            names = ("init", "lam", "label_weight", "optimize_only", *network, *direct)
             return unread | dict.fromkeys(names, f"not read with --transform {self.transform}")
         if self.optimize_only:
             return unread | dict.fromkeys(network, "not read with --optimize-only")

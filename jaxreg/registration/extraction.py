@@ -1,14 +1,18 @@
 """Brains found by the segmentation networks before a pair is registered: pose, and masks."""
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.data.label_codes import REST
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid
+from jaxreg.pair import Pair
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.segment import Networks, find_brain, on_own_grid
+from jaxreg.segmentation.segment import Networks, codes_on, find_brain, on_own_grid
 
 TURNED_DEGREES = 45.0
 """From this angle between two heads on, by their headers, the turn is named."""
@@ -40,6 +44,24 @@ def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | 
     if fixed.brain is None or moving.brain is None:
         return None
     return moving.brain.to_image @ np.linalg.inv(fixed.brain.to_image)
+
+
+def with_labels(
+    pair: Pair, fixed: Subject, moving: Subject, affine: Float[np.ndarray, "4 4"], grid: Grid
+) -> Pair:
+    """A pair on a grid with both own segmentations, where both brains were found.
+
+    `affine` takes fixed to moving millimetres. The rest of a brain that is no structure counts as
+    background.
+    """
+    if fixed.brain is None or moving.brain is None:
+        return pair
+    fixed_codes, _ = codes_on(fixed.brain, grid)
+    moving_codes, _ = codes_on(moving.brain, Grid(grid.shape, affine @ grid.affine))
+    return pair._replace(
+        fixed_labels=jnp.asarray(np.where(fixed_codes == REST, 0, fixed_codes)),
+        moving_labels=jnp.asarray(np.where(moving_codes == REST, 0, moving_codes)),
+    )
 
 
 def _with_brain(

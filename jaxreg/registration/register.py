@@ -23,7 +23,7 @@ from jaxreg.registration.deformable.deformation import Deformation, deformations
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, pairs_on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.method import Method, load_method, routed
-from jaxreg.registration.extraction import linear_start, turn_of, with_brains
+from jaxreg.registration.extraction import linear_start, turn_of, with_brains, with_labels
 from jaxreg.registration.inputs import Subject, read_subject
 from jaxreg.registration.linear.starts import linear_starts
 from jaxreg.runtime import in_threads
@@ -167,11 +167,16 @@ def register_pair(
         warn(_domain_warnings(pair, method, grid.spacing_mm) if known else ())
     with clock("deformable"):
         chosen, curve = before, ()
+        labelled = pair
+        if config.transform == "deformable" and method.objective.label_weight > 0:
+            labelled = with_labels(pair, fixed, moving, affine, grid)
         if config.transform == "deformable" and config.lam == "auto":
-            curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))
+            curve = tuple(
+                deformations(method, labelled, _sweep_lams(method), progress=clock.progress)
+            )
             chosen = choose(before.similarity, curve)
         elif config.transform == "deformable":
-            chosen = deformations(method, pair, [method.lam], progress=clock.progress)[0]
+            chosen = deformations(method, labelled, [method.lam], progress=clock.progress)[0]
     if not np.isfinite(chosen.displacement).all():
         raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
     return Registration(

@@ -255,14 +255,21 @@ def _means(
 def on_own_grid(
     image: Volume, brain: FoundBrain
 ) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
-    """(FreeSurfer's numbers, brain mask) on the image's own grid.
+    """(FreeSurfer's numbers, brain mask) on the image's own grid."""
+    codes, mask = codes_on(brain, Grid(image.array.shape, image.affine))
+    return decode(codes), mask
+
+
+def codes_on(
+    brain: FoundBrain, grid: Grid
+) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
+    """(codes, brain mask) at the voxels of a grid in the image's space.
 
     A voxel belongs to the brain where the probability of the background, read linearly between the
-    grid's voxels, is below a half; there it gets the structure of the largest probability.
+    template grid's voxels, is below a half; there it gets the structure of the largest probability.
     """
-    probabilities = brain.probabilities
-    to_grid = np.linalg.inv(brain.to_image @ GRID.affine) @ image.affine
-    shape = image.array.shape
+    probabilities, shape = brain.probabilities, grid.shape
+    to_grid = np.linalg.inv(brain.to_image @ GRID.affine) @ grid.affine
     halves = in_threads(
         *(
             functools.partial(_most_probable, probabilities, classes, to_grid, shape)
@@ -275,7 +282,7 @@ def on_own_grid(
     box = _box(inside > _NEVER, np.linalg.inv(to_grid), shape)
     mask = np.zeros(shape, bool)
     mask[box] = largest_part(_read(inside, to_grid, box) > 0.5)
-    return np.where(mask, decode(codes), 0).astype(np.uint8), mask
+    return np.where(mask, codes, 0).astype(np.uint8), mask
 
 
 def _most_probable(

@@ -1,13 +1,12 @@
 """A segmentation over its image: slices of three planes with the brain's outline and structures."""
 
-import colorsys
-
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from jaxreg.evaluation.figures.basic import Plane, letters, show_slice, sides_mm, slice_of
+from jaxreg.evaluation.figures.colours import structure_colours
 
 _PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 _NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -16,9 +15,8 @@ _WIDTH_IN = 10.0
 
 
 def _colours() -> ListedColormap:
-    """A colour for each number from 0 to 255: neighbours differ, and 0 is transparent."""
-    rgb = [colorsys.hsv_to_rgb(0.618 * n % 1, 0.75, 0.95) for n in range(256)]
-    return ListedColormap([(0, 0, 0, 0), *((*colour, 0.45) for colour in rgb[1:])])
+    """The structures' colours over an image: 0 is transparent."""
+    return ListedColormap([(0, 0, 0, 0), *((*rgb, 0.45) for rgb in structure_colours()[1:])])
 
 
 def segmentation_slices(

@@ -42,15 +42,19 @@ class Deformation(NamedTuple):
 def deformations(
     method: Method, pair: Pair, lams: Sequence[float], *, progress: Progress = SILENT
 ) -> list[Deformation]:
-    """The pair registered at each λ, on the network grid; a bar counts the λ, of one its steps."""
+    """The pair registered at each λ, on the network grid; a bar counts the λ, of one its steps.
+
+    Labels of the pair, where it has some, take part in the optimisation as the objective says.
+    """
     seen = pair.exchanged() if method.exchanged else pair
     sign = -1.0 if method.exchanged else 1.0
     one = len(lams) == 1
     velocities = _velocities(method, seen, lams, progress if one else SILENT)
     if not one:
         velocities = progress.each(velocities, total=len(lams), name="λ")
+    images = pair._replace(fixed_labels=None, moving_labels=None)
     return [
-        _deformation(pair, taper(sign * velocity), lam, method.objective)
+        _deformation(images, taper(sign * velocity), lam, method.objective)
         for lam, velocity in zip(lams, velocities, strict=True)
     ]
 

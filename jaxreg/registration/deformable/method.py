@@ -6,7 +6,7 @@ import json
 from typing import NamedTuple
 
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.registration import LABEL_WEIGHT, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.errors import InputError
 from jaxreg.losses.similarity import FeatureExtractor, Similarity, make_similarity
@@ -72,7 +72,7 @@ def load_method(config: RegisterConfig) -> Method:
     """
     if config.optimize_only or config.transform != "deformable":
         direct = config.direct
-        objective = ObjectiveConfig(loss=direct.loss)
+        objective = _with_labels(ObjectiveConfig(loss=direct.loss), config)
         return Method(
             model=None,
             objective=objective,
@@ -87,7 +87,7 @@ def load_method(config: RegisterConfig) -> Method:
         )
     model = load_model(config.model or SHIPPED)
     own = model.config.cohort.domain_pair
-    objective = model.config.objective.of_a_pair
+    objective = _with_labels(model.config.objective.of_a_pair, config)
     learned = model.encoder_stem is not None
     similarity = _learned(_ByHash(model)) if learned else _direct_similarity(objective)
     return Method(
@@ -102,6 +102,14 @@ def load_method(config: RegisterConfig) -> Method:
         lam=_network_lam(config, model),
         weights_sha256=model.sha256,
     )
+
+
+def _with_labels(objective: ObjectiveConfig, config: RegisterConfig) -> ObjectiveConfig:
+    """The objective with the overlap of both segmentations, where they are made."""
+    if config.extract == "never":
+        return objective
+    weight = LABEL_WEIGHT if config.label_weight is None else config.label_weight
+    return dataclasses.replace(objective, label_weight=weight)
 
 
 @functools.cache

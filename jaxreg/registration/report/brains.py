@@ -1,0 +1,79 @@
+"""What was taken for the brain: pictures of a segmented image for the report of a registration."""
+
+import io
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+from PIL import Image
+from scipy import ndimage
+
+from jaxreg.data.label_codes import decode
+from jaxreg.evaluation.figures.colours import structure_colours
+from jaxreg.geometry.grid import Volume
+from jaxreg.registration.inputs import Subject
+from jaxreg.segmentation.segment import FoundBrain, sampled
+from jaxreg.segmentation.template import GRID
+
+_SLICES = 4
+"""Per plane, evenly spaced through the brain."""
+_OUTLINE = (255, 255, 0)
+_SHARE = 0.4
+"""How much of a structure's colour is mixed into the image."""
+
+
+def brain_picture(subject: Subject, brain: FoundBrain) -> bytes:
+    """A PNG of slices in three planes: the image, its mask outlined, its structures in colour.
+
+    The head is shown upright, on the template grid laid onto the brain, front and top of the slices
+    up, the patient's left at the left.
+    """
+    image = sampled(subject.image, brain.to_image, GRID)
+    own = Volume(subject.mask.astype(np.float32), subject.image.affine)
+    mask = sampled(own, brain.to_image, GRID) > 0.5
+    labels = decode(np.argmax(brain.probabilities, axis=-1).astype(np.uint8))
+    rows = [_row(image, labels, mask, normal) for normal in (2, 1, 0)]
+    width = max(row.shape[1] for row in rows)
+    page = np.concatenate(
+        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    )
+    png = io.BytesIO()
+    Image.fromarray(page).save(png, format="PNG")
+    return png.getvalue()
+
+
+def _row(
+    image: Float32[np.ndarray, "x y z"],
+    labels: UInt8[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    normal: int,
+) -> UInt8[np.ndarray, "h w c"]:
+    """Some slices across an axis, side by side, each voxel as 2 × 2 pixels."""
+    inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != normal)))
+    low, high = (inside[0], inside[-1]) if len(inside) else (0, mask.shape[normal] - 1)
+    top = float(np.percentile(image[mask], 99.5)) if mask.any() else 1.0
+    shares = (np.arange(_SLICES) + 1) / (_SLICES + 1)
+    slices = []
+    for share in shares:
+        index = round(float(low + share * (high - low)))
+        at = tuple(np.take(volume, index, axis=normal) for volume in (image, labels, mask))
+        slices.append(_slice(at[0], at[1], at[2], top))
+    return np.concatenate(slices, axis=1)
+
+
+def _slice(
+    image: Float32[np.ndarray, "i j"],
+    labels: UInt8[np.ndarray, "i j"],
+    mask: Bool[np.ndarray, "i j"],
+    top: float,
+) -> UInt8[np.ndarray, "h w c"]:
+    """One slice as an RGB picture; its second axis points up."""
+    grey = np.clip(image / max(top, 1e-6), 0, 1)[..., None] * np.full(3, 255.0)
+    mixed = np.where(
+        (labels > 0)[..., None],
+        (1 - _SHARE) * grey + _SHARE * 255 * structure_colours()[labels],
+        grey,
+    )
+    edge = mask & ~np.asarray(ndimage.binary_erosion(mask), bool)
+    mixed[edge] = _OUTLINE
+    upright = np.rot90(mixed.astype(np.uint8))
+    return upright.repeat(2, axis=0).repeat(2, axis=1)
