@@ -87,6 +87,7 @@ def _with_brain(
     cut = found._replace(
         mask=mask,
         brain_known=True,
+        extracted=True,
         remarks=(*subject.remarks, remark),
         # The last warning of an image without a known brain says that the whole head is registered.
         warnings=subject.warnings if subject.brain_known else subject.warnings[:-1],

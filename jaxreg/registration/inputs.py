@@ -34,6 +34,8 @@ class Subject(NamedTuple):
     remarks: tuple[str, ...]
     warnings: tuple[str, ...]
     zero: float = 0.0
+    extracted: bool = False
+    """Whether the mask is that of the segmentation."""
     brain: FoundBrain | None = None
     """What segmentation found in the image; None where it was not asked, or found nothing."""
 

@@ -15,6 +15,7 @@ from jaxreg.io.files import require_file
 from jaxreg.io.images import MemoryImage
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.checks import Number, Verdict, numbers_of, verdict_of
+from jaxreg.registration.output.estimate import EstimatedDice, as_record, estimated_dice
 from jaxreg.registration.output.files import (
     Outputs,
     check_folder,
@@ -37,6 +38,7 @@ class Finished(NamedTuple):
     registration: Registration
     outputs: Outputs
     metrics: dict[str, float]
+    estimate: EstimatedDice | None
     numbers: tuple[Number, ...]
     provenance: dict[str, Any]
     clock: Clock
@@ -60,7 +62,7 @@ class Finished(NamedTuple):
             with clock("report"):
                 provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
                 title = f"{result.fixed.path.name} ← {result.moving.path.name}"
-                report = report_of(result, self.numbers, provenance, title=title)
+                report = report_of(result, self.numbers, provenance, self.estimate, title=title)
                 write_report(folder / "report.html", report)
             _write_json(folder / "provenance.json", provenance)
             _write_json(folder / "timings.json", self._timings())
@@ -76,6 +78,7 @@ class Finished(NamedTuple):
             "out": str(out),
             "files": {path.name: str(path) for path in sorted(out.iterdir())},
             "metrics": self.metrics,
+            "estimated_dice": as_record(self.estimate),
             "verdict": {"state": self.verdict.state, "reasons": list(self.verdict.reasons)},
             "warnings": list(self.registration.warnings),
             **self._timings(),
@@ -118,11 +121,13 @@ def register_images(
     )
     with clock("whole map, moved images"):
         outputs = make_outputs(result)
+    with clock("estimated Dice"):
+        estimate = estimated_dice(result)
     with clock("numbers"):
-        metrics = metrics_of(result, outputs)
+        metrics = metrics_of(result, outputs, estimate)
         numbers = numbers_of(result, metrics)
-        provenance |= provenance_of(result, metrics)
-    return Finished(result, outputs, metrics, numbers, provenance, clock)
+        provenance |= provenance_of(result, metrics, estimate)
+    return Finished(result, outputs, metrics, estimate, numbers, provenance, clock)
 
 
 def register_files(

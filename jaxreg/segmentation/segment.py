@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 from scipy import ndimage
 
-from jaxreg.data.label_codes import CLASSES, REST, decode
+from jaxreg.data.label_codes import CLASSES, MIRRORED, REST, decode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.resampling import block_mean
@@ -206,6 +206,17 @@ def fine_probabilities(
     """The probability of each class on the template grid, laid onto an image."""
     values = normalize(jnp.asarray(sampled(image, to_image, GRID)))
     return np.asarray(network(values[..., None]), np.float32)
+
+
+def mirrored_view(image: Volume, brain: FoundBrain, network: Network) -> FoundBrain:
+    """The same brain as the fine network sees it in a mirror: a second opinion.
+
+    The template grid is symmetric, so the mirrored image lies on it as well; the answer is mirrored
+    back, and left and right structures are exchanged.
+    """
+    values = normalize(jnp.asarray(sampled(image, brain.to_image, GRID)))[::-1]
+    seen = np.asarray(network(values[..., None]), np.float32)[::-1]
+    return brain._replace(probabilities=seen[..., MIRRORED[:CLASSES]])
 
 
 def sampled(

@@ -264,6 +264,40 @@ def test_the_linear_start_is_the_one_of_the_best_local_correlation(tmp_path):
     assert max(similarity.values()) > min(similarity.values())
 
 
+def test_the_estimated_dice_stands_in_every_record(run, pair, tmp_path, capsys):
+    """In the provenance, the report, `--json` and the lines; not without segmentation."""
+    record = json.loads((run / "provenance.json").read_text())
+    numbers = record["metrics"]
+    assert 0 <= numbers["estimated_dice_low"] <= numbers["estimated_dice"] <= 1
+    estimate = record["estimated_dice"]
+    assert estimate["mean"] == numbers["estimated_dice"]
+    assert len(estimate["structures"]) > 5
+    page = (run / "report.html").read_text()
+    assert "What was taken for the brain" in page
+    assert "Estimated Dice by structure" in page
+    assert "Left-Thalamus" in page
+    images = [str(side["image"]) for side in pair]
+    flags = ("--optimize-only", "--spacing=8", "--steps=1", "--json")
+    assert main(["register", *images, f"--out={tmp_path / 'one'}", *flags]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["estimated_dice"]["mean"] == told["metrics"]["estimated_dice"]
+    assert main(["register", *images, f"--out={tmp_path / 'two'}", *flags, "--extract=never"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["estimated_dice"] is None
+    assert "estimated_dice" not in told["metrics"]
+    assert "What was taken" not in (tmp_path / "two" / "report.html").read_text()
+
+
+def test_segmentations_take_part_in_the_optimisation_unless_their_weight_is_0(pair, tmp_path):
+    images = [str(side["image"]) for side in pair]
+    warps = []
+    for name, more in (("with", []), ("without", ["--label-weight=0"])):
+        out = tmp_path / name
+        assert main(["register", *images, f"--out={out}", *DIRECT, *more]) == 0
+        warps.append(read_field(out / "warp.nii.gz").vectors)
+    assert np.abs(warps[0] - warps[1]).max() > 0.1
+
+
 def test_an_implausible_affine_leaves_the_other_starts(pair, tmp_path, monkeypatch, capsys):
     def stretching(*arguments, mode, **keywords):
         if mode == "affine":

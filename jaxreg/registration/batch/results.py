@@ -21,11 +21,16 @@ NUMBERS = (
     "inverse_consistency_mm",
     "affine_determinant",
     "mask_overlap",
+    "estimated_dice_affine",
+    "estimated_dice",
+    "estimated_dice_low",
+    "estimated_dice_high",
     "dice_affine",
     "dice",
     "dice_labels",
 )
-"""Columns of numbers; n/a where a pair has none (no labels, no λ of a rigid transform)."""
+"""Columns of numbers; n/a where a pair has none (no labels, no λ of a rigid transform, no brain
+that was segmented)."""
 COLUMNS = ("name", "fixed", "moving", "status", "reason", *NUMBERS)
 
 
@@ -58,6 +63,8 @@ def line_of(outcome: Outcome) -> str:
     before, after = numbers["similarity_affine"], numbers["similarity"]
     line = f"{outcome.name}: similarity {before:.3f} → {after:.3f}"
     line += f", folds {numbers['folds_percent']:.4f} %"
+    if "estimated_dice" in numbers:
+        line += f", estimated Dice {numbers['estimated_dice']:.2f}"
     if "dice" in numbers:
         line += f", Dice {numbers['dice_affine']:.3f} → {numbers['dice']:.3f}"
     return line

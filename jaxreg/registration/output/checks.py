@@ -21,6 +21,8 @@ where one of the two lacks the cerebellum."""
 SIMILARITY_WARN, SIMILARITY_FAIL = 0.30, 0.20
 """Mean squared local correlation after the deformable part: validation pairs have 0.34 to 0.51, and
 smoothed noise in the mask of a brain 0.16."""
+ESTIMATE_WARN, ESTIMATE_FAIL = 0.55, 0.40
+"""Estimated Dice: validation pairs have TODO."""
 JACOBIAN_WARN = (0.0, 8.0)
 """det J: validation pairs have 0.00 to 0.07 at least and 3.7 to 6.9 at most."""
 
@@ -86,6 +88,8 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, 
             wrong=overlap < OVERLAP_FAIL,
         ),
     ]
+    if "estimated_dice" in values:
+        rows.append(_estimate_number(values))
     if deformable:
         rows += _deformable_numbers(values, RULE if result.curve else "as given, or the default")
     else:
@@ -101,6 +105,20 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, 
         note = f"mean over the {values['dice_labels']:.0f} labels common to both images"
         rows.append(_number("Dice", text, note, after >= before))
     return tuple(rows)
+
+
+def _estimate_number(values: dict[str, float]) -> Number:
+    """The Dice that true labels most likely have."""
+    before, after = values["estimated_dice_affine"], values["estimated_dice"]
+    low, high = values["estimated_dice_low"], values["estimated_dice_high"]
+    return _number(
+        "estimated Dice",
+        f"{after:.2f} ({low:.2f} to {high:.2f})",
+        "of structures that are labelled rightly, from the segmentations of both images; "
+        f"{before:.2f} after the linear part",
+        after >= ESTIMATE_WARN,
+        wrong=after < ESTIMATE_FAIL,
+    )
 
 
 def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxreg.geometry.field import Field
+from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import (
     compose,
     jacobian_determinant,
@@ -16,7 +17,7 @@ from jaxreg.geometry.transforms import (
 )
 from jaxreg.io.atomic import entries, require_free_folder
 from jaxreg.io.displacement_fields import write_field
-from jaxreg.io.images import smallest_labels, write_like
+from jaxreg.io.images import reordered, smallest_labels, write_like
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.register import Registration
 from jaxreg.runtime import in_threads
@@ -28,6 +29,8 @@ NAMES = (
     "affine.mat",
     "moved_labels.nii.gz",
     "jacobian.nii.gz",
+    "fixed_mask.nii.gz",
+    "moving_mask.nii.gz",
     "provenance.json",
     "report.html",
     "timings.json",
@@ -85,6 +88,11 @@ def write_outputs(result: Registration, outputs: Outputs, folder: Path) -> None:
     if outputs.moved_labels is not None:
         array = smallest_labels(outputs.moved_labels)
         jobs.append(partial(write_like, folder / "moved_labels.nii.gz", array, reference))
+    for role, subject in (("fixed", result.fixed), ("moving", result.moving)):
+        if subject.extracted:
+            own = Volume(subject.mask, subject.image.affine)
+            mask = reordered(own, subject.header.grid).astype(np.uint8)
+            jobs.append(partial(write_like, folder / f"{role}_mask.nii.gz", mask, subject.path))
     in_threads(*jobs)
 
 

@@ -9,11 +9,14 @@ from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.images import reordered
 from jaxreg.registration.deformable.grid import in_millimetres
+from jaxreg.registration.output.estimate import EstimatedDice
 from jaxreg.registration.output.files import Outputs
 from jaxreg.registration.register import Registration
 
 
-def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
+def metrics_of(
+    result: Registration, outputs: Outputs, estimate: EstimatedDice | None
+) -> dict[str, float]:
     """The run's numbers by name: millimetres, percentages, similarity and Dice in [0, 1].
 
     `folds_percent` and `sdlogj` are taken on the network grid, where the deformation lives,
@@ -45,6 +48,11 @@ def metrics_of(result: Registration, outputs: Outputs) -> dict[str, float]:
     }
     if result.config.transform != "deformable":
         del numbers["lam"]
+    if estimate is not None:
+        numbers["estimated_dice_affine"] = estimate.affine
+        numbers["estimated_dice"] = estimate.mean
+        numbers["estimated_dice_low"] = estimate.low
+        numbers["estimated_dice_high"] = estimate.high
     return numbers | _dice_numbers(result, outputs)
 
 

@@ -15,6 +15,7 @@ from jaxreg.io.checksums import file_sha256
 from jaxreg.io.images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.registration.inputs import Subject
+from jaxreg.registration.output.estimate import EstimatedDice, as_record
 from jaxreg.registration.register import Registration
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
@@ -37,7 +38,9 @@ def provenance_of_settings(
     }
 
 
-def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, Any]:
+def provenance_of(
+    result: Registration, metrics: dict[str, float], estimate: EstimatedDice | None
+) -> dict[str, Any]:
     """What a finished run adds: both images' geometry and hashes, the model's, λ, numbers."""
     method = result.method
     model = None
@@ -66,6 +69,7 @@ def provenance_of(result: Registration, metrics: dict[str, float]) -> dict[str, 
             for d in result.curve
         ],
         "metrics": metrics,
+        "estimated_dice": as_record(estimate),
         "warnings": list(result.warnings),
     }
 

@@ -6,11 +6,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.geometry.grid import Volume, coarser_grid
 from jaxreg.geometry.resampling import resample
 from jaxreg.registration.output.checks import Number
+from jaxreg.registration.output.estimate import EstimatedDice
 from jaxreg.registration.register import Registration
-from jaxreg.registration.report.page import Frame, Report
+from jaxreg.registration.report.brains import brain_picture
+from jaxreg.registration.report.page import Brain, Frame, Report
 from jaxreg.spatial import jacobian_determinant
 
 _jacobian = jax.jit(jacobian_determinant)
@@ -20,6 +23,7 @@ def report_of(
     result: Registration,
     numbers: tuple[Number, ...],
     provenance: dict[str, Any],
+    estimate: EstimatedDice | None,
     *,
     title: str,
 ) -> Report:
@@ -49,6 +53,16 @@ def report_of(
         warnings=result.warnings,
         provenance=provenance,
         lam=float(chosen.lam),
+        brains=tuple(
+            Brain(role, brain_picture(side, side.brain), side.extracted, side.brain.litres)
+            for role, side in (("Fixed", result.fixed), ("Moving", result.moving))
+            if side.brain is not None
+        ),
+        estimate=()
+        if estimate is None
+        else tuple(
+            (structure_name(number), f"{dice:.2f}") for number, dice in estimate.structures.items()
+        ),
     )
 
 

@@ -58,6 +58,28 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Brain:
+    """What was taken for the brain of one side.
+
+    Attributes:
+        role: Fixed or Moving.
+        png: slices with the mask's outline and the structures.
+        extracted: whether the mask is that of the segmentation.
+        litres: the volume of the brain that was segmented.
+    """
+
+    role: str
+    png: bytes
+    extracted: bool
+    litres: float
+
+    @property
+    def source(self) -> Markup:
+        """The picture as a URL."""
+        return Markup("data:image/png;base64," + base64.b64encode(self.png).decode("ascii"))
+
+
+@dataclass(frozen=True)
 class Report:
     """What the page shows. Volumes are RAS; all but `moving` lie on the display grid.
 
@@ -77,6 +99,8 @@ class Report:
         warnings: what the user should know, a sentence each.
         provenance: versions, settings, hashes; nested dicts of what JSON can hold.
         lam: λ of the result itself, if it has one.
+        brains: the segmented sides; empty without segmentation.
+        estimate: (structure, its estimated Dice) as they are to be read; may be empty.
     """
 
     title: str
@@ -94,6 +118,8 @@ class Report:
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
     lam: float | None = None
+    brains: tuple[Brain, ...] = ()
+    estimate: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(path: Path | str, report: Report) -> None:
@@ -114,6 +140,8 @@ def write_report(path: Path | str, report: Report) -> None:
         numbers=report.numbers,
         warnings=report.warnings,
         frames=report.frames,
+        brains=report.brains,
+        estimate=report.estimate,
         provenance=_flat(report.provenance),
         data=_script_json(_payload(report)),
     )
