@@ -20,8 +20,13 @@ from jaxreg.segmentation.networks import load_segmentation
 from jaxreg.segmentation.segment import FoundBrain, mirrored_view
 from jaxreg.segmentation.template import GRID
 
-INDEPENDENT, OPTIMISED = 0.93, 0.92
+INDEPENDENT, REFINED, OPTIMISED = 0.922, 0.910, 0.885
+"""Dice of true labels by the overlap of the segmentations, on nine validation pairs of `ixi`,
+`rendered` and real scans: where the segmentations took no part in the map, where they did after a
+network's answer (20 steps), and in direct optimisation (80 steps)."""
 HALF_WIDTH = 0.05
+"""Half of the interval: nine of ten registrations of real validation scans lie within; of simulated
+ones nearly all."""
 
 
 class EstimatedDice(NamedTuple):
@@ -47,12 +52,10 @@ def estimated_dice(result: Registration) -> EstimatedDice | None:
     fixed, moving = (mirrored_view(s.image, s.brain, fine) for s in sides if s.brain is not None)
     before, _ = own_overlap(fixed, moving, [result.affine])
     after, sizes = own_overlap(fixed, moving, result.chain)
-    steps = result.method.steps if result.config.transform == "deformable" else 0
-    optimised = steps > 0 and result.method.objective.label_weight > 0
     there = sizes > 0
     if not there.any():
         there = np.ones_like(there)
-    dice = after * (OPTIMISED if optimised else INDEPENDENT)
+    dice = after * _share(result)
     mean = float(dice[there].mean())
     numbers = np.array(NUMBERS[1:REST])[there]
     return EstimatedDice(
@@ -62,6 +65,16 @@ def estimated_dice(result: Registration) -> EstimatedDice | None:
         float((before * INDEPENDENT)[there].mean()),
         {int(n): float(d) for n, d in zip(numbers, dice[there], strict=True)},
     )
+
+
+def _share(result: Registration) -> float:
+    """The Dice of true labels by the overlap of the segmentations, as a map was found."""
+    method = result.method
+    if result.config.transform != "deformable" or not method.steps:
+        return INDEPENDENT
+    if method.objective.label_weight == 0:
+        return INDEPENDENT
+    return OPTIMISED if method.model is None else REFINED
 
 
 def as_record(estimate: EstimatedDice | None) -> dict[str, Any] | None:
