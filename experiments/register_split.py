@@ -31,6 +31,7 @@ from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import affine_points  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
+from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
 from jaxreg.registration.output.metrics import metrics_of  # noqa: E402
 from jaxreg.registration.register import Clock, register_pair  # noqa: E402
@@ -75,7 +76,7 @@ def main(config: Config) -> None:
         if config.out is not None:
             with config.out.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
-    for name in ("none", "dice", "folds_percent", "seconds"):
+    for name in ("none", "dice", "folds_percent", "sdlogj", "seconds"):
         print(f"{name}: mean {np.mean([row[name] for row in rows]):.4f} over {len(rows)} pairs")
 
 
@@ -117,13 +118,17 @@ def register(config: Config, cohort, fixed: str, moving: str, folder: Path, numb
     seconds = time.perf_counter() - start
     assert outputs.moved_labels is not None
     dice, both = overlap(read_labels(segmentations[0]).array, outputs.moved_labels, structures)
+    estimate = estimated_dice(result)
+    numbers = metrics_of(result, outputs, estimate)
     return {
         "fixed": fixed,
         "moving": moving,
         "structures": both,
         "none": round(none, 4),
         "dice": round(dice, 4),
-        "folds_percent": round(metrics_of(result, outputs)["folds_percent"], 5),
+        "estimated": None if estimate is None else round(estimate.mean, 4),
+        "folds_percent": round(numbers["folds_percent"], 5),
+        "sdlogj": round(numbers["sdlogj"], 4),
         "seconds": round(seconds, 2),
     }
 
