@@ -56,6 +56,7 @@ def register(
     lam: float | Literal["auto"] | None = None,
     init: Path | str | ArrayLike | None = None,
     segmentation: Path | str | None = None,
+    label_weight: float | None = None,
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
@@ -80,16 +81,19 @@ def register(
         moving_labels: label map of the moving image; it is moved as well.
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
             else in the order of the model.
-        extract: whose brains are found by segmentation: "auto" (those of whole heads without a
-            mask), "never" or "always"; masks that are given stay.
+        extract: whose brains are those that segmentation finds: "auto" (whole heads without a
+            mask) or "always"; masks that are given stay. "never" segments nothing.
         transform: "deformable", or "affine" or "rigid", which is enough for one subject.
         model: a training workdir or a released network; by default the bundled network.
         lam: smoothness λ in [0, 1], or "auto": chosen for this pair by a sweep. By default that of
             the model.
         init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
-            does. By default "auto", the best of none, rigid and affine by local correlation.
+            does. By default "auto": by the segmentation of both images, or else the best of none,
+            rigid and affine by local correlation.
         segmentation: folder of segmentation networks; by default the bundled ones.
+        label_weight: weight of the overlap of both segmentations in the optimisation; by default
+            4, and 0 leaves it out.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
@@ -131,6 +135,7 @@ def sweep(
     model: Path | str | None = None,
     init: Path | str | ArrayLike | None = None,
     segmentation: Path | str | None = None,
+    label_weight: float | None = None,
     refine: int | None = None,
     passes: int | None = None,
     optimize_only: bool = False,
@@ -152,13 +157,16 @@ def sweep(
         moving_labels: label map of the moving image; it is moved as well.
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
             else in the order of the model.
-        extract: whose brains are found by segmentation: "auto" (those of whole heads without a
-            mask), "never" or "always"; masks that are given stay.
+        extract: whose brains are those that segmentation finds: "auto" (whole heads without a
+            mask) or "always"; masks that are given stay. "never" segments nothing.
         model: a training workdir or a released network; by default the bundled network.
         init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
-            does. By default "auto", the best of none, rigid and affine by local correlation.
+            does. By default "auto": by the segmentation of both images, or else the best of none,
+            rigid and affine by local correlation.
         segmentation: folder of segmentation networks; by default the bundled ones.
+        label_weight: weight of the overlap of both segmentations in the optimisation; by default
+            4, and 0 leaves it out.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.label_codes import REST
 from jaxreg.errors import InputError
-from jaxreg.geometry.grid import Grid
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.pair import Pair
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.networks import load_segmentation
@@ -46,6 +46,15 @@ def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | 
     return moving.brain.to_image @ np.linalg.inv(fixed.brain.to_image)
 
 
+def _without_ignored(subject: Subject) -> Volume:
+    """The image with the median of its brain where it is to be ignored."""
+    image, ignored = subject.image, subject.ignore
+    if ignored is None or not (subject.mask & ~ignored).any():
+        return image
+    typical = np.median(image.array[subject.mask & ~ignored])
+    return image._replace(array=np.where(ignored, typical, image.array).astype(np.float32))
+
+
 def with_labels(
     pair: Pair, fixed: Subject, moving: Subject, affine: Float[np.ndarray, "4 4"], grid: Grid
 ) -> Pair:
@@ -69,9 +78,10 @@ def _with_brain(
 ) -> tuple[Subject, tuple[str, ...]]:
     """A side with the brain found in it, and with its mask unless the own one is to be kept."""
     kept = "mask" in subject.files or (subject.brain_known and config.extract == "auto")
+    image = _without_ignored(subject)
     try:
-        brain = find_brain(subject.image, networks)
-        mask = subject.mask if kept else on_own_grid(subject.image, brain)[1]
+        brain = find_brain(image, networks)
+        mask = subject.mask if kept else on_own_grid(image, brain)[1]
     except InputError as error:
         if kept:
             return subject, (f"{role}: segmentation found no brain: {error}",)

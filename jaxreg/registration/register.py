@@ -167,16 +167,13 @@ def register_pair(
         warn(_domain_warnings(pair, method, grid.spacing_mm) if known else ())
     with clock("deformable"):
         chosen, curve = before, ()
-        labelled = pair
         if config.transform == "deformable" and method.objective.label_weight > 0:
-            labelled = with_labels(pair, fixed, moving, affine, grid)
+            pair = with_labels(pair, fixed, moving, affine, grid)
         if config.transform == "deformable" and config.lam == "auto":
-            curve = tuple(
-                deformations(method, labelled, _sweep_lams(method), progress=clock.progress)
-            )
+            curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))
             chosen = choose(before.similarity, curve)
         elif config.transform == "deformable":
-            chosen = deformations(method, labelled, [method.lam], progress=clock.progress)[0]
+            chosen = deformations(method, pair, [method.lam], progress=clock.progress)[0]
     if not np.isfinite(chosen.displacement).all():
         raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
     return Registration(
