@@ -25,7 +25,7 @@ import tyro  # noqa: E402
 from scipy.ndimage import affine_transform  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
-from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
+from jaxreg.configuration.registration import Extraction, RegisterConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.geometry.grid import Volume  # noqa: E402
@@ -57,6 +57,10 @@ class Config:
     """Passes of the network; default the model's."""
     init: str | None = None
     """Linear start; default auto."""
+    extract: Extraction = "auto"
+    """never: without segmentation."""
+    label_weight: float | None = None
+    """Weight of the segmentations' overlap; default 4."""
     turned: float = 0.0
     """Turn either image by up to so many degrees about each axis, and shift it by as many mm."""
     out: Path | None = None
@@ -110,6 +114,8 @@ def register(config: Config, cohort, fixed: str, moving: str, folder: Path, numb
         refine=config.refine,
         passes=config.passes,
         init=config.init,
+        extract=config.extract,
+        label_weight=config.label_weight,
         moving_labels=segmentations[1],
     )
     start = time.perf_counter()
