@@ -52,12 +52,18 @@ class Config:
 def main(argv: Sequence[str]) -> None:
     """Prepare a cohort."""
     config = flags.parse(Config, argv, prog="jaxreg prepare")
+    from jaxreg.data.prepare.brains import no_finder
     from jaxreg.data.prepare.prepare import prepare
     from jaxreg.registration.linear.affine import register_affine
 
-    console = Console(config.output)
+    console, settings = Console(config.output), config.settings()
+    find = no_finder
+    if settings.segments:
+        from jaxreg.segmentation.networks import brain_finder
+
+        find = brain_finder(settings.segmentation)
     summary = prepare(
-        config.settings(), register_affine, progress=console.progress, say=console.say
+        settings, register_affine, find=find, progress=console.progress, say=console.say
     )
     for line in summary.lines():
         console.say(line)

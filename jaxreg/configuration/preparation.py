@@ -6,8 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
+from jaxreg.configuration.registration import Extraction
 from jaxreg.errors import InputError, require_choice
 
+AUTO = "auto"
+"""Label maps are made by segmentation where there are none."""
 Layout = Literal["bids", "hcp", "ixi", "table"]
 
 
@@ -18,9 +21,13 @@ class ScanSettings:
     layout: Layout
     """How the scans are stored; docs/prepare.md describes each."""
     labels: str | None = None
-    """What label numbers mean: freesurfer, own or a TSV (index, name)."""
+    """What label numbers mean: freesurfer, own, a TSV (index, name); or auto."""
     entities: str | None = None
     """Which of several BIDS images is taken: acq=highres,run=1,…"""
+    extract: Extraction = "auto"
+    """Brains that jaxreg finds."""
+    segmentation: Path | None = None
+    """Networks that find brains: a folder; by default the bundled ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,11 @@ class PrepareConfig(CohortSettings, ScanSettings):
     def __post_init__(self):
         """Refuse what cannot be meant."""
         require_choice("layout", self.layout, get_args(Layout))
+        require_choice("extract", self.extract, get_args(Extraction))
+        if self.segmentation is not None and not self.segments:
+            raise InputError(
+                "--segmentation: read only with --extract auto or always, or --labels auto."
+            )
         if not 0.5 <= self.spacing <= 20:
             raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
         if self.seed < 0:
@@ -63,6 +75,11 @@ class PrepareConfig(CohortSettings, ScanSettings):
             parse_entities(self.entities)
             if self.layout != "bids":
                 raise InputError(f"--entities: read only with --layout bids, not {self.layout}.")
+
+    @property
+    def segments(self) -> bool:
+        """Whether a segmentation may be needed."""
+        return self.extract != "never" or self.labels == AUTO
 
 
 def parse_entities(text: str) -> dict[str, tuple[str, ...]]:

@@ -20,15 +20,21 @@ from jaxreg.io.checksums import file_sha256
 from jaxreg.io.tables import read_table
 
 SPLITS = ("train", "val", "test")
+AUTOMATIC = "automatic"
+"""In the columns mask and labels of participants.tsv: made by jaxreg's segmentation."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """A cohort's tables: identifiers → splits, scored labels → names."""
+    """A cohort's tables: identifiers → splits, scored labels → names.
+
+    `automatic_labels` are the participants whose label maps a segmentation network made.
+    """
 
     folder: Path
     participants: dict[str, str]
     structures: dict[int, str] = field(default_factory=dict)
+    automatic_labels: frozenset[str] = frozenset()
 
     def file(self, participant: str, kind: str) -> Path:
         """Where a volume of a kind (a domain, `dseg`, `mask`) lies if there is one."""
@@ -67,6 +73,7 @@ def read_cohort(folder: Path | str) -> Cohort:
         raise InputError(f"{folder}: no such cohort folder.")
     table = folder / "participants.tsv"
     participants: dict[str, str] = {}
+    automatic = set[str]()
     for row in read_table(table, ("participant_id", "split")):
         name, split = row["participant_id"], row["split"]
         if split not in SPLITS:
@@ -76,9 +83,12 @@ def read_cohort(folder: Path | str) -> Cohort:
         if name in participants:
             raise InputError(f"{table}: expected each participant once, got {name} again.")
         participants[name] = split
+        if row.get("labels") == AUTOMATIC:
+            automatic.add(name)
     if not participants:
         raise InputError(f"{table}: expected at least one participant, got none.")
-    return Cohort(folder, participants, read_structures(folder / "labels.tsv"))
+    structures = read_structures(folder / "labels.tsv")
+    return Cohort(folder, participants, structures, frozenset(automatic))
 
 
 def read_structures(table: Path) -> dict[int, str]:
@@ -98,6 +108,18 @@ def read_structures(table: Path) -> dict[int, str]:
         if abs(label) > np.iinfo(np.int32).max:
             raise InputError(f"{table}: expected labels in the range of int32, got {label}.")
     return structures
+
+
+def automatic_line(cohort: Cohort, subjects: Iterable[str]) -> str | None:
+    """What Dice of these subjects means where some of their labels are automatic, else None."""
+    subjects = set(subjects)
+    count = len(subjects & cohort.automatic_labels)
+    if not count:
+        return None
+    return (
+        f"the labels of {count} of {len(subjects)} subjects are automatic: Dice says how well two "
+        "segmentations agree, and misses their common errors."
+    )
 
 
 def neighbour_pairs(fixed: Sequence[str], moving: Sequence[str]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxreg import distributed
-from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
+from jaxreg.data.cohort import Cohort, automatic_line, fingerprint, neighbour_pairs
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import partial_results, report
@@ -154,6 +154,9 @@ def _evaluate(model, name, cohort, split, lams, pairs, folder, progress) -> dict
         "data": str(cohort.folder),
         "parameters_sha256": parameters_sha256(model.params),
     }
+    automatic = automatic_line(cohort, (p for pair in pairs for p in pair))
+    if automatic is not None:
+        summary["automatic_labels"] = automatic
     report.write_results(folder / "results.csv", scores, [name for _, name in structures])
     report.write_summary(folder / "summary.json", summary)
     fixed, moving = (native.scan(p, d).image for p, d in zip(first, domains, strict=True))
@@ -173,6 +176,8 @@ def require_spacing(model: Model, volumes: Volumes) -> None:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """The table λ, Dice, folds, SDlogJ, seconds on standard output."""
+    if "automatic_labels" in summary:
+        print(summary["automatic_labels"])
     none = summary["no_registration"]
     print(f"{'λ':>6} {'Dice':>8} {'± SD':>7} {'folds %':>9} {'SDlogJ':>8} {'s/pair':>7}")
     print(f"{'none':>6} {none['dice_mean']:8.4f} {none['dice_std']:7.4f}")

@@ -20,6 +20,7 @@ from jaxreg.configuration.registration import (
     RegisterConfig,
     TransformKind,
 )
+from jaxreg.data.prepare.brains import no_finder
 from jaxreg.data.prepare.prepare import Summary
 from jaxreg.data.prepare.prepare import prepare as prepare_cohort
 from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
@@ -33,6 +34,7 @@ from jaxreg.registration.convert import convert_file
 from jaxreg.registration.linear.affine import register_affine
 from jaxreg.registration.result import Result, Transform, result_of
 from jaxreg.registration.run import register_images
+from jaxreg.segmentation.networks import brain_finder
 
 Say = Callable[[str], None]
 TOOLS = tuple(ENGINES)
@@ -349,6 +351,8 @@ def prepare(
     template: Path | str | None = None,
     jobs: int | None = None,
     entities: str | None = None,
+    extract: Extraction = "auto",
+    segmentation: Path | str | None = None,
 ) -> Summary:
     """Make a cohort for training from scans, or continue one.
 
@@ -360,7 +364,8 @@ def prepare(
         layout: how the scans are stored: "bids", "hcp", "ixi" or "table"; docs/prepare.md describes
             each.
         labels: what the numbers of label maps mean: "freesurfer", "own", or a TSV (index, name); by
-            default as the layout says.
+            default as the layout says. With "auto" they are FreeSurfer's, and subjects without a
+            label map get one from jaxreg's segmentation.
         spacing: the isotropic voxel size of the cohort, in mm.
         split: "TRAIN/VAL/TEST" in per cent, shares or subjects; by default "80/10/10".
         seed: the seed of the random split.
@@ -368,6 +373,9 @@ def prepare(
         jobs: subjects worked on at a time; by default the number of cores.
         entities: which of several BIDS images of one subject are taken, such as
             "acq=highres,run=1"; by default the rules of docs/prepare.md decide.
+        extract: brains that jaxreg finds by segmentation: "auto" (of whole heads without a mask),
+            "never" or "always" (of all without a mask).
+        segmentation: folder of segmentation networks of one's own; by default the bundled ones.
 
     Returns:
         Who is in which split, who failed or was left out and why; as text, what the command prints.
@@ -392,8 +400,11 @@ def prepare(
         template=None if template is None else Path(template),
         jobs=jobs,
         entities=entities,
+        extract=extract,
+        segmentation=None if segmentation is None else Path(segmentation),
     )
-    return prepare_cohort(config, register_affine)
+    find = brain_finder(config.segmentation) if config.segments else no_finder
+    return prepare_cohort(config, register_affine, find=find)
 
 
 _SETTINGS = tuple(RegisterConfig.__dataclass_fields__)

@@ -1,10 +1,35 @@
 """The segmentation networks of a folder as functions, loaded once in a process."""
 
 import functools
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
+from jaxreg.distributed import require_platform
+from jaxreg.geometry.grid import Volume
 from jaxreg.models.segmentation_model import SHIPPED, SegmentationModel, read_segmentation_model
-from jaxreg.segmentation.segment import Networks
+from jaxreg.segmentation.segment import Networks, Segmentation, segment_volume
+
+
+def brain_finder(folder: Path | None) -> Callable[[Volume], Segmentation]:
+    """What segments images with the networks of a folder, one at a time whatever the threads.
+
+    None is for the bundled networks, which are read when they are needed first.
+
+    Raises:
+        InputError: the folder holds no readable segmentation model, or JAX finds no device.
+    """
+    require_platform()
+    if folder is not None:
+        load_segmentation(folder)
+    lock = threading.Lock()
+
+    def find(image: Volume) -> Segmentation:
+        with lock:
+            _, networks = load_segmentation(folder)
+            return segment_volume(image, networks)
+
+    return find
 
 
 @functools.lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SegmentationConfig,
 )
-from jaxreg.data.cohort import Cohort, read_cohort, scoring_gaps
+from jaxreg.data.cohort import Cohort, automatic_line, read_cohort, scoring_gaps
 from jaxreg.data.heads import find_cohorts, labelled
 from jaxreg.data.synthetic.embedded import embedded_cohort
 from jaxreg.errors import InputError
@@ -156,7 +156,10 @@ def gaps_of(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> l
         return cohort.file(participant, kind).is_file()
 
     structures = bool(cohort.structures)
-    return scoring_gaps(cohort.participants, has, domains, structures=structures)
+    held_out = (p for p, split in cohort.participants.items() if split == "val")
+    automatic = automatic_line(cohort, held_out)
+    lines = [] if automatic is None else [f"split val: {automatic}"]
+    return lines + scoring_gaps(cohort.participants, has, domains, structures=structures)
 
 
 def _say(lines: Iterable[str]) -> None:

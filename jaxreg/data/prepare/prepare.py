@@ -17,20 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxreg.configuration.preparation import PrepareConfig, parse_entities, split_counts
+from jaxreg.configuration.preparation import AUTO, PrepareConfig, parse_entities, split_counts
 from jaxreg.data.cohort import SPLITS, read_structures, scoring_gaps, training_gap
-from jaxreg.data.foreground import foreground
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare import layouts, template
+from jaxreg.data.prepare.brains import IDENTITY, Brains, Finder, brain_of, no_finder
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
 from jaxreg.data.prepare.source import Choice, Files
 from jaxreg.data.prepare.subject import (
-    IDENTITY,
     align_head,
     prepare_subject,
     read_image,
     record_file,
-    reference_mask,
     write_image,
 )
 from jaxreg.data.prepare.template import Aligner, Head
@@ -104,12 +102,14 @@ def prepare(
     config: PrepareConfig,
     align: Aligner,
     *,
+    find: Finder = no_finder,
     progress: Progress = SILENT,
     say: Callable[[str], object] = unheard,
 ) -> Summary:
     """Make or continue the cohort of a configuration; `align` is as `template` says.
 
-    `say` gets lines for the user before the work begins: what the cohort will not be good for.
+    `find` finds brains and labels where the configuration wants that. `say` gets lines for the user
+    before the work begins: what the cohort will not be good for.
 
     A subject who fails is listed (also in failures.tsv) and does not stop the others. The tables
     are written if at least half of the subjects succeeded and no split lost all of its own: a few
@@ -128,17 +128,25 @@ def prepare(
     }
     names, freesurfer = _numbers(config.labels, freesurfer=found.freesurfer)
     chosen = [files for files in found.subjects if files.participant in splits]
+    automatic = config.labels == AUTO
+    brains = Brains(find, config.extract, automatic)
     require_writable(config.out)
     try:
         with _claim(config, splits):
-            for line in _gaps(splits, chosen):
+            for line in _gaps(splits, chosen, labelled=automatic):
                 say(f"{WARNING}{line}")
             training = [files for files in chosen if splits[files.participant] == "train"]
-            template = _template(config, training, align, progress)
+            template = _template(config, training, align, brains, progress)
 
             def work(files: Files) -> None:
                 prepare_subject(
-                    files, template, config.out, align, aligned=found.aligned, freesurfer=freesurfer
+                    files,
+                    template,
+                    config.out,
+                    align,
+                    brains,
+                    aligned=found.aligned,
+                    freesurfer=freesurfer,
                 )
 
             failed = _each(work, chosen, config, progress)
@@ -148,11 +156,12 @@ def prepare(
             records = {name: json.loads(path.read_text()) for name, path in paths.items()}
             if names is None:
                 names = structures([r["labels"] for r in records.values()], freesurfer=freesurfer)
-            _write_tables(config, done, names, found.choices)
+            _write_tables(config, done, records, names, found.choices)
     except OSError as error:
         raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
     used = [files for files in chosen if files.participant in done]
-    lost = [f"{WARNING}{line}" for line in _gaps(done, used, structures=bool(names))]
+    gaps = _gaps(done, used, labelled=automatic, structures=bool(names))
+    lost = [f"{WARNING}{line}" for line in gaps]
     subjects = {split: sum(s == split for s in done.values()) for split in SPLITS}
     remarks = [*_remarks(records), *lost]
     return Summary(config.out, subjects, failed, left_out, remarks, names, found.choices)
@@ -175,23 +184,28 @@ def _numbers(labels: str | None, *, freesurfer: bool) -> tuple[dict[int, str] | 
     """(the structures of a table, or None; whether the numbers are FreeSurfer's)."""
     if labels is None:
         return None, freesurfer
-    if labels in ("freesurfer", "own"):
-        return None, labels == "freesurfer"
+    if labels in ("freesurfer", "own", AUTO):
+        return None, labels != "own"
     names = read_structures(Path(labels))
     if not names:
-        raise InputError(f"--labels: expected freesurfer, own or a TSV of names, got {labels!r}.")
+        raise InputError(
+            f"--labels: expected freesurfer, own, auto or a TSV of names, got {labels!r}."
+        )
     return names, False
 
 
 def _gaps(
-    splits: dict[str, str], subjects: Sequence[Files], *, structures: bool = True
+    splits: dict[str, str], subjects: Sequence[Files], *, labelled: bool, structures: bool = True
 ) -> list[str]:
-    """Lines on what cannot be trained or scored with subjects of these files in these splits."""
+    """Lines on what cannot be trained or scored with subjects of these files in these splits.
+
+    `labelled`: who has no labels gets automatic ones.
+    """
     files = {one.participant: one for one in subjects}
 
     def has(participant: str, kind: str) -> bool:
         one = files[participant]
-        return one.labels is not None if kind == "dseg" else kind in one.images
+        return (labelled or one.labels is not None) if kind == "dseg" else kind in one.images
 
     found = [d for d in layouts.DOMAINS if any(d in one.images for one in subjects)]
     domains = (found[0], found[min(1, len(found) - 1)])
@@ -216,6 +230,8 @@ def _claim(config: PrepareConfig, splits: dict[str, str]) -> Iterator[None]:
         "template": template,
         "labels": config.labels,
         "entities": config.entities,
+        "extract": config.extract,
+        "segmentation": config.segmentation and str(config.segmentation.resolve()),
         "participants": splits,
     }
     path = config.out / "prepare.json"
@@ -234,11 +250,16 @@ def _claim(config: PrepareConfig, splits: dict[str, str]) -> Iterator[None]:
         yield
 
 
+_BEFORE = {"extract": "never"}
+"""What settings mean that say nothing of it."""
+
+
 def _compare(path: Path, settings: dict[str, Any]) -> None:
     try:
         before = dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: expected the settings of `prepare` ({error}).") from error
+    before = _BEFORE | before
     for name, value in settings.items():
         if name == "participants" and before.get(name) != value:
             raise InputError(f"{path}: expected the same subjects and splits; give another --out.")
@@ -250,17 +271,21 @@ def _compare(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _template(
-    config: PrepareConfig, subjects: list[Files], align: Aligner, progress: Progress
+    config: PrepareConfig,
+    subjects: list[Files],
+    align: Aligner,
+    brains: Brains,
+    progress: Progress,
 ) -> Head:
     """What every subject is aligned to, on the cohort's grid; kept in template.nii.gz."""
     path = config.out / "template.nii.gz"
     if not path.is_file():
         if config.template is None:
-            head = _mean(subjects, config, align, progress)
+            head = _mean(subjects, config, align, brains, progress)
             grid = grid_of(head.image)
         else:
             image = images.read_image(config.template)
-            head = Head(image, foreground(image).mask)
+            head = Head(image, brain_of(config.template, image, None, brains).mask)
             grid = template.grid_over([head], [IDENTITY], config.spacing)
         write_image(path, *resampling.resample_masked(*head, IDENTITY, grid), grid)
     stored = images.read_image(path)
@@ -268,7 +293,13 @@ def _template(
     return Head(Volume(normalize(stored.array, mask), stored.affine), mask)
 
 
-def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner, progress: Progress) -> Head:
+def _mean(
+    subjects: list[Files],
+    config: PrepareConfig,
+    align: Aligner,
+    brains: Brains,
+    progress: Progress,
+) -> Head:
     """The mean of some of those who have the most frequent first image."""
     count = Counter(next(iter(files.images)) for files in subjects)
     domain = max(layouts.DOMAINS, key=lambda d: count[d])
@@ -279,7 +310,8 @@ def _mean(subjects: list[Files], config: PrepareConfig, align: Aligner, progress
 
         def read(files: Files) -> Head:
             image = read_image(files.images[domain])
-            return template.head(image, reference_mask(files, image))
+            mask = brain_of(files.images[domain], image, files.mask, brains).mask
+            return template.head(image, mask)
 
         tried = list(pool.map(lambda files: _attempt(read, files), subjects))
         heads = [head for head, _ in tried if head is not None]
@@ -355,7 +387,11 @@ def _check_failures(out: Path, splits: dict[str, str], failed: dict[str, str]) -
 
 
 def _write_tables(
-    config: PrepareConfig, done: dict[str, str], names: dict[int, str], choices: Sequence[Choice]
+    config: PrepareConfig,
+    done: dict[str, str],
+    records: dict[str, Any],
+    names: dict[int, str],
+    choices: Sequence[Choice],
 ) -> None:
     description = {"Name": f"prepared from {config.layout}", "BIDSVersion": "1.10.0"}
     description |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "jaxreg"}]}
@@ -369,8 +405,40 @@ def _write_tables(
         ]
         header = ("participant_id", "of", "taken", "not_taken", "rule")
         _write_table(config.out / "choices.tsv", header, rows)
-    table = config.out / "participants.tsv"
-    _write_table(table, ("participant_id", "split"), sorted(done.items()))
+    with completed(config.out / "participants.json") as partial:
+        partial.write_text(json.dumps(_COLUMNS, indent=1) + "\n")
+    rows = [(name, split, *_origins(records[name])) for name, split in sorted(done.items())]
+    header = ("participant_id", "split", "mask", "labels")
+    _write_table(config.out / "participants.tsv", header, rows)
+
+
+_COLUMNS = {
+    "split": {"Description": "Part of the cohort: train, val or test."},
+    "mask": {
+        "Description": "Where the brain mask comes from.",
+        "Levels": {
+            "given": "a file of the source",
+            "automatic": "jaxreg's segmentation of the image",
+            "extracted": "the image, which is an extracted brain",
+            "n/a": "there is none; the whole head counts as brain",
+        },
+    },
+    "labels": {
+        "Description": "Where the label map comes from.",
+        "Levels": {
+            "given": "a file of the source",
+            "automatic": "jaxreg's segmentation of the image",
+            "n/a": "there is none",
+        },
+    },
+}
+"""participants.json: what the columns of participants.tsv mean."""
+
+
+def _origins(record: dict[str, Any]) -> tuple[str, str]:
+    """Where mask and labels come from, of records of older versions too."""
+    mask = record.get("mask_origin") or ("given" if record["mask"] else "n/a")
+    return mask, record.get("labels_origin") or ("given" if record["labels"] else "n/a")
 
 
 def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
@@ -381,7 +449,14 @@ def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> 
 
 def _remarks(records: dict[str, Any]) -> list[str]:
     remarks = grouped(line for record in records.values() for line in record.get("remarks", ()))
-    unmasked = sum(record["mask"] is None for record in records.values())
+    masks, labels = zip(*map(_origins, records.values()), strict=True)
+    for what, origins in (("brain masks", masks), ("label maps", labels)):
+        if count := origins.count("automatic"):
+            remarks.append(
+                f"the {what} of {count} of {len(records)} subjects are automatic (jaxreg's "
+                "segmentation); participants.tsv says whose."
+            )
+    unmasked = masks.count("extracted") + masks.count("n/a")
     if unmasked:
         remarks.append(
             f"{unmasked} of {len(records)} subjects have no brain mask: all but the background "

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from jaxreg.data.foreground import coarse, foreground, zero_intensity
 from jaxreg.data.intensities import normalize
+from jaxreg.data.prepare.brains import IDENTITY, Brain, Brains, brain_of, remark_on_header
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.template import Aligner, Head, head
@@ -24,10 +25,7 @@ from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.io import images
 from jaxreg.io.atomic import completed
-from jaxreg.io.headers import read_header
 from jaxreg.io.images import Remark, unheard
-
-IDENTITY = np.eye(4)
 
 
 def record_file(out: Path, participant: str) -> Path:
@@ -36,23 +34,37 @@ def record_file(out: Path, participant: str) -> Path:
 
 
 def prepare_subject(
-    files: Files, template: Head, out: Path, align: Aligner, *, aligned: bool, freesurfer: bool
+    files: Files,
+    template: Head,
+    out: Path,
+    align: Aligner,
+    brains: Brains,
+    *,
+    aligned: bool,
+    freesurfer: bool,
 ) -> None:
     """Make a subject's folder in `out`; it appears when it is complete.
 
     `aligned`: the images lie in one space already. `freesurfer`: cortical parcels are merged.
+    `brains` says what is found by segmentation.
 
     Raises:
         InputError: an image, mask or label map that cannot be used, or a failed alignment.
     """
     remarks: list[str] = []
-    scans = _align(files, template, align, remarks.append, aligned=aligned)
+    brain, scans = _align(files, template, align, brains, remarks.append, aligned=aligned)
     partial = out / f".{files.participant}"
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     partial.mkdir()
     try:
         grid = grid_of(template.image)
-        record = _write(partial, files, scans, grid, remarks.append, freesurfer=freesurfer)
+        record = _write(partial, files, scans, grid)
+        labels = _labels(files, brain, scans, grid, remarks.append, freesurfer=freesurfer)
+        if labels is not None:
+            images.write(partial / f"{files.participant}_dseg.nii.gz", labels)
+            record["labels"] = np.unique(labels.array[labels.array != 0]).tolist()
+            record["labels_origin"] = "given" if brain.labels is None else "automatic"
+        record["mask_origin"] = brain.origin
         record["remarks"] = remarks
         path = partial / record_file(out, files.participant).name
         path.write_text(json.dumps(record, indent=1) + "\n")
@@ -70,36 +82,41 @@ class _Scan(NamedTuple):
 
 
 def _align(
-    files: Files, template: Head, align: Aligner, remark: Remark, *, aligned: bool
-) -> dict[str, _Scan]:
-    """A subject's images by domain, the first one first."""
-    first, *others = files.images
-    reference = read_image(files.images[first], remark=remark)
-    brain = reference_mask(files, reference, remark=remark)
-    to_reference = align_head(template, head(reference, brain), align)
-    scans = {first: _Scan(reference, brain, to_reference)}
-    for domain in others:
-        image = read_image(files.images[domain], remark=remark)
-        to_image = IDENTITY if aligned else _align_rigidly(reference, image, files, brain, align)
-        if files.mask is None:
-            mask = foreground(image).mask
-        else:
-            to_brain = np.linalg.inv(to_image)
-            mask = resampling.mask_like(Volume(brain, reference.affine), image, to_brain)
-        scans[domain] = _Scan(image, mask, to_image @ to_reference)
-    return scans
-
-
-def _write(
-    folder: Path,
     files: Files,
-    scans: dict[str, _Scan],
-    grid: Grid,
+    template: Head,
+    align: Aligner,
+    brains: Brains,
     remark: Remark,
     *,
-    freesurfer: bool,
-) -> dict[str, Any]:
-    """Write images and labels on the grid; returns the record."""
+    aligned: bool,
+) -> tuple[Brain, dict[str, _Scan]]:
+    """The brain of a subject's first image, and the images by domain, the first one first."""
+    first, *others = files.images
+    reference = read_image(files.images[first], remark=remark)
+    labels = brains.labels and files.labels is None
+    brain = brain_of(
+        files.images[first], reference, files.mask, brains, labels=labels, remark=remark
+    )
+    to_reference = align_head(template, head(reference, brain.mask), align)
+    scans = {first: _Scan(reference, brain.mask, to_reference)}
+    for domain in others:
+        image = read_image(files.images[domain], remark=remark)
+        shown = foreground(image)
+        cut = brain.origin == "extracted" and not shown.is_brain and brains.extract != "never"
+        shared = brain.known or cut
+        mask = brain.mask if shared else None
+        to_image = IDENTITY if aligned else _align_rigidly(reference, image, mask, align)
+        if shared:
+            to_brain = np.linalg.inv(to_image)
+            mask = resampling.mask_like(Volume(brain.mask, reference.affine), image, to_brain)
+        else:
+            mask = shown.mask
+        scans[domain] = _Scan(image, mask, to_image @ to_reference)
+    return brain, scans
+
+
+def _write(folder: Path, files: Files, scans: dict[str, _Scan], grid: Grid) -> dict[str, Any]:
+    """Write the images on the grid; returns the record."""
     records = {}
     for domain, scan in scans.items():
         values, there = resampling.resample_masked(*scan, grid)
@@ -112,13 +129,8 @@ def _write(
             "cohort_to_file_ras_mm": scan.to_image.tolist(),
             "share_on_grid": _share_on_grid(scan, there, grid),
         }
-    numbers = []
-    if files.labels is not None:
-        to_labels = next(iter(scans.values())).to_image
-        labels = _labels(files.labels, to_labels, grid, remark, freesurfer=freesurfer)
-        images.write(folder / f"{files.participant}_dseg.nii.gz", labels)
-        numbers = np.unique(labels.array[labels.array != 0]).tolist()
-    return {"images": records, "mask": files.mask and str(files.mask), "labels": numbers}
+    mask = files.mask and str(files.mask)
+    return {"images": records, "mask": mask, "labels": [], "labels_origin": "n/a"}
 
 
 def read_image(path: Path, *, remark: Remark = unheard) -> Volume:
@@ -131,27 +143,6 @@ def read_image(path: Path, *, remark: Remark = unheard) -> Volume:
     for line in header.lines:
         remark(line)
     return image
-
-
-def reference_mask(
-    files: Files, reference: Volume, *, remark: Remark = unheard
-) -> Bool[np.ndarray, "x y z"]:
-    """The mask of a subject's first image on its grid: the file's, or what the image shows."""
-    if files.mask is None:
-        mask = foreground(reference).mask
-    else:
-        _remark_on_header(files.mask, remark)
-        given = images.read_mask(files.mask, remark=remark)
-        mask = resampling.mask_like(given, reference, IDENTITY)
-    if not mask.any():
-        path = files.mask or next(iter(files.images.values()))
-        raise InputError(f"{path}: expected a brain in the image's field of view, got none.")
-    return mask
-
-
-def _remark_on_header(path: Path, remark: Remark) -> None:
-    for line in read_header(path).lines:
-        remark(line)
 
 
 def align_head(template: Head, head: Head, align: Aligner) -> Float[np.ndarray, "4 4"]:
@@ -174,13 +165,13 @@ def _centre_mm(head: Head) -> np.ndarray:
     return head.image.affine[:3, :3] @ index + head.image.affine[:3, 3]
 
 
-def _align_rigidly(reference, image, files, brain, align) -> np.ndarray:
-    """Pull-back from a subject's first image to another one; a mask from a file serves both."""
+def _align_rigidly(
+    reference: Volume, image: Volume, mask: Bool[np.ndarray, "x y z"] | None, align: Aligner
+) -> Float[np.ndarray, "4 4"]:
+    """Pull-back from a subject's first image to another one; `mask` is the first one's brain."""
     fixed, moving = coarse(reference), coarse(image)
-    mask = None
-    if files.mask is not None:
-        mask = coarse(Volume(brain, reference.affine), labels=True).array
-    return _checked(align(fixed, moving, mode="rigid", fixed_mask=mask))
+    brain = None if mask is None else coarse(Volume(mask, reference.affine), labels=True).array
+    return _checked(align(fixed, moving, mode="rigid", fixed_mask=brain))
 
 
 def _checked(matrix: np.ndarray) -> np.ndarray:
@@ -198,18 +189,30 @@ def _share_on_grid(scan: _Scan, there: np.ndarray, grid: Grid) -> float:
 
 
 def _labels(
-    path: Path, to_labels: np.ndarray, grid: Grid, remark: Remark, *, freesurfer: bool
-) -> Volume:
-    _remark_on_header(path, remark)
-    labels = images.read_labels(path, remark=remark)
+    files: Files,
+    brain: Brain,
+    scans: dict[str, _Scan],
+    grid: Grid,
+    remark: Remark,
+    *,
+    freesurfer: bool,
+) -> Volume | None:
+    """The labels on the cohort's grid, of the file or made by segmentation; None without any."""
+    path, labels = files.labels, brain.labels
+    if path is not None:
+        remark_on_header(path, remark)
+        labels = images.read_labels(path, remark=remark)
+    if labels is None:
+        return None
     low, high = int(labels.array.min()), int(labels.array.max())
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise InputError(f"{path}: expected labels from 0 to 65535, got {low} to {high}.")
     if freesurfer:
         labels = Volume(merge_parcels(labels.array), labels.affine)
-    array = resampling.resample_labels(labels, to_labels, grid)
+    array = resampling.resample_labels(labels, next(iter(scans.values())).to_image, grid)
     if not array.any():
-        raise InputError(f"{path}: expected labels on the image, got none on the cohort's grid.")
+        where = path or next(iter(files.images.values()))
+        raise InputError(f"{where}: expected labels on the image, got none on the cohort's grid.")
     return Volume(images.smallest_labels(array), grid.affine)
 
 
