@@ -1,0 +1,186 @@
+"""How well the estimated Dice predicts that of true labels, on good, bad and failed registrations.
+
+    python experiments/estimated_dice.py --data=ixi --split=test --pairs=4 --out=rows.jsonl
+
+Each pair is registered as `jaxreg register` does, by direct optimisation, by the network alone at
+λ 0, 0.5 and 1, from a start that is 12 mm off, and with a moving image that was damaged (noise,
+blur, its lower part lost). The network's result is also turned and shifted after the registration.
+A row has the estimate, the Dice of the labels, and what else might predict it; the end of the
+output says how well each does. Rows that are in `--out` already count, so that several cohorts may
+share a file.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxreg import runtime
+
+runtime.prepare()
+
+import numpy as np  # noqa: E402
+import tyro  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+from scipy.stats import spearmanr  # noqa: E402
+
+from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
+from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.geometry.grid import Volume  # noqa: E402
+from jaxreg.geometry.transforms import compose, map_points, resample_by  # noqa: E402
+from jaxreg.io.images import read_image, write  # noqa: E402
+from jaxreg.io.itk_transforms import write_affine  # noqa: E402
+from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
+from jaxreg.registration.output.files import make_outputs  # noqa: E402
+from jaxreg.registration.output.metrics import dice_of, metrics_of  # noqa: E402
+from jaxreg.registration.register import Clock, Registration, register_pair  # noqa: E402
+
+CENTRE_MM = (0.0, -18.0, 10.0)
+"""About the middle of the brain in the cohorts' space."""
+MOVED = ((3.0, 3.0), (6.0, 6.0), (20.0, 30.0), (0.0, 180.0))
+"""By how many mm and degrees a finished registration is shifted and turned."""
+DAMAGES = ("noise", "blur", "lower part lost")
+PREDICTORS = ("estimate", "similarity", "displacement", "inverse_consistency")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which pairs are registered."""
+
+    data: Path
+    """Folder of a prepared cohort with labels."""
+    split: str = "test"
+    """Split whose neighbouring pairs are registered."""
+    pairs: int = 4
+    """How many of them."""
+    out: Path = Path("estimated_dice.jsonl")
+    """Where a row of JSON for each registration is appended."""
+
+
+def main(config: Config) -> None:
+    """Append the rows of a cohort, and print how well each predictor does over all rows."""
+    cohort = read_cohort(config.data)
+    members = [
+        [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
+        for d in ("T1w", "T2w")
+    ]
+    for number, (fixed, moving) in enumerate(neighbour_pairs(*members)[: config.pairs]):
+        files = {
+            "fixed_labels": cohort.file(fixed, "dseg"),
+            "moving_labels": cohort.file(moving, "dseg"),
+        }
+        images = cohort.file(fixed, "T1w"), cohort.file(moving, "T2w")
+        with tempfile.TemporaryDirectory() as folder:
+            for row in rows_of(*images, files, Path(folder), number):
+                row = {"cohort": config.data.name, "fixed": fixed, "moving": moving, **row}
+                print(json.dumps(row), flush=True)
+                with config.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    report([json.loads(line) for line in config.out.read_text().splitlines()])
+
+
+def rows_of(
+    fixed: Path, moving: Path, files: dict[str, Path], folder: Path, number: int
+) -> Iterator[dict[str, Any]]:
+    """The registrations of a pair, good, bad and failed."""
+    register = partial(registered, fixed, moving, files)
+    usual = register()
+    yield measured("as it comes", usual)
+    yield measured("direct optimisation", register(optimize_only=True))
+    for lam in (0.0, 0.5, 1.0):
+        yield measured(f"network alone, λ {lam:g}", register(lam=lam, refine=0, passes=1))
+    yield measured("affine", register(transform="affine"))
+    random = np.random.default_rng(number)
+    for shift_mm, degrees in MOVED:
+        motion = random_motion(shift_mm, degrees, random)
+        moved = usual._replace(affine=usual.affine @ motion)
+        yield measured(f"moved by {shift_mm:g} mm and {degrees:g}°", moved)
+    shift = np.eye(4)
+    shift[1, 3] = 12.0
+    write_affine(folder / "start.mat", shift @ usual.affine)
+    yield measured("start 12 mm off", register(init=str(folder / "start.mat")))
+    for damage in DAMAGES:
+        path = folder / f"{damage.replace(' ', '-')}_T2w.nii.gz"
+        write(path, damaged(read_image(moving), damage, random))
+        yield measured(f"moving image: {damage}", registered(fixed, path, files))
+
+
+def registered(fixed: Path, moving: Path, files: dict[str, Path], **settings: Any) -> Registration:
+    """A pair registered with some settings, without a word."""
+    config = RegisterConfig(**files, **settings)
+    return register_pair(fixed, moving, config, Clock(), say=lambda line: None)
+
+
+def measured(name: str, result: Registration) -> dict[str, Any]:
+    """The estimate and the Dice of a registration, and what else might predict it."""
+    estimate = estimated_dice(result)
+    outputs = make_outputs(result)
+    numbers = metrics_of(result, outputs, estimate)
+    fixed, moving = result.fixed.labels, result.moving.labels
+    assert fixed is not None and moving is not None
+    grid = result.fixed.header.grid
+    labels = resample_by(moving, compose(partial(map_points, result.chain), grid), order=0)
+    return {
+        "kind": name,
+        "dice": dice_of(fixed, moving, labels, grid),
+        "estimate": None if estimate is None else estimate.mean,
+        "similarity": numbers["similarity"],
+        "displacement": -numbers["displacement_mean_mm"],
+        "inverse_consistency": -numbers["inverse_consistency_mm"],
+    }
+
+
+def random_motion(shift_mm: float, degrees: float, random: np.random.Generator) -> np.ndarray:
+    """A turn about a random axis through the brain's middle, and a shift in a random direction."""
+    axis, direction = (v / np.linalg.norm(v) for v in random.normal(size=(2, 3)))
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_rotvec(np.radians(degrees) * axis).as_matrix()
+    motion[:3, 3] = CENTRE_MM - motion[:3, :3] @ CENTRE_MM + shift_mm * direction
+    return motion
+
+
+def damaged(image: Volume, damage: str, random: np.random.Generator) -> Volume:
+    """An extracted brain with noise, blurred, or without its lower part."""
+    array = image.array.astype(np.float32)
+    brain = array > 0
+    if damage == "noise":
+        array = array + random.normal(0, 0.15 * array[brain].mean(), array.shape)
+    elif damage == "blur":
+        array = gaussian_filter(array, 1.2)
+    else:
+        brain[:, :, : int(0.42 * array.shape[2])] = False
+    least = 1e-3 * array.max()
+    return Volume(np.where(brain, np.maximum(array, least), 0).astype(np.float32), image.affine)
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print how far the estimate lies from the Dice, and how each predictor orders the rows."""
+    known = [row for row in rows if row["estimate"] is not None]
+    groups = {"all": known}
+    for row in known:
+        groups.setdefault(row["cohort"], []).append(row)
+        groups.setdefault(row["kind"], []).append(row)
+    for name, members in groups.items():
+        estimate, dice = (np.array([r[k] for r in members]) for k in ("estimate", "dice"))
+        apart = np.abs(estimate - dice)
+        print(
+            f"{name}: {len(members)} registrations, Dice {dice.mean():.3f}, estimate "
+            f"{estimate.mean():.3f}, mean error {apart.mean():.3f}, within 0.05 "
+            f"{np.mean(apart <= 0.05):.0%}"
+        )
+    own = [row for row in known if not row["kind"].startswith("moved by")]
+    for name in PREDICTORS:
+        values, dice = ([row[key] for row in own] for key in (name, "dice"))
+        print(f"{name}: rank correlation {spearmanr(values, dice)[0]:.3f} over {len(own)}")
+    print(
+        "estimate, moved ones too: rank correlation "
+        f"{spearmanr([r['estimate'] for r in known], [r['dice'] for r in known])[0]:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
