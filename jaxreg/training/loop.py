@@ -101,6 +101,7 @@ def run(
     if start == steps and not validation_owed(task, session, workdir, start, steps):
         print(f"{workdir}: finished at step {start}; nothing to do.")
         return
+    mesh = data_mesh(optimizer_config.batch_size)
     with _claimed(workdir):
         checkpoints.require_writable()
         if distributed.index() == 0:
@@ -112,7 +113,7 @@ def run(
             if distributed.index() == 0:
                 forget_rows_after(workdir / VALIDATION, start)
         loop = _Loop(task, session, workdir, checkpoints, steps)
-        _train(loop, state, optimizer, optimizer_config, progress)
+        _train(loop, state, optimizer, optimizer_config, mesh, progress)
 
 
 @contextlib.contextmanager
@@ -129,9 +130,11 @@ def _claimed(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _train(loop: "_Loop", state: TrainState, optimizer, config: OptimizerConfig, progress) -> None:
+def _train(
+    loop: "_Loop", state: TrainState, optimizer, config: OptimizerConfig, mesh, progress
+) -> None:
     """Put the state and the step on the devices, and go through the steps."""
-    task, mesh = loop.task, data_mesh(config.batch_size)
+    task = loop.task
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     state, frozen = jax.device_put(jax.tree.map(np.asarray, (state, task.frozen)), replicated)
     loss = _carrying_stop(task.loss) if distributed.count() > 1 else task.loss
