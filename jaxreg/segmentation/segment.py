@@ -61,6 +61,11 @@ class FoundBrain(NamedTuple):
     volumes_ml: dict[int, float]
 
     @property
+    def codes(self) -> UInt8[np.ndarray, "i j k"]:
+        """The likeliest class at each voxel of the template grid."""
+        return np.argmax(self.probabilities, axis=-1).astype(np.uint8)
+
+    @property
     def litres(self) -> float:
         """The volume of the brain, its fluid and what else is in it included."""
         return sum(self.volumes_ml.values()) / 1000

@@ -9,7 +9,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from jaxreg.data.label_codes import NUMBERS, REST
 from jaxreg.data.prepare.freesurfer_labels import structure_name
@@ -93,16 +93,11 @@ def own_overlap(
     `chain` takes the fixed image's millimetres to the moving one's. The overlap is taken on the
     template grid laid onto the fixed brain, in the order of the network's codes.
     """
-    codes, affine = _codes(fixed), fixed.to_image @ GRID.affine
-    source = Volume(_codes(moving), moving.to_image @ GRID.affine)
+    codes, affine = fixed.codes, fixed.to_image @ GRID.affine
+    source = Volume(moving.codes, moving.to_image @ GRID.affine)
     there = functools.partial(map_points, chain)
     moved = resample(source, there, Grid(GRID.shape, affine), order=0)
     both = np.bincount(codes[codes == moved], minlength=REST + 1)
     one, other = (np.bincount(c.ravel(), minlength=REST + 1) for c in (codes, moved))
     dice = 2 * both / np.maximum(one + other, 1)
     return dice[1:REST], np.minimum(one, other)[1:REST].astype(float)
-
-
-def _codes(brain: FoundBrain) -> UInt8[np.ndarray, "i j k"]:
-    """The likeliest class at each voxel of the template grid."""
-    return np.argmax(brain.probabilities, axis=-1).astype(np.uint8)

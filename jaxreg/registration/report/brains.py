@@ -30,7 +30,7 @@ def brain_picture(subject: Subject, brain: FoundBrain) -> bytes:
     image = sampled(subject.image, brain.to_image, GRID)
     own = Volume(subject.mask.astype(np.float32), subject.image.affine)
     mask = sampled(own, brain.to_image, GRID) > 0.5
-    labels = decode(np.argmax(brain.probabilities, axis=-1).astype(np.uint8))
+    labels = decode(brain.codes)
     rows = [_row(image, labels, mask, normal) for normal in (2, 1, 0)]
     width = max(row.shape[1] for row in rows)
     page = np.concatenate(
