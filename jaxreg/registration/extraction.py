@@ -46,7 +46,7 @@ def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | 
     return moving.brain.to_image @ np.linalg.inv(fixed.brain.to_image)
 
 
-def _without_ignored(subject: Subject) -> Volume:
+def without_ignored(subject: Subject) -> Volume:
     """The image with the median of its brain where it is to be ignored."""
     image, ignored = subject.image, subject.ignore
     if ignored is None or not (subject.mask & ~ignored).any():
@@ -78,7 +78,7 @@ def _with_brain(
 ) -> tuple[Subject, tuple[str, ...]]:
     """A side with the brain found in it, and with its mask unless the own one is to be kept."""
     kept = "mask" in subject.files or (subject.brain_known and config.extract == "auto")
-    image = _without_ignored(subject)
+    image = without_ignored(subject)
     try:
         brain = find_brain(image, networks)
         mask = subject.mask if kept else on_own_grid(image, brain)[1]

@@ -1,5 +1,6 @@
 """The estimated Dice: overlap of segmentations by hand, second opinions, and what it is made of."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,14 @@ from registration_data import motion
 
 from jaxreg.data.label_codes import CLASSES, MIRRORED, NUMBERS, REST
 from jaxreg.geometry.grid import Volume
-from jaxreg.registration.output.estimate import EstimatedDice, as_record, own_overlap
+from jaxreg.io.images import write
+from jaxreg.registration.inputs import read_subject
+from jaxreg.registration.output.estimate import (
+    EstimatedDice,
+    as_record,
+    own_overlap,
+    second_opinion,
+)
 from jaxreg.segmentation.segment import FoundBrain, mirrored_view
 from jaxreg.segmentation.template import GRID
 
@@ -78,6 +86,31 @@ def test_the_mirrored_view_is_that_of_a_network_that_sees_the_other_side(codes):
     direct = np.argmax(network(np.asarray(codes > 0, np.float32)[..., None]), axis=-1)
     assert (direct > 0).sum() > 1000
     np.testing.assert_array_equal(np.argmax(seen.probabilities, axis=-1), direct)
+
+
+def test_what_is_ignored_does_not_change_the_second_opinion(codes, tmp_path):
+    """Bright voxels in the ignored part, which the network would see otherwise."""
+    grey = np.random.default_rng(0).uniform(90, 100, GRID.shape)
+    image = np.where(codes > 0, grey, 0).astype(np.float32)
+    stem = NUMBERS.index(16)
+    lesion = np.zeros(GRID.shape, np.uint8)
+    lesion[30:50, 40:60, 30:50] = 1
+    write(tmp_path / "lesion.nii.gz", Volume(lesion, GRID.affine))
+
+    def network(values: Any) -> Any:
+        """The brain stem is what is bright."""
+        bright = np.asarray(values)[..., 0] > 0.8
+        return np.eye(CLASSES, dtype=np.float32)[np.where(bright, stem, 0)]
+
+    def bright_voxels(array: np.ndarray, ignore: Path | None) -> int:
+        write(tmp_path / "image.nii.gz", Volume(array, GRID.affine))
+        side = read_subject("fixed", tmp_path / "image.nii.gz", ignore=ignore)
+        return int((second_opinion(side, brain_of(codes), network).codes == stem).sum())
+
+    ill = image * (1 + 2 * lesion)
+    ignored = bright_voxels(ill, tmp_path / "lesion.nii.gz")
+    assert ignored == bright_voxels(image, None)
+    assert bright_voxels(ill, None) < 0.5 * ignored
 
 
 def test_a_record_names_the_structures():
