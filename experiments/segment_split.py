@@ -6,10 +6,18 @@
 the image and `dseg`, FreeSurfer's numbers, which may lie on another grid and name the head around
 the brain from 500 on. Where the labels are those of a whole head, the brain is what they name below
 500. Labels are read at the nearest voxel, and scores are taken on the image's own grid.
+
+`--low-field` makes a scan of 64 mT of each image first: voxels of 1.6 × 1.6 × 5 mm, a resolution of
+2.0 mm in the plane and 4.4 mm across it (full width at half maximum), Rician noise with a
+signal-to-noise ratio of 8 to 20 in the brain, and in a T1w half of the contrast.
+
+`--masks=FOLDER` scores another tool's masks beside those of `jaxreg segment`: FOLDER has a file for
+each image, with the image's name. Images without one are left out.
 """
 
 import csv
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +28,23 @@ runtime.prepare()
 
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
 
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels  # noqa: E402
+from jaxreg.geometry.grid import Grid, Volume  # noqa: E402
 from jaxreg.geometry.transforms import resample  # noqa: E402
 from jaxreg.io.headers import read_header  # noqa: E402
-from jaxreg.io.images import read_labels  # noqa: E402
+from jaxreg.io.images import read_image, read_labels, read_mask, write  # noqa: E402
 from jaxreg.segmentation.files import segment_scan  # noqa: E402
 
 HEAD = 500
 """The first number of the classes around the brain."""
+LOW_FIELD_MM = np.array([1.6, 1.6, 5.0])
+"""Voxels of a scan of 64 mT."""
+LOW_FIELD_FWHM_MM = np.array([2.0, 2.0, 4.4])
+LOW_FIELD_SNR = 8.0, 20.0
+LOW_FIELD_CONTRAST = {"T1w": 0.5}
+"""Exponents of the intensities: T1 of grey and white matter differ less at a low field."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,10 @@ class Config:
     """Contrast: the last part of the images' names."""
     segmentation: Path | None = None
     """Segmentation networks; default the bundled ones."""
+    low_field: bool = False
+    """Segment simulated scans of 64 mT instead of the images."""
+    masks: Path | None = None
+    """Folder of masks that another tool made of the images."""
 
 
 def main(config: Config) -> None:
@@ -50,19 +70,56 @@ def main(config: Config) -> None:
     with (config.data / "participants.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     scores = []
+    random = np.random.default_rng(0)
     for name in [row["participant_id"] for row in rows if row["split"] == config.split]:
         stem = config.data / name / name
         image, labels = (Path(f"{stem}_{kind}.nii.gz") for kind in (config.domain, "dseg"))
-        if image.is_file() and labels.is_file():
-            scores.append({"name": name, **score(image, labels, config)})
-            print(json.dumps(scores[-1]), flush=True)
-    for kind in ("mask", "structures", "seconds"):
+        other = None if config.masks is None else config.masks / image.name
+        if not all(path is None or path.is_file() for path in (image, labels, other)):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            if config.low_field:
+                scan = low_field(read_image(image), read_labels(labels), config.domain, random)
+                image = Path(folder) / image.name
+                write(image, scan)
+            scores.append({"name": name, **score(image, labels, other, config)})
+        print(json.dumps(scores[-1]), flush=True)
+    if not scores:
+        raise SystemExit(f"{config.data}: no image of the {config.split} split to segment.")
+    kinds = [kind for kind, value in scores[0].items() if isinstance(value, float)]
+    for kind in kinds:
         values = [row[kind] for row in scores]
         print(f"{kind}: mean {np.mean(values):.4f}, least {np.min(values):.4f}, {len(values)}")
 
 
-def score(image: Path, labels: Path, config: Config) -> dict[str, float]:
-    """Dice of the mask, mean Dice of the structures that the labels have, and seconds."""
+def low_field(image: Volume, labels: Volume, domain: str, random: np.random.Generator) -> Volume:
+    """A simulated scan of 64 mT with the same field of view.
+
+    What the image's own voxels blur is taken off the blur. The contrast changes about the mean of
+    the brain, and the background stays.
+    """
+    spacing_mm = np.array(image.spacing_mm)
+    blur_mm = np.sqrt(np.maximum(LOW_FIELD_FWHM_MM**2 - spacing_mm**2, 0)) / 2.355
+    array = np.maximum(image.array.astype(np.float32), 0)
+    true = resample(labels, lambda points: points, Grid(array.shape, image.affine), order=0)
+    typical = float(array[(true > 0) & (true < HEAD)].mean())
+    array = typical * (array / typical) ** LOW_FIELD_CONTRAST.get(domain, 1.0)
+    array = gaussian_filter(array, blur_mm / spacing_mm)
+    step = LOW_FIELD_MM / spacing_mm
+    x, y, z = np.ceil(np.array(array.shape) / step).astype(int)
+    to_image = np.diag([*step, 1.0])
+    to_image[:3, 3] = step / 2 - 0.5
+    grid = Grid((int(x), int(y), int(z)), image.affine @ to_image)
+    signal = resample(Volume(array, image.affine), lambda points: points, grid)
+    noise = random.normal(0, typical / random.uniform(*LOW_FIELD_SNR), (2, *grid.shape))
+    return Volume(np.hypot(signal + noise[0], noise[1]).astype(np.float32), grid.affine)
+
+
+def score(image: Path, labels: Path, other: Path | None, config: Config) -> dict[str, float]:
+    """Dice of the mask, mean Dice of the structures that the labels have, and seconds.
+
+    `other` is another tool's mask, whose Dice is given too.
+    """
     start = time.perf_counter()
     found = segment_scan(image, networks=config.segmentation)
     seconds = time.perf_counter() - start
@@ -71,12 +128,19 @@ def score(image: Path, labels: Path, config: Config) -> dict[str, float]:
     true = np.where(true >= HEAD, 0, true)
     merged = merge_parcels(true)
     each = [dice(found.labels == n, merged == n) for n in STRUCTURES if (merged == n).any()]
+    rows = {} if other is None else {"other": round(dice(other_mask(other, grid), true > 0), 4)}
     return {
+        **rows,
         "mask": round(dice(found.mask, true > 0), 4),
         "structures": round(float(np.mean(each)), 4),
         "counted": len(each),
         "seconds": round(seconds, 2),
     }
+
+
+def other_mask(path: Path, grid: Grid) -> np.ndarray:
+    """A mask in a file, at the voxels of a grid."""
+    return resample(read_mask(path), lambda points: points, grid, order=0) > 0
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.geometry.grid import Volume, coarser_grid
 from jaxreg.geometry.resampling import resample
+from jaxreg.registration.inputs import Subject
 from jaxreg.registration.output.checks import Number
 from jaxreg.registration.output.estimate import EstimatedDice
 from jaxreg.registration.register import Registration
-from jaxreg.registration.report.brains import brain_picture
-from jaxreg.registration.report.page import Brain, Frame, Report
+from jaxreg.registration.report.brains import brain_picture, estimate_picture
+from jaxreg.registration.report.page import Brain, Estimate, Frame, Report
 from jaxreg.spatial import jacobian_determinant
 
 _jacobian = jax.jit(jacobian_determinant)
@@ -58,11 +59,18 @@ def report_of(
             for role, side in (("Fixed", result.fixed), ("Moving", result.moving))
             if side.brain is not None
         ),
-        estimate=()
-        if estimate is None
-        else tuple(
-            (structure_name(number), f"{dice:.2f}") for number, dice in estimate.structures.items()
-        ),
+        estimate=_estimate(result.fixed, estimate),
+    )
+
+
+def _estimate(fixed: Subject, estimate: EstimatedDice | None) -> Estimate | None:
+    """The estimated Dice of each structure, as a table and as a map of the fixed image."""
+    if estimate is None or fixed.brain is None:
+        return None
+    each = estimate.structures
+    return Estimate(
+        tuple((structure_name(number), f"{dice:.2f}") for number, dice in each.items()),
+        estimate_picture(fixed, fixed.brain, each),
     )
 
 

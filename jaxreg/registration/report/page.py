@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from jaxreg import spatial
+from jaxreg.evaluation.figures.colours import DICE_COLOURS
 from jaxreg.io.atomic import completed
 from jaxreg.registration.output.checks import Number, verdict_of
 from jaxreg.registration.report import encoding
@@ -76,7 +77,33 @@ class Brain:
     @property
     def source(self) -> Markup:
         """The picture as a URL."""
-        return Markup("data:image/png;base64," + base64.b64encode(self.png).decode("ascii"))
+        return _picture_url(self.png)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimated Dice of each structure.
+
+    Attributes:
+        rows: (structure, its estimated Dice) as they are to be read.
+        png: slices of the fixed image with each structure in the colour of its estimated Dice.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    png: bytes
+
+    @property
+    def source(self) -> Markup:
+        """The picture as a URL."""
+        return _picture_url(self.png)
+
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        """(colour, what it stands for) from the lowest Dice to the highest."""
+        starts = [*DICE_COLOURS]
+        spans = [f"{a:g} to {b:g}" for a, b in zip(starts[1:], starts[2:], strict=False)]
+        words = [f"below {starts[1]:g}", *spans, f"{starts[-1]:g} and above"]
+        return tuple(zip(DICE_COLOURS.values(), words, strict=True))
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ class Report:
         provenance: versions, settings, hashes; nested dicts of what JSON can hold.
         lam: λ of the result itself, if it has one.
         brains: the segmented sides; empty without segmentation.
-        estimate: (structure, its estimated Dice) as they are to be read; may be empty.
+        estimate: the estimated Dice of each structure; None without segmentation.
     """
 
     title: str
@@ -119,7 +146,7 @@ class Report:
     provenance: Mapping[str, Any]
     lam: float | None = None
     brains: tuple[Brain, ...] = ()
-    estimate: tuple[tuple[str, str], ...] = ()
+    estimate: Estimate | None = None
 
 
 def write_report(path: Path | str, report: Report) -> None:
@@ -161,6 +188,10 @@ def write_failure_report(path: Path | str, reason: str, provenance: Mapping[str,
         reason=reason,
         provenance=_flat(provenance),
     )
+
+
+def _picture_url(png: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
 
 
 def _write(path: Path | str, template: str, *, script: str, **parts: Any) -> None:

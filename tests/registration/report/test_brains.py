@@ -6,9 +6,11 @@ import numpy as np
 from PIL import Image
 from registration_data import write_subject
 
-from jaxreg.data.label_codes import CLASSES, REST
+from jaxreg.data.label_codes import CLASSES, NUMBERS, REST
+from jaxreg.geometry.grid import Volume
+from jaxreg.io.images import write
 from jaxreg.registration.inputs import read_subject
-from jaxreg.registration.report.brains import brain_picture
+from jaxreg.registration.report.brains import brain_picture, estimate_picture
 from jaxreg.segmentation.segment import FoundBrain
 from jaxreg.segmentation.template import GRID
 
@@ -31,3 +33,23 @@ def test_the_picture_shows_image_mask_and_structures(tmp_path):
     coloured = (np.ptp(page.astype(int), axis=-1) > 30) & ~yellow
     assert coloured.sum() > 500
     assert (page.max(axis=-1) == 0).sum() > 1000  # background stays black
+
+
+def test_the_map_of_the_estimate_colours_what_was_estimated(tmp_path):
+    """A poor and a good structure of one size, and a third one without an estimate."""
+    grey = np.random.default_rng(0).uniform(90, 100, GRID.shape).astype(np.float32)
+    grey[:9] = 0
+    write(tmp_path / "image.nii.gz", Volume(grey, GRID.affine))
+    subject = read_subject("fixed", tmp_path / "image.nii.gz")
+    codes = np.zeros(GRID.shape, np.uint8)
+    codes[15:65, 15:80, 12:70] = REST
+    codes[20:35, 20:70, 15:65] = 2
+    codes[45:60, 20:70, 15:65] = 20
+    codes[37:43, 20:70, 15:65] = 5
+    brain = FoundBrain(np.eye(CLASSES, dtype=np.float32)[codes], np.eye(4), 1.0, {})
+    dice = {NUMBERS[2]: 0.3, NUMBERS[20]: 0.85}
+    page = np.asarray(Image.open(io.BytesIO(estimate_picture(subject, brain, dice))), int)
+    axial = page[: 2 * GRID.shape[1]]
+    poor, good = ((sign * (axial[..., 0] - axial[..., 2]) > 20).sum() for sign in (1, -1))
+    # Four slices, two pixels a voxel: 15 voxels across and 50 along the brain each.
+    assert poor == good == 4 * 4 * 15 * 50

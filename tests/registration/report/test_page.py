@@ -21,6 +21,7 @@ from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.errors import InputError
 from jaxreg.registration.output.checks import Number
 from jaxreg.registration.report.page import (
+    Estimate,
     Frame,
     Report,
     write_failure_report,
@@ -104,6 +105,19 @@ def browser(tmp_path_factory):
     driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
     yield driver
     driver.quit()
+
+
+def test_the_page_has_a_legend_for_the_map_of_the_estimate(report, tmp_path):
+    estimate = Estimate((("Left-Thalamus", "0.81"),), b"picture")
+    write_report(tmp_path / "map.html", dataclasses.replace(report, estimate=estimate))
+    write_report(tmp_path / "none.html", report)
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert '<th scope="row">Left-Thalamus</th><td>0.81</td>' in page
+    assert "data:image/png;base64,cGljdHVyZQ==" in page
+    colours = re.findall(r'fill="(#[0-9a-f]{6})"/></svg> ([^<]*)</span>', page)
+    assert len(dict(colours)) == 5
+    assert [words for _, words in colours][::4] == ["below 0.5", "0.8 and above"]
+    assert "Estimated Dice by structure" not in (tmp_path / "none.html").read_text(encoding="utf-8")
 
 
 def test_the_moving_image_may_have_other_units_than_the_moved_ones(report, tmp_path):
