@@ -8,7 +8,8 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.headers import Header, read_header
-from jaxreg.io.images import LABEL_OFF, Source, read_image
+from jaxreg.io.images import LABEL_OFF, read_image
+from jaxreg.io.stored_images import Source, open_image
 
 FEWEST_VOXELS, EXTENT_MM = 5, (20.0, 1500.0)
 """Below or beyond, a header is wrong, or what it describes is no head."""
@@ -27,9 +28,10 @@ def read_scan(image: Source) -> tuple[Header, Volume]:
         InputError: a file that cannot be read, a grid that cannot be that of a head, intensities
             beyond float32's digits, a label map in place of an image.
     """
-    header = read_header(image)
+    stored = open_image(image)
+    header = read_header(stored)
     check_plausible(image, header)
-    volume = read_image(image)
+    volume = read_image(stored)
     check_intensities(image, volume.array)
     if looks_like_labels(volume.array):
         raise InputError(

@@ -18,6 +18,7 @@ from jaxreg.geometry.grid import Grid, Volume, coarser_grid
 from jaxreg.io import images
 from jaxreg.io.headers import read_header
 from jaxreg.io.images import Remark, unheard
+from jaxreg.io.stored_images import StoredImage, open_image
 
 
 class Scan(NamedTuple):
@@ -111,14 +112,15 @@ class Volumes:
 
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
-        remark = self._remark_on(path)
+        stored = open_image(path)
+        remark = self._remark_on(path, stored)
         if kind == "dseg":
-            labels = images.read_labels(path, remark=remark)
+            labels = images.read_labels(stored, remark=remark)
             self._check_grid(path, labels)
             if self.target_mm is None:
                 return labels.array
             return resampling.resample(labels, self.target_mm, labels=True).array
-        image = images.read_image(path)
+        image = images.read_image(stored)
         self._check_grid(path, image)
         mask = self._read_mask(participant, "mask")
         if mask is None:
@@ -144,16 +146,17 @@ class Volumes:
         path = self.cohort.file(participant, kind)
         if not path.is_file():
             return None
-        mask = images.read_mask(path, remark=self._remark_on(path))
+        stored = open_image(path)
+        mask = images.read_mask(stored, remark=self._remark_on(path, stored))
         self._check_grid(path, mask)
         return mask
 
-    def _remark_on(self, path: Path) -> Remark:
+    def _remark_on(self, path: Path, stored: StoredImage) -> Remark:
         """Remark on a file's header, and return what gets the remarks on its voxels."""
         if path in self._seen:
             return unheard
         self._seen.add(path)
-        for line in read_header(path).lines:
+        for line in read_header(stored).lines:
             self._remark(line)
         return self._remark
 

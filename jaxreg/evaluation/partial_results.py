@@ -8,7 +8,6 @@ from time to time under the name of what is evaluated, and the same evaluation f
 import hashlib
 import json
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from jaxreg import distributed
 from jaxreg.evaluation.sweep import Score
+from jaxreg.io.archives import DAMAGED_ARCHIVE
 
 SAVE_SECONDS = 60.0
 """Between two saves; what a killed evaluation loses at most, beside the pair at hand."""
@@ -59,7 +59,7 @@ class SoFar:
             return
         try:
             stored = read(self.path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED_ARCHIVE as error:
             print(f"{self.path}: not readable ({error}); its pairs are scored again.")
             return
         for score in stored:

@@ -5,7 +5,6 @@ On disk a field is what ITK, SimpleITK and ANTs read and write: LPS millimetres,
 an image as that image is stored, whatever its orientation.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,9 @@ from nibabel.nifti1 import Nifti1Image
 
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.field import SHEAR, Field, shear
-from jaxreg.io.header_checks import check_gzip
-from jaxreg.io.images import (
-    UNREADABLE,
-    check_affine,
-    open_image,
-    save,
-)
+from jaxreg.io.images import check_affine, save
 from jaxreg.io.itk_geometry import itk_affine
+from jaxreg.io.stored_images import UNREADABLE, open_image
 
 LPS = np.array([-1, -1, 1], np.float32)
 """ITK's world axes as signs of the RAS axes. This module has no SimpleITK, so that processes may
@@ -34,7 +28,7 @@ def read_field(path: Path | str) -> Field:
     Raises:
         InputError: no such file, unreadable or truncated, another shape, NaN.
     """
-    image = open_image(path)
+    image = open_image(path, vectors=True).image
     shape = tuple(image.shape)
     if len(shape) != 5 or shape[3:] != (1, 3):
         raise InputError(
@@ -43,7 +37,6 @@ def read_field(path: Path | str) -> Field:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
             vectors = np.asarray(image.dataobj, np.float32)[:, :, :, 0]
-        check_gzip(path, math.prod(shape) * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
         raise InputError(f"{path}: not readable as a field ({first_line(error)}).") from error
     affine = itk_affine(image)

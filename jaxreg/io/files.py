@@ -26,11 +26,16 @@ def require_file(path: Path | str) -> None:
         raise InputError(f"{path}: {_what_it_is(Path(path)) if str(path) else 'no such file.'}")
 
 
+def shows_dicom(start: bytes) -> bool:
+    """Whether the first bytes of a file, 132 or more, have the mark of DICOM after its preamble."""
+    return start[_DICOM_AT : _DICOM_AT + 4] == b"DICM"
+
+
 def is_dicom(path: Path | str) -> bool:
-    """Whether a file has the mark of DICOM after its preamble."""
+    """Whether a file that can be read has the mark of DICOM."""
     try:
         with open(path, "rb") as file:
-            return file.read(_DICOM_AT + 4)[_DICOM_AT:] == b"DICM"
+            return shows_dicom(file.read(_DICOM_AT + 4))
     except OSError:
         return False
 

@@ -7,7 +7,6 @@ not the older .m3z: current FreeSurfer reads either wherever it takes a warp (`m
 with surfa.
 """
 
-import gzip
 import struct
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.field import SHEAR, Field, shear
 from jaxreg.geometry.grid import Grid
 from jaxreg.geometry.transforms import affine_points, pulled_indices
+from jaxreg.io.compression import packed
 
 
 def write_freesurfer_warp(path: Path | str, field: Field, moving: Grid) -> None:
@@ -48,7 +48,7 @@ def write_freesurfer_warp(path: Path | str, field: Field, moving: Grid) -> None:
         ]
     )
     compressed = str(path).endswith(".mgz")
-    Path(path).write_bytes(gzip.compress(data, 6, mtime=0) if compressed else data)
+    Path(path).write_bytes(packed(data) if compressed else data)
 
 
 def _placement(grid: Grid) -> bytes:

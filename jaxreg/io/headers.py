@@ -1,6 +1,5 @@
 """What an image file's header says of its geometry, and where it contradicts itself."""
 
-import gzip
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -10,10 +9,10 @@ from nibabel.nifti2 import Nifti2Header
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
-from jaxreg.io.header_checks import is_compressed, named_as_stored
-from jaxreg.io.images import MemoryImage, Source, open_image, quiet, read_grid
+from jaxreg.io.images import FileGeometry, open_volume, read_grid
 from jaxreg.io.itk_geometry import forms_apart, unit_of, usable_qform
 from jaxreg.io.remarks import WARNING
+from jaxreg.io.stored_images import Source, StoredImage
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 """How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""
@@ -22,10 +21,12 @@ FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 class Header(NamedTuple):
     """The stored grid of a file, its axes ("RAS", "LAS" …), voxel sizes, and what is odd in it.
 
-    `remarks` are on what makes no difference: how the file is packed, axes of length 1.
+    `geometry` is what a file on the same grid is written with. `remarks` are on what makes no
+    difference: how the file is packed, axes of length 1.
     """
 
     grid: Grid
+    geometry: FileGeometry
     axes: str
     spacing_mm: tuple[float, float, float]
     warnings: tuple[str, ...]
@@ -52,25 +53,25 @@ def read_header(path: Source, *, series: bool = False) -> Header:
         InputError: no such file, unreadable, not 3-D, a spacing that is zero, negative or not
             finite, an affine that cannot be inverted.
     """
-    grid = read_grid(path, series=series)
-    _check_pixdim(path)
-    with quiet():
-        image = open_image(path)
+    stored = open_volume(path, series=series)
+    grid, image = read_grid(stored, series=series), stored.image
+    _check_pixdim(stored)
     x, y, z = (float(s) for s in np.linalg.norm(grid.affine[:3, :3], axis=0))
     codes = nib.aff2axcodes(grid.affine)  # pyright: ignore[reportPrivateImportUsage]
     axes = "".join(code or "?" for code in codes)
-    remarks = storage_remarks(path, image)
-    return Header(grid, axes, (x, y, z), _form_warnings(path, image, grid), remarks)
+    geometry = FileGeometry(np.asarray(image.affine, np.float64), image.header)
+    warnings = _form_warnings(path, image, grid)
+    return Header(grid, geometry, axes, (x, y, z), warnings, storage_remarks(stored))
 
 
-def storage_remarks(path: Source, image: Any) -> tuple[str, ...]:
+def storage_remarks(stored: StoredImage) -> tuple[str, ...]:
     """What is unusual in how a file holds its volume, and is accepted."""
-    lines = []
-    if len(image.shape) > 3 and all(n == 1 for n in image.shape[3:]):
-        lines.append(f"{path}: shape {tuple(image.shape)}; axes of length 1 are dropped")
-    if not isinstance(path, MemoryImage) and not named_as_stored(path):
-        is_so = "compressed with gzip" if is_compressed(path) else "not compressed"
-        lines.append(f"{path}: {is_so}, other than its name says; the content counts")
+    lines, shape = [], tuple(int(n) for n in stored.image.shape)
+    if len(shape) > 3 and all(n == 1 for n in shape[3:]):
+        lines.append(f"{stored}: shape {shape}; axes of length 1 are dropped")
+    if not stored.named_as_stored:
+        is_so = "compressed with gzip" if stored.compressed else "not compressed"
+        lines.append(f"{stored}: {is_so}, other than its name says; the content counts")
     return tuple(lines)
 
 
@@ -109,9 +110,9 @@ def _same(grid: Grid, form: np.ndarray) -> bool:
     return forms_apart(grid.affine, form, grid.shape)[0] <= FORMS_MM
 
 
-def _check_pixdim(path: Source) -> None:
+def _check_pixdim(stored: StoredImage) -> None:
     """Raise InputError where a NIfTI header's voxel sizes are no sizes; nibabel repairs them."""
-    block = _first_bytes(path)
+    block = stored.start
     for kind in (Nifti1Header, Nifti2Header):
         size = kind.sizeof_hdr
         if len(block) >= size and size in (
@@ -120,15 +121,5 @@ def _check_pixdim(path: Source) -> None:
             spacing = np.asarray(kind(block[:size], check=False)["pixdim"], np.float64)[1:4]
             if not (np.isfinite(spacing) & (spacing > 0)).all():
                 raise InputError(
-                    f"{path}: expected voxel sizes above 0 mm, got {spacing.tolist()}."
+                    f"{stored}: expected voxel sizes above 0 mm, got {spacing.tolist()}."
                 )
-
-
-def _first_bytes(path: Source) -> bytes:
-    """The first 540 bytes, which hold a header of either version, decompressed."""
-    if isinstance(path, MemoryImage):
-        return path.data[:540]
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if compressed else open(path, "rb") as file:
-        return file.read(540)

@@ -4,46 +4,31 @@ A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up)
 `affine` maps its voxel indices to RAS millimetres, as ITK reads them (`itk_geometry`).
 """
 
-import gzip
-import io
-import math
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
-from jaxtyping import Int, Shaped
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError, MGHImage
+from jaxtyping import Float, Int, Shaped
 from nibabel.funcs import as_closest_canonical
-from nibabel.imageglobals import logger
-from nibabel.nifti1 import Nifti1Image, Nifti1Pair
-from nibabel.nifti2 import Nifti2Image
-from nibabel.orientations import (
-    OrientationError,
-    apply_orientation,
-    io_orientation,
-    ornt_transform,
-)
-from nibabel.spatialimages import HeaderDataError, SpatialImage
-from nibabel.wrapstruct import WrapStructError
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike
 
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.io.files import require_file
-from jaxreg.io.header_checks import (
-    check_gzip,
-    check_size,
-    check_start,
-    is_compressed,
-    named_as_stored,
-)
+from jaxreg.io.compression import packed
 from jaxreg.io.itk_geometry import itk_affine, unit_of, usable_qform
+from jaxreg.io.stored_images import (
+    UNREADABLE,
+    MemoryImage,
+    Source,
+    StoredImage,
+    damaged,
+    open_image,
+    quiet,
+)
 
 NIFTI = (".nii", ".nii.gz")
 Remark = Callable[[str], object]
@@ -62,23 +47,17 @@ def unheard(line: str) -> None:
     """Where nobody is told of remarks."""
 
 
-class MemoryImage(NamedTuple):
-    """An image that no file holds: a name for messages and records, and NIfTI-1 bytes."""
-
-    name: str
-    data: bytes
-
-    def __str__(self) -> str:
-        """The name, as a path stands in a message."""
-        return self.name
-
-
-Source = Path | str | MemoryImage
-"""Where an image is read from."""
 if TYPE_CHECKING:
     ImageLike = str | Path | SpatialImage | tuple[ArrayLike, ArrayLike]
 else:
     ImageLike = Any  # what it is, is checked where it is read, with words for the user
+
+
+class FileGeometry(NamedTuple):
+    """Where a file says that its voxels lie: nibabel's affine, and the header with its forms."""
+
+    affine: Float[np.ndarray, "4 4"]
+    header: Any
 
 
 def source_of(image: ImageLike, name: str) -> Path | MemoryImage:
@@ -127,17 +106,15 @@ def read(path: Source) -> Volume:
 
 def _read(path: Source) -> tuple[Volume, float]:
     """As `read`, with the scale factor of the header."""
-    image = _load(path)
+    image = open_volume(path).image
     slope = float(getattr(image.dataobj, "slope", 1.0))
     try:
         with quiet():
             image = as_closest_canonical(_placed(image))
             array = np.asarray(image.dataobj)
             array = array.reshape(array.shape[:3])  # further axes have one entry each
-        if not isinstance(path, MemoryImage):
-            check_gzip(path, array.size * image.get_data_dtype().itemsize)
     except UNREADABLE as error:
-        raise InputError(f"{path}: truncated or damaged ({first_line(error)}).") from error
+        raise damaged(path, error) from error
     check_finite(path, array)
     return Volume(array, np.asarray(image.affine, np.float64)), slope
 
@@ -231,7 +208,7 @@ def read_grid(path: Source, *, series: bool = False) -> Grid:
 
     Of a 4-D image, where `series` admits one, it is that of each volume.
     """
-    image = _load(path, series=series)
+    image = open_volume(path, series=series).image
     x, y, z = image.shape[:3]
     return Grid((int(x), int(y), int(z)), itk_affine(image))
 
@@ -259,16 +236,15 @@ def image_of(volume: Volume) -> Nifti1Image:
     return image
 
 
-def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], reference: Source) -> None:
-    """Write an array on the stored grid of `reference` as NIfTI-1, with the codes it has there."""
-    save(path, image_like(array, reference))
+def write_like(path: Path | str, array: Shaped[np.ndarray, "x y z"], like: FileGeometry) -> None:
+    """Write an array on the stored grid of another file as NIfTI-1, with the codes it has there."""
+    save(path, image_like(array, like))
 
 
-def image_like(array: Shaped[np.ndarray, "x y z *t"], reference: Source) -> Nifti1Image:
-    """A NIfTI-1 image on the stored grid of `reference`, with the codes it has there."""
-    like = _load(reference, series=True)
+def image_like(array: Shaped[np.ndarray, "x y z *t"], like: FileGeometry) -> Nifti1Image:
+    """A NIfTI-1 image on the stored grid of another file, with the codes it has there."""
     image = Nifti1Image(array, like.affine)
-    forms = isinstance(like, Nifti1Pair)
+    forms = isinstance(like.header, Nifti1Header)  # NIfTI-2 headers are of this class too
     sform, code = like.header.get_sform(coded=True) if forms else (like.affine, 2)
     image.set_sform(sform, code=int(code))
     qform, code = usable_qform(like.header) if forms else (like.affine, 2)
@@ -284,7 +260,7 @@ def save(path: Path | str, image: Nifti1Image) -> None:
     """Write a NIfTI-1 image, compressed where the name ends in .gz; the same bytes every time."""
     data = image.to_bytes()
     path = Path(path)
-    path.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
+    path.write_bytes(packed(data) if path.name.endswith(".gz") else data)
 
 
 def smallest_labels(labels: Int[np.ndarray, "..."]) -> np.ndarray:
@@ -296,99 +272,19 @@ def smallest_labels(labels: Int[np.ndarray, "..."]) -> np.ndarray:
     return labels
 
 
-UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    MGHError,
-    OrientationError,
-    WrapStructError,
-)
-"""What reading a damaged file raises."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence nibabel's own remarks on a header meanwhile; what matters is raised."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused later
-            warnings.simplefilter("ignore", UserWarning)  # an extension of an odd size
-            yield
-    finally:
-        logger.disabled = before
-
-
-def _load(path: Source, *, series: bool = False) -> Any:
-    """The image in a file, checked by its header alone; 4-D only where `series` admits it."""
-    image = open_image(path)
-    if len(image.shape) < 3 or any(n != 1 for n in image.shape[4 if series else 3 :]):
-        wanted = "a 3-D image or a 4-D series" if series else "a 3-D volume"
-        raise InputError(f"{path}: expected {wanted}, got shape {tuple(image.shape)}.")
-    check_affine(path, itk_affine(image))
-    return image
-
-
-def open_image(path: Source) -> Any:
-    """The image in a file, of which the header alone is read and held against the file's size.
+def open_volume(path: Source, *, series: bool = False) -> StoredImage:
+    """An opened 3-D image with a usable affine; 4-D only where `series` admits it.
 
     Raises:
-        InputError: no such file, no NIfTI or MGZ, voxels that are no real numbers, or more of them
-            than the file can hold.
+        InputError: as for `open_image`, or another shape, or no usable affine.
     """
-    if not isinstance(path, MemoryImage):
-        require_file(path)
-    try:
-        with quiet():
-            image: Any = _opened(path)
-            shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not readable as NIfTI or MGZ ({first_line(error)}).") from error
-    if dtype.kind not in "iuf":
-        kind = "colours (RGB)" if dtype.names else "complex numbers" if dtype.kind == "c" else dtype
-        raise InputError(f"{path}: expected a number in each voxel, got {kind}.")
-    if min(shape, default=0) < 1:
-        raise InputError(f"{path}: expected voxels, got shape {shape}.")
-    if not isinstance(path, MemoryImage):
-        check_size(path, math.prod(shape), itemsize=dtype.itemsize)
-    return image
-
-
-def _opened(path: Source) -> Any:
-    if isinstance(path, MemoryImage):
-        return Nifti1Image.from_bytes(path.data)
-    check_start(path)
-    if named_as_stored(path):
-        return nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
-    return _opened_by_content(path)
-
-
-def _opened_by_content(path: Path | str) -> Any:
-    """The image in a file that is compressed though its name does not say so, or the reverse."""
-    stream: Any = gzip.open(path) if is_compressed(path) else io.BytesIO(Path(path).read_bytes())
-    return image_in(path, stream)
-
-
-def image_in(path: Path | str, stream: Any) -> Any:
-    """The image in the decompressed bytes of a file, read from them while they are open."""
-    start = stream.read(4)
-    stream.seek(0)
-    kind: Any = Nifti2Image if 540 in _as_integers(start) else Nifti1Image
-    if str(path).lower().endswith((".mgh", ".mgz")):
-        kind = MGHImage
-    return kind.from_stream(stream)
-
-
-def _as_integers(start: bytes) -> tuple[int, int]:
-    return int.from_bytes(start, "little"), int.from_bytes(start, "big")
+    stored = open_image(path)
+    shape = tuple(int(n) for n in stored.image.shape)
+    if len(shape) < 3 or any(n != 1 for n in shape[4 if series else 3 :]):
+        wanted = "a 3-D image or a 4-D series" if series else "a 3-D volume"
+        raise InputError(f"{path}: expected {wanted}, got shape {shape}.")
+    check_affine(path, itk_affine(stored.image))
+    return stored
 
 
 def check_affine(path: Source, affine: np.ndarray) -> None:

@@ -107,11 +107,12 @@ def _elements(path: Path | str, transform: Any, depth: int) -> Iterator[np.ndarr
             yield from _elements(path, transform.GetNthTransform(n), depth - 1)
     elif isinstance(transform, sitk.DisplacementFieldTransform):
         image = transform.GetDisplacementField()
-        vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * LPS.astype(float)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3).astype(np.float32) * LPS
         affine = _grid_affine(image)
         if not np.isfinite(vectors).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise InputError(f"{path}: expected finite displacements on a grid, got others.")
-        yield Field(vectors.astype(np.float32), affine)
+        yield Field(vectors, affine)
     else:
         raise InputError(
             f"{path}: expected affines or displacement fields, got {transform.GetName()}."

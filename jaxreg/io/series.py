@@ -4,7 +4,6 @@ A volume is in RAS order, as `images.read` gives it. The file is read once, from
 end, since a compressed file has no other way.
 """
 
-import gzip
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,18 +16,21 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from jaxreg.errors import InputError, first_line
-from jaxreg.io.header_checks import check_gzip, is_compressed
-from jaxreg.io.images import (
+from jaxreg.errors import InputError
+from jaxreg.io.compression import packing, unpacking
+from jaxreg.io.header_checks import SPARE_BYTES, far_longer
+from jaxreg.io.images import check_finite
+from jaxreg.io.itk_geometry import itk_affine
+from jaxreg.io.stored_images import (
     UNREADABLE,
     MemoryImage,
     Source,
-    check_finite,
+    StoredImage,
+    damaged,
     image_in,
     open_image,
     quiet,
 )
-from jaxreg.io.itk_geometry import itk_affine
 
 _VECTORS = frozenset({*range(1004, 1011), 2003, 2004, *range(2006, 2010), *range(2016, 2019)})
 """NIfTI's intents of tensors, vectors, colours and the fields of FSL: no series of images."""
@@ -53,7 +55,7 @@ class Series(NamedTuple):
     `slope` is the scale factor of the header.
     """
 
-    path: Source
+    stored: StoredImage
     affine: Float[np.ndarray, "4 4"]
     shape: tuple[int, int, int]
     count: int
@@ -66,19 +68,14 @@ class Series(NamedTuple):
         Raises:
             InputError: a truncated or damaged file, values that are not finite.
         """
-        itemsize = 0
-        with _open(self.path) as image:
+        with _open(self.stored) as (stream, image):
             turn = io_orientation(itk_affine(image))
-            itemsize = image.get_data_dtype().itemsize
             for number in range(self.count):
-                array = _volume(self.path, image, number)
-                check_finite(self.path, array)
+                array = _volume(self.stored, image, number)
+                check_finite(self.stored, array)
                 yield apply_orientation(array, turn)
-        if not isinstance(self.path, MemoryImage):
-            try:
-                check_gzip(self.path, self.count * int(np.prod(self.shape)) * itemsize)
-            except UNREADABLE as error:
-                raise _damaged(self.path, error) from error
+            voxels = self.count * int(np.prod(self.shape))
+            _check_end(self.stored, stream, voxels * image.get_data_dtype().itemsize)
 
 
 def read_series(path: Source) -> Series | None:
@@ -88,7 +85,8 @@ def read_series(path: Source) -> Series | None:
         InputError: a file that cannot be read, or whose fourth or fifth axis holds the components
             of vectors, tensors or colours: moving these would have to turn them as well.
     """
-    image = open_image(path)
+    stored = open_image(path)
+    image = stored.image
     shape = [int(n) for n in image.shape]
     intent = int(image.header["intent_code"]) if isinstance(image.header, Nifti1Header) else 0
     several = len(shape) > 3 and any(n != 1 for n in shape[3:])
@@ -103,7 +101,7 @@ def read_series(path: Source) -> Series | None:
     turn = io_orientation(affine)
     x, y, z = (int(n) for n in np.array(shape[:3])[np.argsort(turn[:, 0])])
     return Series(
-        path,
+        stored,
         affine @ inv_ornt_aff(turn, tuple(shape[:3])),
         (x, y, z),
         shape[3],
@@ -128,8 +126,7 @@ def write_series(
     with ExitStack() as stack:
         file: Any = stack.enter_context(open(path, "wb"))
         if str(path).endswith(".gz"):
-            packed = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
-            file = stack.enter_context(packed)
+            file = stack.enter_context(packing(file))
         file.write(header.binaryblock + start[Nifti1Header.sizeof_hdr :])
         for volume in volumes:
             file.write(volume.tobytes(order="F"))
@@ -147,7 +144,7 @@ def check_length(series: Series) -> None:
     """Raise InputError where NIfTI-1 cannot hold as many volumes as a series has."""
     if series.count > _LONGEST_AXIS:
         raise InputError(
-            f"{series.path}: expected at most {_LONGEST_AXIS:,} volumes, got {series.count:,}."
+            f"{series.stored}: expected at most {_LONGEST_AXIS:,} volumes, got {series.count:,}."
         )
 
 
@@ -166,27 +163,43 @@ def _usable(timing: Timing) -> Timing:
 
 
 @contextmanager
-def _open(path: Source) -> Iterator[Any]:
-    """The image in a file, whose voxels are read from it while it stays open."""
-    if isinstance(path, MemoryImage):
-        yield Nifti1Image.from_stream(io.BytesIO(path.data))
+def _open(stored: StoredImage) -> Iterator[tuple[Any, Any]]:
+    """(stream, the image in it), whose voxels are read from the stream while it stays open."""
+    source = stored.path
+    if isinstance(source, MemoryImage):
+        stream = io.BytesIO(source.data)
+        yield stream, Nifti1Image.from_stream(stream)
         return
-    with gzip.open(path) if is_compressed(path) else open(path, "rb") as stream:
+    with open(source, "rb") as file:
+        stream: Any = unpacking(file) if stored.compressed else file
         try:
             with quiet():
-                image = image_in(path, stream)
+                image = image_in(source, stream)
         except UNREADABLE as error:
-            raise _damaged(path, error) from error
-        yield image
+            raise damaged(source, error) from error
+        yield stream, image
 
 
-def _volume(path: Source, image: Any, number: int) -> np.ndarray:
+def _check_end(stored: StoredImage, stream: Any, promised: int) -> None:
+    """Read a compressed file to its checksum, which nibabel does not; any other passes.
+
+    Raises:
+        InputError: it is damaged, or goes on far beyond the `promised` bytes.
+    """
+    left = SPARE_BYTES
+    try:
+        while stored.compressed and (count := len(stream.read(1 << 20))):
+            left -= count
+            if left < 0:
+                assert isinstance(stored.path, Path)
+                raise far_longer(stored.path, promised)
+    except UNREADABLE as error:
+        raise damaged(stored, error) from error
+
+
+def _volume(stored: StoredImage, image: Any, number: int) -> np.ndarray:
     try:
         with quiet():
             return np.asarray(image.dataobj[:, :, :, number]).reshape(image.shape[:3])
     except UNREADABLE as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Source, error: BaseException) -> InputError:
-    return InputError(f"{path}: truncated or damaged ({first_line(error)}).")
+        raise damaged(stored, error) from error

@@ -21,6 +21,7 @@ from jaxreg.configuration.serialization import as_json, from_json
 from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.io import images
+from jaxreg.io.archives import DAMAGED_ARCHIVE
 from jaxreg.io.atomic import completed_folder
 from jaxreg.models.model import (
     TEMPLATE,
@@ -121,7 +122,7 @@ def read_release(folder: Path) -> Model:
         x, y, z = (float(v) for v in described["spacing_mm"])
         defaults = Defaults(**described["register"])
         step, sha256 = int(described["step"]), str(described["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise InputError(f"{folder}: not a readable model ({error}).") from error
     model = Model(
         config,

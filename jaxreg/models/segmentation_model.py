@@ -8,7 +8,6 @@ import functools
 import hashlib
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
+from jaxreg.io.archives import DAMAGED_ARCHIVE
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 
 SHIPPED = Path(__file__).parent / "weights" / "segmentation"
@@ -64,7 +64,7 @@ def read_segmentation_model(folder: Path) -> SegmentationModel:
         if sha256 != described["sha256"]:
             raise ValueError(f"its files are not those whose hashes {_MODEL} has")
         params = {r: _parameters(contents[r], channels[r]) for r in RESOLUTIONS}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise InputError(f"{folder}: not a readable segmentation model ({error}).") from error
     return SegmentationModel(channels, params, sha256, folder)
 

@@ -16,10 +16,11 @@ from jaxreg.geometry.transforms import Chain, invert, map_points, nearest_affine
 from jaxreg.io.atomic import claimed_file, completed
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.headers import read_header
-from jaxreg.io.images import NIFTI, Source, image_like, save
+from jaxreg.io.images import NIFTI, image_like, save
 from jaxreg.io.itk_geometry import forms_apart
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.io.points import Convention, PointTable, read_points, write_points
+from jaxreg.io.stored_images import Source
 from jaxreg.registration.moved import Moved, Notes, moved
 
 Interpolation = Literal["nearest", "linear", "bspline", "label"]
@@ -145,7 +146,7 @@ def apply_chain(
                 source,
                 mapping,
                 target.grid,
-                functools.partial(image_like, reference=reference),
+                functools.partial(image_like, like=target.geometry),
                 labels=image is None,
                 notes=notes,
                 onto=reference,

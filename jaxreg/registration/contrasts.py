@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
-from jaxreg.io.images import MemoryImage
+from jaxreg.io.stored_images import MemoryImage
 from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast
 from jaxreg.registration.inputs import Subject
 

@@ -10,9 +10,9 @@ from jaxreg.data.foreground import foreground, zero_intensity
 from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
-from jaxreg.io.checksums import bytes_sha256, file_sha256
 from jaxreg.io.headers import Header, read_header
-from jaxreg.io.images import MemoryImage, Source, read_labels, read_mask
+from jaxreg.io.images import read_labels, read_mask
+from jaxreg.io.stored_images import MemoryImage, Source, StoredImage, open_image
 from jaxreg.segmentation.segment import FoundBrain
 
 
@@ -58,18 +58,20 @@ def read_subject(
         InputError: a file that cannot be read or used, a label map as image, a mask or labels on
             another grid than the image, an empty mask.
     """
-    header, volume = read_scan(image)
-    files = {"image": _file(image)}
+    stored = open_image(image)
+    header, volume = read_scan(stored)
+    files = {"image": _file(stored)}
     remarks = list(header.remarks)
     extra: dict[str, Volume] = {}
     for name, path in (("mask", mask), ("ignore", ignore), ("labels", labels)):
         if path is not None:
-            own = read_header(path)
+            beside = open_image(path)
+            own = read_header(beside)
             _check_same_grid(path, own, image, header)
             remarks += own.remarks
             read = read_labels if name == "labels" else read_mask
-            extra[name] = read(path, remark=remarks.append)
-            files[name] = _file(path)
+            extra[name] = read(beside, remark=remarks.append)
+            files[name] = _file(beside)
     brain, known, remark = _brain(role, volume, extra.get("mask"), mask)
     ignored = extra.get("ignore")
     return Subject(
@@ -122,10 +124,6 @@ def _check_same_grid(path: Source, own: Header, image: Source, header: Header) -
         )
 
 
-def _file(path: Source) -> dict[str, str]:
+def _file(stored: StoredImage) -> dict[str, str]:
     """What the record says of an input; one in memory counts as the NIfTI file that it would be."""
-    in_memory = isinstance(path, MemoryImage)
-    return {
-        "path": str(path),
-        "sha256": bytes_sha256(path.data) if in_memory else file_sha256(path),
-    }
+    return {"path": str(stored), "sha256": stored.sha256 or ""}

@@ -18,7 +18,6 @@ from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import Points, inside, places, values_at
 from jaxreg.io.headers import Header, read_header
 from jaxreg.io.images import (
-    Source,
     as_intensities,
     as_labels,
     read_image,
@@ -34,6 +33,7 @@ from jaxreg.io.series import (
     timed,
     write_series,
 )
+from jaxreg.io.stored_images import Source, open_image
 
 FLAT, FEW = 0.2, 50
 """A label map is flatter, or has fewer labels: images of 50 grey levels and more are at 0.13."""
@@ -112,12 +112,13 @@ def moved(
         InputError: what `read_scan` refuses, vectors and colours, labels that are none, or an image
             that the transform never meets.
     """
-    series = read_series(path)
-    check_plausible(path, notes.of(read_header(path, series=True)))
+    stored = open_image(path)
+    series = read_series(stored)
+    check_plausible(path, notes.of(read_header(stored, series=True)))
     if series is not None:
         check_length(series)
         return _moved_series(series, pull_back, grid, image_of, labels, notes, onto, how)
-    volume = read_labels(path, remark=notes.remark) if labels else read_image(path)
+    volume = read_labels(stored, remark=notes.remark) if labels else read_image(stored)
     _note_kind(path, volume.array, labels, notes, how)
     if not labels:
         check_intensities(path, volume.array)
@@ -138,7 +139,7 @@ def _moved_series(
     how: dict[str, Any],
 ) -> Moved:
     """As `moved`, of a series."""
-    path, dtype = series.path, np.dtype(np.float32)
+    path, dtype = series.stored, np.dtype(np.float32)
     if labels:  # their range decides the type of the whole file, so they are read twice
         ends = [(a.min(), a.max()) for a in _arrays(series, labels, notes, how)]
         dtype = smallest_labels(np.array([*ends, (0, how["fill"])]).astype(np.int32)).dtype
@@ -163,7 +164,7 @@ def _arrays(
     series: Series, labels: bool, notes: Notes, how: dict[str, Any]
 ) -> Iterator[Shaped[np.ndarray, "x y z"]]:
     """The checked volumes of a series, float32 or labels."""
-    path, said = series.path, []
+    path, said = series.stored, []
 
     def remark(line: str) -> None:  # of many volumes once
         if not said:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
-from jaxreg.io.images import MemoryImage
+from jaxreg.io.stored_images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress

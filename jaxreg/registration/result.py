@@ -188,15 +188,15 @@ class Result:
 def result_of(finished: Finished, *, every_lam: bool, arguments_of: Any) -> Result:
     """The result for Python; warnings name the arguments of the function `arguments_of`."""
     found, outputs = finished.registration, finished.outputs
-    fixed, labels = found.fixed.path, outputs.moved_labels
+    like, labels = found.fixed.header.geometry, outputs.moved_labels
     grids = found.fixed.header.grid, found.moving.header.grid
     return Result(
-        moved=image_like(outputs.moved, fixed),
+        moved=image_like(outputs.moved, like),
         transform=Transform(found.chain, found.inverse_chain, *grids),
         metrics=finished.metrics,
         warnings=tuple(in_arguments(line, arguments_of) for line in found.warnings),
-        jacobian=image_like(outputs.jacobian, fixed),
-        moved_labels=None if labels is None else image_like(smallest_labels(labels), fixed),
+        jacobian=image_like(outputs.jacobian, like),
+        moved_labels=None if labels is None else image_like(smallest_labels(labels), like),
         curve=tuple(
             CurvePoint(d.lam, d.similarity, d.folds_percent, d.sdlogj) for d in found.curve
         ),

@@ -12,7 +12,7 @@ from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder
 from jaxreg.io.files import require_file
-from jaxreg.io.images import MemoryImage
+from jaxreg.io.stored_images import MemoryImage
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.checks import Number, Verdict, numbers_of, verdict_of
 from jaxreg.registration.output.estimate import EstimatedDice, as_record, estimated_dice

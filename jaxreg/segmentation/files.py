@@ -16,9 +16,10 @@ from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder, require_free_folder
-from jaxreg.io.checksums import file_sha256
+from jaxreg.io.files import require_file
 from jaxreg.io.headers import Header
-from jaxreg.io.images import MemoryImage, reordered, write_like
+from jaxreg.io.images import reordered, write_like
+from jaxreg.io.stored_images import MemoryImage, open_image
 from jaxreg.models.segmentation_model import SegmentationModel
 from jaxreg.runtime import in_threads
 from jaxreg.segmentation.networks import load_segmentation
@@ -50,6 +51,7 @@ class SegmentedImage(NamedTuple):
         fit_mm: how far the structures lie from those of the mean brain after an affine fit, root
             mean square, in millimetres.
         model: the networks that segmented it.
+        sha256: the hash of the image's file; None where no file holds it.
     """
 
     path: Path | MemoryImage
@@ -61,6 +63,7 @@ class SegmentedImage(NamedTuple):
     brain_ml: float
     fit_mm: float
     model: SegmentationModel
+    sha256: str | None
 
     def save(self, folder: Path | str, *, brain: bool = False, overwrite: bool = False) -> None:
         """Write the folder that `jaxreg segment` writes, which appears when it is complete.
@@ -77,19 +80,18 @@ class SegmentedImage(NamedTuple):
             self._write(out, brain=brain)
 
     def _write(self, out: Path, *, brain: bool) -> None:
+        like = self.header.geometry
         with completed_folder(out) as temporary:
             jobs = [
-                functools.partial(write_like, temporary / "dseg.nii.gz", self.labels, self.path),
+                functools.partial(write_like, temporary / "dseg.nii.gz", self.labels, like),
                 functools.partial(
-                    write_like, temporary / "mask.nii.gz", self.mask.astype(np.uint8), self.path
+                    write_like, temporary / "mask.nii.gz", self.mask.astype(np.uint8), like
                 ),
             ]
             if brain:
                 values = reordered(self.image, self.header.grid)
                 cut = np.where(self.mask, values, np.zeros((), values.dtype))
-                jobs.append(
-                    functools.partial(write_like, temporary / "brain.nii.gz", cut, self.path)
-                )
+                jobs.append(functools.partial(write_like, temporary / "brain.nii.gz", cut, like))
             in_threads(*jobs)
             self._write_volumes(temporary / "volumes.tsv")
             write_report(temporary / "report.html", self)
@@ -98,11 +100,10 @@ class SegmentedImage(NamedTuple):
 
     def provenance(self) -> dict[str, Any]:
         """What was segmented, by which networks, with which numbers, as JSON values."""
-        path = self.path
         return {
             "jaxreg": __version__,
             "image": str(self.path),
-            "image_sha256": None if isinstance(path, MemoryImage) else file_sha256(path),
+            "image_sha256": self.sha256,
             "networks_sha256": self.model.sha256,
             "brain_ml": round(self.brain_ml, 1),
             "fit_mm": round(self.fit_mm, 2),
@@ -124,7 +125,8 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         InputError: an image that cannot be read or used, or that shows no brain; an unreadable
             segmentation model.
     """
-    header, volume = read_scan(image)
+    stored = open_image(image)
+    header, volume = read_scan(stored)
     model, functions = load_segmentation(networks)
     try:
         found = segment_volume(volume, functions)
@@ -141,6 +143,7 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         brain_ml=float(found.mask.sum()) * voxel_ml,
         fit_mm=found.brain.fit_mm,
         model=model,
+        sha256=None if isinstance(image, MemoryImage) else stored.sha256,
     )
 
 
@@ -168,8 +171,7 @@ def segment_files(
     check_inputs_outside(out, images)
     for path, folder in folders.items():
         check_folder(folder, overwrite=overwrite)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file.")
+        require_file(path)
     load_segmentation(networks)
     done: dict[str, SegmentedImage] = {}
     failed: dict[str, str] = {}

@@ -28,6 +28,7 @@ from jaxreg.geometry.transforms import (
 )
 from jaxreg.io import images
 from jaxreg.io.displacement_fields import read_field, write_field
+from jaxreg.io.headers import read_header
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.apply import apply_files, load_chain
 
@@ -449,7 +450,8 @@ def test_the_header_of_the_reference_is_kept(tmp_path):
     like.set_sform(where.affine, code=4)
     like.set_qform(where.affine, code=1)
     images.save(tmp_path / "like.nii", like)
-    images.write_like(tmp_path / "out.nii", np.ones(where.shape, np.uint8), tmp_path / "like.nii")
+    geometry = read_header(tmp_path / "like.nii").geometry
+    images.write_like(tmp_path / "out.nii", np.ones(where.shape, np.uint8), geometry)
     header = load(tmp_path / "out.nii").header
     assert (header["sform_code"], header["qform_code"]) == (4, 1)
     np.testing.assert_array_equal(header.get_sform(), like.header.get_sform())

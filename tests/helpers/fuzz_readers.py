@@ -1,11 +1,14 @@
 """Every reader on mutated files: only InputError, in bounded time and memory, nothing written.
 
-`python tests/helpers/fuzz_readers.py --count=10000` prints a line for each reader and every
-failure; the suite runs a shorter campaign. The inputs are a function of the seed.
+A RuntimeWarning of NumPy counts as a failure too. `python tests/helpers/fuzz_readers.py
+--count=10000` prints a line for each reader and every failure; the suite runs a shorter campaign.
+The inputs are a function of the seed.
 """
 
 import argparse
 import gzip
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -16,21 +19,26 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import SimpleITK as sitk
 from nibabel.freesurfer.mghformat import MGHImage
+from nibabel.nifti1 import Nifti1Image
 
 from jaxreg.data.cohort import read_cohort
+from jaxreg.data.label_codes import CLASSES
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import checksums
 from jaxreg.io.displacement_fields import read_field, write_field
+from jaxreg.io.headers import read_header
 from jaxreg.io.images import (
     read_grid,
     read_image,
@@ -39,7 +47,16 @@ from jaxreg.io.images import (
 )
 from jaxreg.io.itk_transforms import read_transform, write_affine
 from jaxreg.io.points import read_points
+from jaxreg.io.series import read_series
 from jaxreg.models.checkpoint import Checkpoints, Meta, open_run
+from jaxreg.models.release import SHIPPED, read_release
+from jaxreg.models.segmentation_model import (
+    RESOLUTIONS,
+    read_segmentation_model,
+    write_segmentation_model,
+)
+from jaxreg.networks.segmentation_unet import SegmentationUNet
+from jaxreg.registration.batch.pairs import read_pairs
 
 SECONDS = 5.0
 MEMORY_BYTES = 2 << 30
@@ -50,11 +67,17 @@ TEXTS = [b"\0", b"\t", b"\n", b'"', b"../", b"nan", b"1e999", b"9" * 5000, b"\xf
 
 
 class Target(NamedTuple):
-    """A reader: its sample file, what reads a file like it, how many cases of 10,000 it gets."""
+    """A reader: its sample file or folder, what reads one like it, its share of the cases.
+
+    Of a folder one of the files that `damaged` matches is mutated; `reseal` then writes its hashes
+    anew in half the cases, so that they do not refuse everything.
+    """
 
     file: str
     read: Callable[[Path], Any]
     share: float
+    damaged: str = ""
+    reseal: Callable[[Path], None] | None = None
 
 
 class Outcome(NamedTuple):
@@ -79,6 +102,14 @@ def samples(folder: Path) -> None:
     write_field(
         folder / "warp.nii.gz", Field(rng.normal(size=(4, 5, 3, 3)).astype(np.float32), affine)
     )
+    series = Nifti1Image(rng.integers(0, 900, (6, 7, 5, 3)).astype(np.int16), affine)
+    series.to_filename(folder / "series.nii.gz")
+    (folder / "pairs.tsv").write_text(
+        "name\tfixed\tmoving\tfixed_mask\none\ta.nii\tb.nii\tm.nii\n\tc.nii\td.nii\tn/a\n",
+        encoding="utf-8",
+    )
+    _segmentation_networks(folder / "segmentation")
+    shutil.copytree(SHIPPED, folder / "release")
     (folder / "points.csv").write_text("x,y,z,name\n" + "1.5,-2,3e1,a\n" * 9, encoding="utf-8")
     (folder / "participants.tsv").write_text(
         "participant_id\tsplit\nsub-01\ttrain\nsub-02\tval\nsub-ä\ttest\n", encoding="utf-8"
@@ -98,6 +129,35 @@ def samples(folder: Path) -> None:
         checkpoints.save(meta, PARAMS, {"count": np.full(1, step, np.int32)})
 
 
+def _segmentation_networks(folder: Path) -> None:
+    channels = (2, 3)
+    image = np.zeros((1, 4, 4, 4, 1), np.float32)
+    params = SegmentationUNet(channels, CLASSES).init(jax.random.key(0), image)["params"]
+    folder.mkdir()
+    both: dict[str, Any] = dict.fromkeys(RESOLUTIONS, params)
+    write_segmentation_model(folder, both, dict.fromkeys(RESOLUTIONS, channels), about="")
+
+
+def _seal_segmentation(folder: Path) -> None:
+    """Write the hashes of the networks as they are now, where the description can be read."""
+    path = folder / "model.json"
+    try:
+        described = json.loads(path.read_bytes())
+        for name in RESOLUTIONS:
+            content = (folder / f"{name}.npz").read_bytes()
+            described["sha256"][name] = hashlib.sha256(content).hexdigest()
+    except (ValueError, KeyError, TypeError):
+        return  # damaged itself: that is what the reader then gets
+    path.write_text(json.dumps(described), encoding="utf-8")
+
+
+def _series(path: Path) -> None:
+    read_header(path, series=True)
+    series = read_series(path)
+    for _ in () if series is None else series.volumes():
+        pass
+
+
 def _volume(path: Path) -> None:
     read_grid(path)
     for read in (read_image, read_labels):
@@ -105,9 +165,11 @@ def _volume(path: Path) -> None:
 
 
 def _cohort(path: Path) -> None:
-    """A cohort whose one table is mutated: as far as the volumes, which are not there."""
+    """A cohort of one good image, one of whose tables is mutated."""
     folder = path.parent / "cohort"
-    folder.mkdir(exist_ok=True)
+    (folder / "sub-01").mkdir(parents=True, exist_ok=True)
+    image = path.parent.parent / "samples" / "image.nii.gz"
+    shutil.copyfile(image, folder / "sub-01" / "sub-01_T1w.nii.gz")
     for name in ("participants.tsv", "labels.tsv"):
         good = path.parent.parent / "samples" / name
         shutil.copyfile(path if path.name == name else good, folder / name)
@@ -124,10 +186,11 @@ def _checkpoint(path: Path) -> None:
     checkpoints.optimizer(meta.step, {"count": np.zeros(1, np.int32)})
 
 
+_NEWEST = Path("checkpoints", "4")
 TARGETS = [
     Target("image.nii", _volume, 0.14),
     Target("image.nii.gz", _volume, 0.14),
-    Target("float.nii.gz", _volume, 0.06),
+    Target("float.nii.gz", read_image, 0.06),
     Target("image.mgz", _volume, 0.1),
     Target("image.mgh", _volume, 0.08),
     Target("warp.nii.gz", read_field, 0.1),
@@ -138,7 +201,11 @@ TARGETS = [
     Target("affine.tfm", read_transform, 0.04),
     Target("affine.txt", read_transform, 0.03),
     Target("composite.h5", read_transform, 0.06),
-    Target("run", _checkpoint, 0.03),
+    Target("run", _checkpoint, 0.03, "checkpoints/4/**/*", lambda f: checksums.seal(f / _NEWEST)),
+    Target("series.nii.gz", _series, 0.06),
+    Target("pairs.tsv", read_pairs, 0.03),
+    Target("segmentation", read_segmentation_model, 0.02, "*", _seal_segmentation),
+    Target("release", read_release, 0.01, "*"),
 ]
 
 
@@ -184,7 +251,9 @@ def _extreme(rng: random.Random) -> bytes:
 def attempt(target: Target, path: Path) -> Outcome:
     """What a reader does with a file."""
     try:
-        target.read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            target.read(path)
     except InputError as error:
         message = str(error)
         if "\n" in message.strip() or "Unable to allocate" in message or "MemoryError" in message:
@@ -206,7 +275,7 @@ def _work(number: int, first: int, last: int, seed: int, folder: str, connection
     for case in range(first, last):
         rng = random.Random(f"{seed} {number} {case}")
         if sample.is_dir():
-            _damaged_run(sample, path, rng)
+            _damaged_folder(target, sample, path, rng)
         else:
             path.write_bytes(mutate(sample.read_bytes(), rng))
         connection.send((case, None, 0.0, 0))
@@ -217,15 +286,14 @@ def _work(number: int, first: int, last: int, seed: int, folder: str, connection
     connection.close()
 
 
-def _damaged_run(sample: Path, path: Path, rng: random.Random) -> None:
-    """A copy of a run with a file of its newest checkpoint mutated, in half the cases resealed."""
+def _damaged_folder(target: Target, sample: Path, path: Path, rng: random.Random) -> None:
+    """A copy of a folder with one of its files mutated."""
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(sample, path)
-    newest = path / "checkpoints" / "4"
-    victim = rng.choice(sorted(p for p in newest.rglob("*") if p.is_file()))
+    victim = rng.choice(sorted(p for p in path.glob(target.damaged) if p.is_file()))
     victim.write_bytes(mutate(victim.read_bytes(), rng))
-    if rng.random() < 0.5:
-        checksums.seal(newest)
+    if target.reseal is not None and rng.random() < 0.5:
+        target.reseal(path)
 
 
 def _peak_bytes() -> int:
@@ -292,6 +360,9 @@ def campaign(count: int, seed: int, folder: Path) -> dict[str, Tally]:
     for name in ("samples", "work"):
         (folder / name).mkdir()
     samples(folder / "samples")
+    for target in TARGETS:
+        outcome = attempt(target, folder / "samples" / target.file)
+        assert outcome.kind == "accepted", f"{target.file}, undamaged: {outcome}"
     shares = enumerate(TARGETS)
     return {t.file: fuzz(n, max(1, round(count * t.share)), seed, folder) for n, t in shares}
 

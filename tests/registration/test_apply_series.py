@@ -11,6 +11,7 @@ import pytest
 from nibabel.freesurfer.mghformat import MGHImage
 from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
+from opened_files import opened_files
 from scipy.ndimage import map_coordinates
 
 import jaxreg
@@ -279,19 +280,12 @@ def test_a_damaged_time_step_is_written_as_unknown(place):
     assert apply("--image=nan.nii").header["pixdim"][4] == 0
 
 
-def test_volumes_are_read_in_turn_from_a_file_that_is_opened_once(place, monkeypatch):
+def test_volumes_are_read_in_turn_from_a_file_that_is_opened_once(place):
     series = read_series("func.nii.gz")
     assert series is not None
-    opened = []
-    real = gzip.open
-
-    def counted(*args, **kwargs):
-        opened.append(args)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(gzip, "open", counted)
-    arrays = list(series.volumes())
-    assert len(arrays) == COUNT and len(opened) == 2  # the second reads to the checksum
+    with opened_files() as counts:
+        arrays = list(series.volumes())
+    assert len(arrays) == COUNT and counts["func.nii.gz"] == 1
     wanted = images.read(save("one.nii", VALUES[..., 2]))
     np.testing.assert_array_equal(arrays[2], wanted.array)
     np.testing.assert_array_equal(series.affine, wanted.affine)

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from opened_files import opened_files
 from registration_data import motion, same_but_for_timings, write_subject
 
 from jaxreg.cli import main
@@ -27,6 +28,7 @@ from jaxreg.registration.deformable.method import load_method
 from jaxreg.registration.linear import starts
 from jaxreg.registration.linear.affine import ImplausibleScales, register_affine
 
+KINDS = "mask", "labels"
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20", "--label-weight=0")
 """The structures of a phantom are no brain's, so their segmentation is no guide."""
 
@@ -152,6 +154,16 @@ def test_the_same_pair_gives_the_same_bytes(pair, again, run, tmp_path):
     flags = [*DIRECT, f"--init={run / 'affine.mat'}"]
     assert register(fixed["image"], moving["image"], tmp_path / "third", *flags) == 0
     assert same_but_for_timings(again, tmp_path / "third") == 7
+
+
+def test_every_input_is_opened_once(pair, tmp_path):
+    fixed, moving = pair
+    flags = [f"--{r}-{k}={p[k]}" for r, p in (("fixed", fixed), ("moving", moving)) for k in KINDS]
+    with opened_files() as counts:
+        steps = ("--optimize-only", "--spacing=8", "--steps=2", "--extract=never")
+        assert register(fixed["image"], moving["image"], tmp_path / "out", *steps, *flags) == 0
+    inputs = [paths[kind].name for paths in pair for kind in ("image", *KINDS)]
+    assert {name: counts[name] for name in inputs} == dict.fromkeys(inputs, 1)
 
 
 def test_provenance_names_inputs_versions_geometry_and_outputs(pair, run):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from jaxreg.data.foreground import coarse, foreground, zero_intensity
 from jaxreg.data.intensities import normalize
-from jaxreg.data.prepare.brains import IDENTITY, Brain, Brains, brain_of, remark_on_header
+from jaxreg.data.prepare.brains import IDENTITY, Brain, Brains, brain_of, opened
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.template import Aligner, Head, head
@@ -200,8 +200,7 @@ def _labels(
     """The labels on the cohort's grid, of the file or made by segmentation; None without any."""
     path, labels = files.labels, brain.labels
     if path is not None:
-        remark_on_header(path, remark)
-        labels = images.read_labels(path, remark=remark)
+        labels = images.read_labels(opened(path, remark), remark=remark)
     if labels is None:
         return None
     low, high = int(labels.array.min()), int(labels.array.max())

@@ -77,22 +77,23 @@ def make_outputs(result: Registration) -> Outputs:
 
 def write_outputs(result: Registration, outputs: Outputs, folder: Path) -> None:
     """Write images, warps and affine into an existing folder; equal results give equal bytes."""
-    reference = result.fixed.path
+    like = result.fixed.header.geometry
     jobs = [
         partial(write_field, folder / "warp.nii.gz", outputs.warp),
         partial(write_field, folder / "inverse_warp.nii.gz", outputs.inverse_warp),
-        partial(write_like, folder / "moved.nii.gz", outputs.moved, reference),
-        partial(write_like, folder / "jacobian.nii.gz", outputs.jacobian, reference),
+        partial(write_like, folder / "moved.nii.gz", outputs.moved, like),
+        partial(write_like, folder / "jacobian.nii.gz", outputs.jacobian, like),
         partial(write_affine, folder / "affine.mat", result.affine),
     ]
     if outputs.moved_labels is not None:
         array = smallest_labels(outputs.moved_labels)
-        jobs.append(partial(write_like, folder / "moved_labels.nii.gz", array, reference))
+        jobs.append(partial(write_like, folder / "moved_labels.nii.gz", array, like))
     for role, subject in (("fixed", result.fixed), ("moving", result.moving)):
         if subject.extracted:
             own = Volume(subject.mask, subject.image.affine)
             mask = reordered(own, subject.header.grid).astype(np.uint8)
-            jobs.append(partial(write_like, folder / f"{role}_mask.nii.gz", mask, subject.path))
+            own_like = subject.header.geometry
+            jobs.append(partial(write_like, folder / f"{role}_mask.nii.gz", mask, own_like))
     in_threads(*jobs)
 
 
@@ -105,7 +106,8 @@ def write_curve(result: Registration, folder: Path) -> None:
         rows.append(f"{point.lam:g}\t{numbers}\t{chosen}")
         mapping = partial(map_points, result.chain_of(point))
         moved = resample_by(result.moving.image, compose(mapping, result.fixed.header.grid))
-        write_like(folder / f"moved_lam-{point.lam:.1f}.nii.gz", moved, result.fixed.path)
+        name = f"moved_lam-{point.lam:.1f}.nii.gz"
+        write_like(folder / name, moved, result.fixed.header.geometry)
     (folder / "curve.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from jaxreg._version import __version__
 from jaxreg.configuration.registration import GIVEN_MATRIX, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.io.checksums import file_sha256
-from jaxreg.io.images import MemoryImage
+from jaxreg.io.stored_images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.output.estimate import EstimatedDice, as_record

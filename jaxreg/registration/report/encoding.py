@@ -6,7 +6,6 @@ voxel i covers the voxels 2i and 2i + 1. Equal arrays give equal text.
 """
 
 import base64
-import gzip
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -14,17 +13,16 @@ import numpy as np
 from jaxtyping import Float, Int8, Real, Shaped, UInt8
 
 from jaxreg import spatial
+from jaxreg.io.compression import packed
 
 DETERMINANT_STEPS = 32
 """Levels in which a factor of two of det J is stored: 2 % apart."""
 _UNCHANGED = 128
-_LEVEL = 6
 
 
 def text(array: Shaped[np.ndarray, "..."]) -> str:
     """The array's bytes, gzipped without a time stamp, as base64."""
-    packed = gzip.compress(array.tobytes(order="F"), _LEVEL, mtime=0)
-    return base64.b64encode(packed).decode("ascii")
+    return base64.b64encode(packed(array.tobytes(order="F"))).decode("ascii")
 
 
 def intensity_window(image: Real[np.ndarray, "x y z"]) -> tuple[float, float]:
