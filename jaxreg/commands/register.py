@@ -13,6 +13,7 @@ from jaxreg.commands.console import Console, FolderOutput
 from jaxreg.configuration.registration import (
     AdvancedSettings,
     InputSettings,
+    OutputSettings,
     RegisterConfig,
     TransformSettings,
 )
@@ -25,6 +26,11 @@ class Input(InputSettings):
 
     pairs: Annotated[Path | None, tyro.conf.arg(metavar="TSV")] = None
     """Table of pairs instead of FIXED and MOVING (docs/register.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(OutputSettings, FolderOutput):
+    """Where the results go, which of them are written, and what is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +55,18 @@ class Config:
     """Moving image."""
     input: Input = field(default_factory=Input)
     registration: TransformSettings = field(default_factory=TransformSettings)
-    output: FolderOutput
+    output: Output
     advanced: Advanced = field(default_factory=Advanced)
 
     def __post_init__(self):
         """Refuse settings that cannot be, whatever else is missing."""
-        settings_of(self.input, self.registration, self.advanced)
+        settings_of(self.input, self.registration, self.output, self.advanced)
 
 
 def main(argv: Sequence[str]) -> int:
     """Register a pair, or many, and say where the results are; returns the exit code."""
     config = flags.parse(Config, argv, prog="jaxreg register")
-    settings = settings_of(config.input, config.registration, config.advanced)
+    settings = settings_of(config.input, config.registration, config.output, config.advanced)
     if config.input.pairs is not None:
         if config.fixed is not None:
             raise InputError(f"--pairs: expected no FIXED beside it, got {config.fixed}.")
@@ -73,12 +79,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def settings_of(
-    inputs: InputSettings, transform: TransformSettings, advanced: AdvancedSettings
-) -> RegisterConfig:
-    """The settings of a registration that the groups of flags make together."""
-    values = {**vars(inputs), **vars(transform), **vars(advanced)}
-    return RegisterConfig(**{name: values[name] for name in RegisterConfig.__dataclass_fields__})
+def settings_of(*groups: object) -> RegisterConfig:
+    """The settings of a registration that groups of flags make together."""
+    values = {name: value for group in groups for name, value in vars(group).items()}
+    names = RegisterConfig.__dataclass_fields__
+    return RegisterConfig(**{name: values[name] for name in names if name in values})
 
 
 def run(

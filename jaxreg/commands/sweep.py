@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from jaxreg.commands import flags, register
-from jaxreg.commands.console import FolderOutput
 from jaxreg.configuration.registration import (
     AdvancedSettings,
     InputSettings,
@@ -33,7 +32,7 @@ class Config:
     """Moving image."""
     input: InputSettings = field(default_factory=InputSettings)
     registration: TransformSettings = field(default_factory=TransformSettings)
-    output: FolderOutput
+    output: register.Output
     advanced: AdvancedSettings = field(default_factory=AdvancedSettings)
 
     def __post_init__(self):
@@ -45,7 +44,7 @@ class Config:
         if self.registration.lam not in (None, "auto"):
             raise InputError(f"--lam: a sweep takes every λ, got {self.registration.lam}.")
         transform = dataclasses.replace(self.registration, lam="auto")
-        return register.settings_of(self.input, transform, self.advanced)
+        return register.settings_of(self.input, transform, self.output, self.advanced)
 
 
 def main(argv: Sequence[str]) -> None:

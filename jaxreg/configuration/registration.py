@@ -38,6 +38,18 @@ OPTIONAL_FILES = (
 )
 """Files of a pair beside its images: settings, and columns of a table of pairs."""
 
+OUTPUTS = (
+    "moved",
+    "warp",
+    "inverse_warp",
+    "affine",
+    "jacobian",
+    "moved_labels",
+    "masks",
+    "report",
+)
+"""What a run may write beside its record, by the names that --outputs takes."""
+
 
 class DirectSettings(NamedTuple):
     """What --optimize-only optimises, and where: its defaults.
@@ -122,7 +134,15 @@ class AdvancedSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
+class OutputSettings:
+    """Which files are written."""
+
+    outputs: str | None = None
+    """Files to write, such as warp,report; by default all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterConfig(AdvancedSettings, OutputSettings, TransformSettings, InputSettings):
     """Settings of a registration; a velocity comes from a network, or from --optimize-only.
 
     Defaults that are None are those of the model. Of a training workdir without defaults of its
@@ -152,7 +172,14 @@ class RegisterConfig(AdvancedSettings, TransformSettings, InputSettings):
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
         if self.transform == "deformable" and self.model is not None and self.optimize_only:
             raise InputError("expected either --model DIR or --optimize-only, got both.")
+        for name in self.written:
+            require_choice("outputs", name, OUTPUTS)
         refuse_unread(self)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The outputs that are written, of `OUTPUTS`."""
+        return OUTPUTS if self.outputs is None else tuple(self.outputs.split(","))
 
     @property
     def unread(self) -> dict[str, str]:

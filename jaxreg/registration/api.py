@@ -57,6 +57,7 @@ def register(
     model: Path | str | None = None,
     lam: float | Literal["auto"] | None = None,
     init: Path | str | ArrayLike | None = None,
+    outputs: str | None = None,
     segmentation: Path | str | None = None,
     label_weight: float | None = None,
     refine: int | None = None,
@@ -93,6 +94,7 @@ def register(
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
             does. By default "auto": by the segmentation of both images, or else the best of none,
             rigid and affine by local correlation.
+        outputs: files that `save` writes, such as "warp,report"; by default all.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
             4, and 0 leaves it out.
@@ -136,6 +138,7 @@ def sweep(
     extract: Extraction = "auto",
     model: Path | str | None = None,
     init: Path | str | ArrayLike | None = None,
+    outputs: str | None = None,
     segmentation: Path | str | None = None,
     label_weight: float | None = None,
     refine: int | None = None,
@@ -166,6 +169,7 @@ def sweep(
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
             does. By default "auto": by the segmentation of both images, or else the best of none,
             rigid and affine by local correlation.
+        outputs: files that `save` writes, such as "warp,report"; by default all.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
             4, and 0 leaves it out.

@@ -62,8 +62,9 @@ class Finished(NamedTuple):
             with clock("report"):
                 provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
                 title = f"{result.fixed.path.name} ← {result.moving.path.name}"
-                report = report_of(result, self.numbers, provenance, self.estimate, title=title)
-                write_report(folder / "report.html", report)
+                if "report" in result.config.written:
+                    report = report_of(result, self.numbers, provenance, self.estimate, title=title)
+                    write_report(folder / "report.html", report)
             _write_json(folder / "provenance.json", provenance)
             _write_json(folder / "timings.json", self._timings())
 
@@ -195,7 +196,8 @@ def _register_claimed(
     detail(f"seconds: {spent}; in all {sum(seconds.values()):.1f}")
     detail(f"peak memory: {peak_gigabytes():.2f} GB")
     say(str(finished.verdict))
-    say(f"results are in {out}; look at {out / 'report.html'}")
+    look = f"; look at {out / 'report.html'}" if "report" in config.written else ""
+    say(f"results are in {out}{look}")
     return finished
 
 

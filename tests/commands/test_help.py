@@ -217,7 +217,9 @@ def test_a_choice_that_there_is_not_is_refused_in_one_line(argv, named, capsys):
 def test_groups_of_flags_become_the_settings():
     argv = ["a", "b", "--out=c", "--lam=auto", "--moving-mask=m.nii", "--passes=3"]
     config = flags.parse(register.Config, argv, prog="x")
-    settings = register.settings_of(config.input, config.registration, config.advanced)
+    settings = register.settings_of(
+        config.input, config.registration, config.output, config.advanced
+    )
     assert settings == RegisterConfig(lam="auto", moving_mask=Path("m.nii"), passes=3)
 
 

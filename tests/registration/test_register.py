@@ -156,6 +156,28 @@ def test_the_same_pair_gives_the_same_bytes(pair, again, run, tmp_path):
     assert same_but_for_timings(again, tmp_path / "third") == 7
 
 
+def test_only_the_outputs_that_are_chosen_are_written(pair, tmp_path, capsys):
+    images = pair[0]["image"], pair[1]["image"]
+    flags = "--optimize-only", "--spacing=8", "--steps=2", "--extract=never"
+    chosen = tmp_path / "chosen"
+    assert register(*images, chosen, *flags, "--outputs=affine,inverse_warp") == 0
+    assert "report.html" not in capsys.readouterr().out
+    names = {"affine.mat", "inverse_warp.nii.gz", "provenance.json", "timings.json"}
+    assert {path.name for path in chosen.iterdir()} == names
+    assert register(*images, tmp_path / "all", *flags) == 0
+    same = (chosen / "inverse_warp.nii.gz", tmp_path / "all" / "inverse_warp.nii.gz")
+    assert same[0].read_bytes() == same[1].read_bytes()
+    assert register(*images, tmp_path / "x", *flags, "--outputs=warps") == 2
+    assert "--outputs" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_written_warps_and_determinants_are_short(run):
+    steps = np.asarray(load(run / "warp.nii.gz").dataobj, np.float64) * 1024
+    np.testing.assert_array_equal(steps, np.rint(steps))
+    jacobian = np.asarray(load(run / "jacobian.nii.gz").dataobj)
+    assert not (jacobian.view(np.uint32) & 0xFFF).any()
+
+
 def test_every_input_is_opened_once(pair, tmp_path):
     fixed, moving = pair
     flags = [f"--{r}-{k}={p[k]}" for r, p in (("fixed", fixed), ("moving", moving)) for k in KINDS]
