@@ -10,7 +10,8 @@ class Pair(NamedTuple):
 
     A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity. The
     twin is the moving subject's own image in the fixed contrast, for losses within one contrast;
-    labels (0: none) are those of both subjects, for the training of networks that know them.
+    labels (0: none) are those of both subjects, for the training of networks that know them;
+    `taught` says that a segmentation network made those of either.
     """
 
     fixed: Float[Array, "x y z 1"]
@@ -22,6 +23,7 @@ class Pair(NamedTuple):
     moving_in_fixed_contrast: Float[Array, "x y z 1"] | None = None
     fixed_labels: UInt8[Array, "x y z"] | None = None
     moving_labels: UInt8[Array, "x y z"] | None = None
+    taught: Bool[Array, ""] | None = None
 
     def within_fixed_contrast(self) -> "Pair":
         """The same subjects, both in the contrast of the fixed image (Cao et al., MLMI 2018)."""
@@ -39,4 +41,5 @@ class Pair(NamedTuple):
             self.fixed_ignore,
             fixed_labels=self.moving_labels,
             moving_labels=self.fixed_labels,
+            taught=self.taught,
         )

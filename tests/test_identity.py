@@ -33,6 +33,7 @@ from jaxreg.training import loop
         ("spacing_mm", "--spacing"),
         ("encoders_sha256", "--encoders"),
         ("init_from_sha256", "--init-from"),
+        ("teacher_sha256", "--teacher"),
         ("label_weight", "--label-weight"),
     ],
 )

@@ -17,7 +17,7 @@ LNCC_WINDOW, LNCC_EPSILON = 7, 1e-5
 
 _MI = ("mi_samples", "mi_margin", "mi_bins")
 _NCE = ("nce_locations", "nce_temperature", "taps")
-_LNCC = ("lncc_window", "lncc_epsilon")
+_LNCC = ("lncc_window", "lncc_epsilon", "lncc_stride")
 
 
 class LossSpec(NamedTuple):
@@ -84,6 +84,8 @@ class ObjectiveConfig:
     label_weight: float = 0.0
     """Weight of 1 − Dice between the training subjects' warped labels (linear), for networks that
     may learn from labels; 0 trains without them."""
+    teacher_weight: float = 1.0
+    """The same weight in pairs of which a subject has its labels from --teacher."""
     regularizer: Regularizer = "diffusion"
     """diffusion (mean ‖∇v‖²) or l2 (mean ‖v‖²)."""
     symmetric: bool = False
@@ -116,6 +118,9 @@ class ObjectiveConfig:
     """lncc, intra_lncc: side of the window, voxels, odd."""
     lncc_epsilon: float = LNCC_EPSILON
     """lncc, intra_lncc: ε under the variances, against the noise of flat windows."""
+    lncc_stride: int = 1
+    """lncc, intra_lncc: windows around every so many voxels along each axis, from a random one on;
+    2 spares a third of an optimisation step."""
 
     def __post_init__(self):
         """Refuse unknown names, numbers out of range and settings that the loss does not read."""
@@ -132,6 +137,7 @@ class ObjectiveConfig:
             "mind_dilation": 1,
             "nce_locations": 2,
             "lncc_window": 3,
+            "lncc_stride": 1,
         }
         for name, low in lowest.items():
             if getattr(self, name) < low:
@@ -139,8 +145,9 @@ class ObjectiveConfig:
         for name in ("ngf_eta", "nce_temperature", "lncc_epsilon"):
             if not getattr(self, name) > 0:
                 _refuse(name, "above 0", getattr(self, name))
-        if not self.label_weight >= 0:
-            _refuse("label_weight", "at least 0", self.label_weight)
+        for name in ("label_weight", "teacher_weight"):
+            if not getattr(self, name) >= 0:
+                _refuse(name, "at least 0", getattr(self, name))
         if self.lncc_window % 2 == 0:
             _refuse("lncc_window", "an odd number", self.lncc_window)
         if not self.taps or any(part not in ("0", "1", "2") for part in self.taps.split(",")):

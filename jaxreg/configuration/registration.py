@@ -15,15 +15,15 @@ LINEAR_STARTS = ("none", "com", "rigid", "affine")
 AUTO = "auto"
 GIVEN_MATRIX = "matrix [4, 4]"
 """The start of a registration from Python that gives the matrix itself instead of its file."""
-DIRECT_RATE, REFINE_RATE = 0.05, 0.01
-"""Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer.
-
-On validation pairs of `ixi` and `rendered` 20 steps at 0.01 raised a network's Dice from 0.708 to
-0.721, and at 0.05 lowered it: what the network knows of the anatomy is lost to the similarity.
-"""
-LABEL_WEIGHT = 4.0
-"""Weight of 1 − Dice of both images' own segmentations beside the similarity, in optimisation and
-refinement; chosen on validation pairs (docs/experiments/anatomy.md)."""
+DIRECT_RATE, REFINE_RATE = 0.05, 0.0125
+"""Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer. Larger
+and more steps lose what the network knows of the anatomy to the similarity
+(docs/experiments/refinement.md)."""
+DIRECT_LABEL_WEIGHT, REFINE_LABEL_WEIGHT = 4.0, 8.0
+"""Weight of 1 − Dice of both images' own segmentations beside the similarity, in optimisation from
+zero and in refinement; chosen on validation pairs (docs/experiments/refinement.md)."""
+REFINE_SMOOTHNESS = 0.3
+"""How much of the roughness counts in a refinement with segmentations, beside what λ asks for."""
 if TYPE_CHECKING:
     DirectLoss = str
 else:
@@ -118,7 +118,8 @@ class AdvancedSettings:
     segmentation: Path | None = None
     """Networks that find brains: a folder; by default the bundled ones."""
     label_weight: float | None = None
-    """Weight of both segmentations' overlap in the optimisation; by default 4."""
+    """Weight of both segmentations' overlap in the optimisation; by default 8 after a network, 4
+    with --optimize-only."""
     refine: int | None = None
     """Optimisation steps after the network; by default as the model says."""
     passes: int | None = None

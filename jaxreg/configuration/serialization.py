@@ -64,7 +64,15 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 _ROOT = "configuration"
-_NO_IDENTITY = ("steps", "data", "encoders", "init_from", "validation_pairs", "validation_subjects")
+_NO_IDENTITY = (
+    "steps",
+    "data",
+    "encoders",
+    "init_from",
+    "teacher",
+    "validation_pairs",
+    "validation_subjects",
+)
 
 
 def _input_error(error: BaseException) -> InputError | None:

@@ -207,6 +207,9 @@ class RegistrationConfig:
     """Finished stage 1 run whose encoders nce and nce_mi use; default runs/ae."""
     init_from: Path | None = None
     """Registration run whose parameters are the start (step 0, fresh optimiser)."""
+    teacher: Path | None = None
+    """bundled, or the folder of a segmentation model: its segmentations are the labels of training
+    subjects who have none, or of all without --label-weight; they count by --teacher-weight."""
     second_pass_fraction: float = 0.0
     """Share of the pairs that the network sees as it already moves them, to add what they still
     need, as later passes ask it to (--passes of register)."""
@@ -237,6 +240,8 @@ class RegistrationConfig:
             )
         if not self.session.validate_every:
             reasons["validation_pairs"] = "not read with --validate-every=0"
+        if self.teacher is None:
+            reasons["objective.teacher_weight"] = "read only with --teacher"
         return reasons
 
 

@@ -56,6 +56,7 @@ def pair_batches(
     flip: Flip | None,
     twins: bool = False,
     labels: bool = False,
+    taught: Mapping[tuple[str, str], np.ndarray] | None = None,
 ) -> grain.DatasetIterator:
     """Batches of inter-subject pairs: the fields of `Pair`, and `fixed_index`, `moving_index`.
 
@@ -63,7 +64,8 @@ def pair_batches(
     never the same subject. `flip` mirrors a volume; half of the time both are. The ignore masks
     are among the fields where a subject has one; with `twins`, the moving subject's image in the
     fixed domain is; with `labels`, the cohort's structures are, numbered from 1 in their order (0
-    elsewhere, and everywhere in subjects without labels).
+    elsewhere, and everywhere in subjects without labels). `taught` has the labels of some images by
+    (participant, domain), so numbered; they stand where they are, and `taught` of a pair says so.
 
     Raises:
         InputError: a subject has no other subject to be paired with.
@@ -87,9 +89,14 @@ def pair_batches(
         if twins:
             twin = volumes.scan(moving[m], domains[0]).image
             element["moving_in_fixed_contrast"] = _flipped(twin, applied)
-        if labels:
-            for role, subject in (("fixed", fixed[f]), ("moving", moving[m])):
-                element[f"{role}_labels"] = _flipped(_structures(volumes, subject), applied)
+        images = (fixed[f], domains[0]), (moving[m], domains[1])
+        if labels or taught is not None:
+            for role, (subject, domain) in zip(("fixed", "moving"), images, strict=True):
+                found = (taught or {}).get((subject, domain))
+                found = _structures(volumes, subject) if found is None else found
+                element[f"{role}_labels"] = _flipped(found, applied)
+        if taught is not None:
+            element["taught"] = np.bool_(any(image in taught for image in images))
         return element
 
     source = grain.MapDataset.range(len(fixed)).seed(seed).shuffle().repeat()

@@ -2,9 +2,12 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from jaxreg.losses.sampling import Start, every
 
 
 def masked_mean(values: Float[Array, "x y z"], mask: Bool[Array, "x y z"]) -> Float[Array, ""]:
@@ -34,15 +37,22 @@ def lncc(
     weight: Float[Array, "x y z"] | None = None,
     window: int,
     epsilon: float,
+    stride: int = 1,
+    start: Start = (0, 0, 0),
 ) -> Float[Array, ""]:
     """1 − mean of cc² over the mask, in [0, 1]; 0 where every window is linearly related.
 
     Squared, it needs no common contrast; `squared_correlation` says what ε and `weight` do. A voxel
-    of the mask has cc² times its own weight: where one image shows no brain, nothing is alike.
+    of the mask has cc² times its own weight: where one image shows no brain, nothing is alike. The
+    windows are those of every `stride`-th voxel from `start` on.
     """
     weight = jnp.ones(mask.shape, fixed.dtype) if weight is None else weight
-    squared = squared_correlation(fixed, moved, weight=weight, window=window, epsilon=epsilon)
-    return 1 - masked_mean(weight * squared, mask)
+    squared = squared_correlation(
+        fixed, moved, weight=weight, window=window, epsilon=epsilon, stride=stride, start=start
+    )
+    return 1 - masked_mean(
+        every(weight, stride, start=start) * squared, every(mask, stride, start=start)
+    )
 
 
 def squared_correlation(
@@ -52,16 +62,20 @@ def squared_correlation(
     weight: Float[Array, "x y z"],
     window: int,
     epsilon: float,
-) -> Float[Array, "x y z"]:
+    stride: int = 1,
+    start: Start = (0, 0, 0),
+) -> Float[Array, "u v w"]:
     """cc² = cov²/(var_f · var_m + ε) in a cube of `window` voxels around each voxel, in [0, 1].
 
     The cube is cut at the border of the grid, and each of its voxels counts by `weight` in [0, 1]:
     with 0 in the background, the edge of the brain is no structure. ε stands against the noise of
     flat windows; VoxelMorph puts it on window sums, here it is on means of intensities in [0, 1].
+    The cubes are those around every `stride`-th voxel from `start` on.
     """
     f, m = fixed[..., 0] - 0.5, moved[..., 0] - 0.5  # centred: the variances lose fewer digits
     moments = jnp.stack([jnp.ones_like(f), f, m, f * f, m * m, f * m], axis=-1)
-    total, *moments = jnp.moveaxis(box_mean(moments * weight[..., None], window), -1, 0)
+    means = box_mean(moments * weight[..., None], window, stride=stride, start=start)
+    total, *moments = jnp.moveaxis(means, -1, 0)
     mean_f, mean_m, ff, mm, fm = (x / jnp.maximum(total, 1e-3) for x in moments)
     covariance = fm - mean_f * mean_m
     variance_f = jnp.maximum(ff - mean_f * mean_f, 0.0)
@@ -69,10 +83,19 @@ def squared_correlation(
     return covariance**2 / (variance_f * variance_m + epsilon)
 
 
-def box_mean(x: Float[Array, "x y z c"], window: int) -> Float[Array, "x y z c"]:
-    """Mean over the cube of `window` voxels (odd) around each voxel, over what lies in the grid."""
+def box_mean(
+    x: Float[Array, "x y z c"], window: int, *, stride: int = 1, start: Start = (0, 0, 0)
+) -> Float[Array, "u v w c"]:
+    """Mean over the cube of `window` voxels (odd) around voxels, over what lies in the grid.
+
+    These are every `stride`-th voxel from `start` on: with a stride of 2 a quarter of the work.
+    """
     for axis in range(3):
         band = jnp.asarray(_band(x.shape[axis], window), x.dtype)
+        if stride > 1:
+            n = x.shape[axis]
+            window_of_rows = ((-(-(n - stride + 1) // stride) - 1) * stride + 1, n)
+            band = jax.lax.dynamic_slice(band, (start[axis], 0), window_of_rows)[::stride]
         x = jnp.moveaxis(jnp.tensordot(band, x, axes=(1, axis)), 0, axis)
     return x
 

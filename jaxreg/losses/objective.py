@@ -2,7 +2,8 @@
 
     loss = (1 − λ) · (scale · L_sim(fixed, moved) + label weight · (1 − Dice)) + λ · R(v)
 
-with the Dice of the training subjects' labels only where `--label-weight` asks for it.
+with the Dice of the training subjects' labels only where `--label-weight` asks for it, and with
+`--teacher-weight` in its place where a segmentation network made the labels of either subject.
 
 The velocity lives at half resolution, in its own voxels; moved(x) = moving(x + u(x)) with u the
 displacement of exp(v) at full resolution.
@@ -44,7 +45,8 @@ def objective(
     unlike = config.spec.scale * value
     terms = {**terms, "similarity": value, "roughness": roughness}
     fixed_labels, moving_labels = pair.fixed_labels, pair.moving_labels
-    if config.label_weight > 0 and fixed_labels is not None and moving_labels is not None:
+    asked = config.label_weight > 0 or pair.taught is not None
+    if asked and fixed_labels is not None and moving_labels is not None:
         x, y, z = jax.random.randint(label_key, (3,), 0, 2)
         ignoring = pair.fixed_ignore is not None or pair.moving_ignore is not None
         overlap = soft_dice(
@@ -55,7 +57,10 @@ def objective(
             start=(x, y, z),
         )
         known = jnp.any(fixed_labels > 0) & jnp.any(moving_labels > 0)  # else it has no say
-        unlike = unlike + jnp.where(known, config.label_weight * (1 - overlap), 0.0)
+        weight = config.label_weight
+        if pair.taught is not None:
+            weight = jnp.where(pair.taught, config.teacher_weight, weight)
+        unlike = unlike + jnp.where(known, weight * (1 - overlap), 0.0)
         terms["label_dice"] = overlap
     return (1 - lam) * unlike + lam * roughness, terms
 

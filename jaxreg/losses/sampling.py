@@ -1,8 +1,10 @@
-"""Random voxels inside a mask, for similarities that look at a sample of the image."""
+"""Some of the voxels of an image, for losses that look at a sample of it."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+
+Start = tuple[Array | int, Array | int, Array | int]
 
 
 def draw_voxels(
@@ -21,3 +23,19 @@ def draw_voxels(
 def take(volume: Float[Array, "x y z c"], voxels: Int[Array, "n 3"]) -> Float[Array, "n c"]:
     """Values of `volume` at integer voxels, which lie inside it."""
     return volume.at[voxels[:, 0], voxels[:, 1], voxels[:, 2]].get(mode="promise_in_bounds")
+
+
+def every(
+    x: Shaped[Array, "x y z *c"], stride: int, *, start: Start = (0, 0, 0)
+) -> Shaped[Array, "u v w *c"]:
+    """Every `stride`-th voxel along the first three axes, from `start` (below `stride`) on.
+
+    Whatever the start there are as many: a start may be a value that jit does not know.
+    """
+    if stride == 1:
+        return x
+    counts = [-(-(n - stride + 1) // stride) for n in x.shape[:3]]
+    corner = (*start, *[0] * (x.ndim - 3))
+    window = [(count - 1) * stride + 1 for count in counts]
+    part = jax.lax.dynamic_slice(x, corner, (*window, *x.shape[3:]))
+    return part[::stride, ::stride, ::stride]

@@ -85,6 +85,8 @@ def _mind(view: View) -> Array:
 
 
 def _lncc(view: View) -> Array:
+    stride = view.config.lncc_stride
+    x, y, z = jax.random.randint(view.key, (3,), 0, stride) if stride > 1 else (0, 0, 0)
     return lncc(
         view.fixed,
         view.moved,
@@ -92,6 +94,8 @@ def _lncc(view: View) -> Array:
         weight=view.masks.common,
         window=view.config.lncc_window,
         epsilon=view.config.lncc_epsilon,
+        stride=stride,
+        start=(x, y, z),
     )
 
 

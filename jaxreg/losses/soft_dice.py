@@ -1,9 +1,9 @@
 """Overlap of label maps as a loss, for training subjects whose labels are known."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
+from jaxreg.losses.sampling import Start, every
 from jaxreg.spatial import corners, identity_grid
 
 _VALUES = 256
@@ -15,7 +15,7 @@ def soft_dice(
     displacement: Float[Array, "x y z 3"],
     *,
     counts: Bool[Array, "x y z"] | None = None,
-    start: tuple[Array | int, Array | int, Array | int] = (0, 0, 0),
+    start: Start = (0, 0, 0),
     stride: int = 2,
 ) -> Float[Array, ""]:
     """Mean Dice of the moving labels, warped linearly, with the fixed ones, in [0, 1].
@@ -26,17 +26,11 @@ def soft_dice(
     label would give (Balakrishnan et al., VoxelMorph, TMI 2019, eq. 9), without making any. The
     sums take every `stride`-th voxel from `start` (below `stride`) on.
     """
-    sizes = [-(-(n - stride + 1) // stride) for n in fixed.shape]
-
-    def subset(x):
-        corner = (*start, *[0] * (x.ndim - 3))
-        window = [(k - 1) * stride + 1 for k in sizes]
-        part = jax.lax.dynamic_slice(x, corner, (*window, *x.shape[3:]))
-        return part[::stride, ::stride, ::stride]
-
-    points = subset(identity_grid(fixed.shape) + displacement)
-    fixed_labels, flat = subset(fixed), moving.reshape(-1)
-    seen = jnp.ones(fixed_labels.shape) if counts is None else subset(counts).astype(jnp.float32)
+    points = every(identity_grid(fixed.shape) + displacement, stride, start=start)
+    fixed_labels, flat = every(fixed, stride, start=start), moving.reshape(-1)
+    seen = jnp.ones(fixed_labels.shape)
+    if counts is not None:
+        seen = every(counts, stride, start=start).astype(jnp.float32)
     agreement, moved_sizes = jnp.zeros(fixed_labels.shape), jnp.zeros(_VALUES)
     for index, (wx, wy, wz), _ in corners(moving.shape, points):
         labels, weight = flat.at[index].get(mode="promise_in_bounds"), wx * wy * wz * seen

@@ -80,6 +80,8 @@ def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str)
     """
     config = {k: v for k, v in as_json(model.config).items() if k not in _PRIVATE}
     config["cohort"]["data"] = None
+    if model.config.teacher is not None:
+        config["teacher"] = model.config.teacher.name
     described = {
         "about": about,
         "config": config,

@@ -97,7 +97,7 @@ def register(
         outputs: files that `save` writes, such as "warp,report"; by default all.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
-            4, and 0 leaves it out.
+            8 after a network and 4 with `optimize_only`, and 0 leaves it out.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.
@@ -172,7 +172,7 @@ def sweep(
         outputs: files that `save` writes, such as "warp,report"; by default all.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
-            4, and 0 leaves it out.
+            8 after a network and 4 with `optimize_only`, and 0 leaves it out.
         refine: steps of optimisation from the network's answer; by default as the model says.
         passes: how often the network sees the pair; by default as the model says.
         optimize_only: whether to find the velocity by direct optimisation, without a network.

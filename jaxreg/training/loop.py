@@ -177,6 +177,7 @@ _FLAGS = {
     "encoders_sha256": "encoders",
     "encoder_stem": "encoders",
     "init_from_sha256": "init-from",
+    "teacher_sha256": "teacher",
 }
 """The flags behind what a task adds to its identity."""
 

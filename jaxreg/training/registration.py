@@ -42,6 +42,7 @@ from jaxreg.training.augmentation.intensity import augment
 from jaxreg.training.augmentation.pose import posed
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.loop import Task
+from jaxreg.training.teacher import load_teacher, taught_labels
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 
@@ -80,6 +81,17 @@ def registration_task(
         "data_sha256": distributed.broadcast_from_primary(lambda: fingerprint(cohort, train)),
     }
     info["spacing_mm"] = list(volumes.spacing_mm)
+    taught = None
+    if config.teacher is not None:
+        model, networks = load_teacher(config.teacher)
+        info["teacher_sha256"] = model.sha256
+        unlabelled = [
+            (person, domain)
+            for people, domain in ((fixed, first), (moving, second))
+            for person in people
+            if not labels or not cohort.file(person, "dseg").is_file()
+        ]
+        taught = taught_labels(volumes, unlabelled, networks, remark=remark)
     if labels:
         info["structures"] = [[n, name] for n, name in sorted(cohort.structures.items())]
 
@@ -107,6 +119,7 @@ def registration_task(
             flip=mirrored if config.cohort.flip else None,
             twins=twins,
             labels=labels,
+            taught=taught,
         ),
         arrays=Pair._fields,
         describe=describe,

@@ -19,7 +19,7 @@ from jaxreg.losses import (
     regularizers,
     sampling,
 )
-from jaxreg.losses.similarity import SIMILARITIES, make_similarity
+from jaxreg.losses.similarity import SIMILARITIES, Masks, make_similarity
 from jaxreg.pair import Pair
 
 SHAPE = (11, 9, 13)
@@ -117,6 +117,28 @@ def test_weighted_lncc_is_that_of_scipys_uniform_filter_and_does_not_see_voxels_
     assert float(value) == pytest.approx(wanted, abs=1e-4)
     painted = lncc(f.at[:5].set(0.9), m, mask, weight=jnp.asarray(weight))
     assert float(painted) == pytest.approx(float(value), abs=1e-5)
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (1, 0, 1)])
+def test_windows_of_every_second_voxel_are_those_of_all_voxels_taken_there(start):
+    (f, m), weight = _images(), jnp.asarray(np.random.default_rng(8).uniform(size=SHAPE))
+    settings = {"weight": weight.astype(jnp.float32), "window": 5, "epsilon": 1e-5}
+    squared = functools.partial(intensity.squared_correlation, **settings)
+    some = jax.jit(lambda start: squared(f, m, stride=2, start=start))(start)
+    x, y, z = (slice(s, s + 2 * (n // 2), 2) for s, n in zip(start, SHAPE, strict=True))
+    np.testing.assert_allclose(some, squared(f, m)[x, y, z], atol=1e-5)  # float32 variances
+    lncc = intensity.lncc(f, m, _mask(), **settings, stride=2, start=start)
+    mask, products = np.asarray(_mask())[x, y, z], np.asarray(weight)[x, y, z] * np.asarray(some)
+    assert float(lncc) == pytest.approx(1 - products[mask].mean(), abs=1e-5)
+
+
+def test_the_stride_of_lncc_draws_another_start_in_each_step():
+    f, m = _images()
+    config = ObjectiveConfig(loss="lncc", lncc_stride=2)
+    masks = Masks(_mask(), _mask(), jnp.ones(SHAPE))
+    similarity = jax.jit(make_similarity(config, ("fixed", "moving")))
+    values = {round(float(similarity(jax.random.key(i), f, m, masks)[0]), 5) for i in range(16)}
+    assert 3 < len(values) <= 8
 
 
 def test_lncc_needs_no_common_contrast():

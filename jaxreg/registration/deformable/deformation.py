@@ -1,5 +1,6 @@
 """The answer of a method for one pair: its velocity at each λ, and what the warp then is."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW, ObjectiveConfig
-from jaxreg.configuration.registration import DIRECT_RATE, REFINE_RATE
+from jaxreg.configuration.registration import DIRECT_RATE, REFINE_RATE, REFINE_SMOOTHNESS
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks, moved_by
@@ -21,6 +22,9 @@ from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.deformable.optimization import optimize_velocity, taper, zero_velocity
 from jaxreg.registration.deformable.prediction import predicted
 from jaxreg.spatial import displacement_of
+
+OPTIMISED_SQUARINGS = 5
+"""Squarings in each step of an optimisation; the answer itself has those of the objective."""
 
 
 class Deformation(NamedTuple):
@@ -82,6 +86,10 @@ def _velocities(
 ) -> Iterator[Float[Array, "u v w 3"]]:
     """Velocities in the network's own order, refined where steps are asked for."""
     starts: Iterable[Float[Array, "u v w 3"]] = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
+    refining = method.model is not None
+    guided = refining and method.objective.label_weight > 0 and pair.fixed_labels is not None
+    squarings = min(method.objective.squarings, OPTIMISED_SQUARINGS)
+    optimised = dataclasses.replace(method.objective, squarings=squarings)
     if method.model is not None:
         starts = predicted(method.model, pair, lams, passes=method.passes)
     for lam, start in zip(lams, starts, strict=True):
@@ -91,14 +99,23 @@ def _velocities(
         yield optimize_velocity(
             jax.random.key(0),
             pair,
-            jnp.float32(lam),
+            jnp.float32(refined_lam(lam) if guided else lam),
             start,
             method.similarity,
-            method.objective,
+            optimised,
             steps=method.steps,
-            learning_rate=DIRECT_RATE if method.model is None else REFINE_RATE,
+            learning_rate=REFINE_RATE if refining else DIRECT_RATE,
             progress=progress,
         )[0]
+
+
+def refined_lam(lam: float) -> float:
+    """λ of a refinement that knows the anatomy: with `REFINE_SMOOTHNESS` of the roughness.
+
+    The ends stay: at 0 similarity alone counts, at 1 smoothness alone.
+    """
+    smooth = REFINE_SMOOTHNESS * lam
+    return smooth / (1 - lam + smooth)
 
 
 @functools.partial(jax.jit, static_argnames="config")

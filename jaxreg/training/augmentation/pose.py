@@ -50,6 +50,7 @@ def posed(
         moving.twin,
         fixed.labels,
         moving.labels,
+        pair.taught,
     )
 
 

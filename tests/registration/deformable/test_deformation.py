@@ -1,4 +1,4 @@
-"""The velocity of a registration: a map that ends at zero."""
+"""The velocity of a registration: a map that ends at zero, and λ of its refinement."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.registration import REFINE_SMOOTHNESS
 from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import make_similarity
 from jaxreg.pair import Pair
-from jaxreg.registration.deformable.deformation import taper
+from jaxreg.registration.deformable.deformation import refined_lam, taper
 from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
 from jaxreg.spatial import displacement_of
 
@@ -47,3 +48,10 @@ def test_the_objective_sees_the_velocity_as_it_is_used():
     # The outermost voxels have no say in the map, so nothing moves them.
     for axis in range(3):
         assert np.abs(np.take(np.asarray(found), 0, axis=axis)).max() == 0
+
+
+def test_a_guided_refinement_weighs_roughness_less_and_keeps_the_ends_of_lam():
+    assert refined_lam(0.0) == 0 and refined_lam(1.0) == 1
+    for lam in (0.2, 0.5, 0.9):
+        weight = refined_lam(lam) / (1 - refined_lam(lam))  # of roughness against likeness
+        np.testing.assert_allclose(weight, REFINE_SMOOTHNESS * lam / (1 - lam))

@@ -34,7 +34,8 @@ def pair():
     images = [volume(seed) * inside[..., None] for seed in range(3)]
     ignore = jnp.zeros(SHAPE, bool).at[8:12, 8:12, 6:10].set(True)
     fixed, moving, twin = images
-    return Pair(fixed, moving, inside, inside, ignore, ignore, twin, labels, labels)
+    made = jnp.asarray(True)
+    return Pair(fixed, moving, inside, inside, ignore, ignore, twin, labels, labels, made)
 
 
 def run(pair, seed, share):
