@@ -20,6 +20,8 @@ from jaxreg.data.label_codes import CLUSTERS, FIRST_CLUSTER, FIRST_HEAD, encode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
+from jaxreg.io.headers import opened
+from jaxreg.io.images import Remark, unheard
 
 DOMAINS = ("T1w", "T2w")
 _DARK = 0.1
@@ -60,19 +62,25 @@ def labelled(cohort: Cohort, split: str) -> list[str]:
     return [p for p in subjects if cohort.file(p, "dseg").is_file()]
 
 
-def read_heads(cohort: Cohort, split: str) -> list[Head]:
-    """All labelled subjects of a split, read by several threads."""
+def read_heads(cohort: Cohort, split: str, *, remark: Remark = unheard) -> list[Head]:
+    """All labelled subjects of a split, read by several threads; `remark` as for `read_head`."""
+
+    def read(name: str) -> Head:
+        return read_head(cohort, name, remark=remark)
+
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda name: read_head(cohort, name), labelled(cohort, split)))
+        return list(pool.map(read, labelled(cohort, split)))
 
 
-def read_head(cohort: Cohort, name: str) -> Head:
+def read_head(cohort: Cohort, name: str, *, remark: Remark = unheard) -> Head:
     """A subject's codes, and those of its images that lie on the same grid.
+
+    `remark` gets a line on what is unusual in a file and is accepted.
 
     Raises:
         InputError: a file cannot be read, or there are no labels in it.
     """
-    labels = images.read_labels(cohort.file(name, "dseg"))
+    labels = images.read_labels(opened(cohort.file(name, "dseg"), remark), remark=remark)
     codes = encode(labels.array)
     if not codes.any():
         raise InputError(f"{cohort.file(name, 'dseg')}: expected labels, got only zeros.")
@@ -80,7 +88,7 @@ def read_head(cohort: Cohort, name: str) -> Head:
     for domain in DOMAINS:
         path = cohort.file(name, domain)
         if path.is_file():
-            image = images.read_image(path)
+            image = images.read_image(opened(path, remark))
             if on_one_grid(image, labels):
                 real[domain] = as_bytes(image.array)
     if codes.max() < FIRST_HEAD and "T1w" in real:

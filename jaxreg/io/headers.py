@@ -1,5 +1,6 @@
 """What an image file's header says of its geometry, and where it contradicts itself."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -9,10 +10,10 @@ from nibabel.nifti2 import Nifti2Header
 
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
-from jaxreg.io.images import FileGeometry, open_volume, read_grid
+from jaxreg.io.images import FileGeometry, Remark, open_volume, read_grid
 from jaxreg.io.itk_geometry import forms_apart, unit_of, usable_qform
 from jaxreg.io.remarks import WARNING
-from jaxreg.io.stored_images import Source, StoredImage
+from jaxreg.io.stored_images import Source, StoredImage, open_image
 
 FORMS_MM, FORMS_DEGREES = 0.1, 1.0
 """How far sform and qform may lie apart unmentioned: at the corners of the grid, and in angle."""
@@ -62,6 +63,14 @@ def read_header(path: Source, *, series: bool = False) -> Header:
     geometry = FileGeometry(np.asarray(image.affine, np.float64), image.header)
     warnings = _form_warnings(path, image, grid)
     return Header(grid, geometry, axes, (x, y, z), warnings, storage_remarks(stored))
+
+
+def opened(path: Path, remark: Remark) -> StoredImage:
+    """An image file opened; `remark` gets what is unusual in its header, line by line."""
+    stored = open_image(path)
+    for line in read_header(stored).lines:
+        remark(line)
+    return stored
 
 
 def storage_remarks(stored: StoredImage) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from jaxreg.configuration.training import SegmentationConfig
 from jaxreg.data.heads import find_cohorts, read_heads
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
+from jaxreg.io.images import Remark, unheard
 from jaxreg.networks.layers import fold
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.atlas import atlas_of, fingerprint
@@ -25,12 +26,15 @@ from jaxreg.training.segmentation_validation import make_validation, read_held_o
 VIEWS = {"fine": FINE, "coarse": COARSE}
 
 
-def segmentation_task(config: SegmentationConfig) -> Task:
-    """The segmentation stage on the cohorts that the configuration names."""
+def segmentation_task(config: SegmentationConfig, *, remark: Remark = unheard) -> Task:
+    """The segmentation stage on the cohorts that the configuration names.
+
+    `remark` gets a line on what is unusual in a file and is accepted.
+    """
     assert config.data is not None
     view, optimizer = VIEWS[config.resolution], config.optimizer
     cohorts = find_cohorts([Path(part) for part in config.data.split(",")])
-    groups = [read_heads(cohort, "train") for cohort in cohorts]
+    groups = [read_heads(cohort, "train", remark=remark) for cohort in cohorts]
     heads = [head for group in groups for head in group]
     if not heads:
         raise InputError(f"{config.data}: expected _dseg volumes in split 'train', found none.")
@@ -38,7 +42,7 @@ def segmentation_task(config: SegmentationConfig) -> Task:
     network = network_of(config)
     image = jnp.zeros((1, *(2 ** (len(network.channels) + 1),) * 3, 1))
     params = jax.jit(network.init)(jax.random.key(optimizer.seed), image)["params"]
-    held_out = read_held_out(cohorts, view, config.validation_subjects)
+    held_out = read_held_out(cohorts, view, config.validation_subjects, remark=remark)
     return Task(
         stage="seg",
         config=as_json(config),

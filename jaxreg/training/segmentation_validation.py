@@ -14,6 +14,7 @@ from jaxreg.data.heads import DOMAINS, Head, labelled, read_head
 from jaxreg.data.label_codes import CLASSES, REST
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
+from jaxreg.io.images import Remark, unheard
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.resampling import onto_grid
@@ -33,12 +34,17 @@ class HeldOut(NamedTuple):
     codes: UInt8[np.ndarray, "x y z"]
 
 
-def read_held_out(cohorts: Sequence[Cohort], view: View, most: int) -> list[HeldOut]:
-    """The images of the val split, at a known pose; at most so many subjects of a cohort."""
+def read_held_out(
+    cohorts: Sequence[Cohort], view: View, most: int, *, remark: Remark = unheard
+) -> list[HeldOut]:
+    """The images of the val split, at a known pose; at most so many subjects of a cohort.
+
+    `remark` gets a line on what is unusual in a file and is accepted.
+    """
     found = []
     for cohort in cohorts:
         for number, name in enumerate(labelled(cohort, "val")[:most]):
-            head = read_head(cohort, name)
+            head = read_head(cohort, name, remark=remark)
             to_world = grid_in_world(head, view)
             if view.any_pose:
                 rng = np.random.default_rng(number)

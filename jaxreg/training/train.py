@@ -110,8 +110,10 @@ def _train_segmentation(config: SegmentationConfig, progress: Progress) -> Path:
     held_out = [labelled(cohort, "val") for cohort in find_cohorts(folders)]
     if config.session.validate_every and not any(held_out) and distributed.index() == 0:
         _say([f"{WARNING}split val has no labelled subject: no Dice is shown while it trains."])
+    remarks: list[str] = []
     with progress.phase("read the cohorts", announced=False):
-        task = segmentation_task(config)
+        task = segmentation_task(config, remark=remarks.append)
+    _say(grouped(remarks))
     _print_settings(task, workdir)
     run(task, config.optimizer, config.session, workdir, progress=progress)
     return workdir

@@ -1,6 +1,7 @@
 """The segmentation stage: its loss, its batches, resuming, overfitting, refusals."""
 
 import functools
+import gzip
 import shutil
 
 import jax
@@ -36,6 +37,17 @@ def cohort(tmp_path_factory):
     subjects = {"train": 2, "val": 1, "test": 0}
     folder = tmp_path_factory.mktemp("data") / "cohort"
     return write_phantom_cohort(folder, shape=(24, 28, 20), spacing_mm=8.0, subjects=subjects)
+
+
+def test_what_is_unusual_in_a_file_is_remarked(cohort, tmp_path):
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort, folder)
+    image = next(folder.glob("sub-01*/*_T1w.nii.gz"))
+    image.write_bytes(gzip.decompress(image.read_bytes()))
+    said: list[str] = []
+    heads = read_heads(find_cohorts([folder])[0], "train", remark=said.append)
+    assert len(heads) == 2 and len(said) == 1
+    assert image.name in said[0] and "not compressed" in said[0]
 
 
 def test_codes_are_there_and_back_again():

@@ -16,9 +16,8 @@ from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
-from jaxreg.io.headers import read_header
+from jaxreg.io.headers import opened
 from jaxreg.io.images import Remark, unheard
-from jaxreg.io.stored_images import StoredImage, open_image
 
 IDENTITY = np.eye(4)
 Origin = Literal["given", "automatic", "extracted", "n/a"]
@@ -128,11 +127,3 @@ def _labels_of(found: Found, image: Volume) -> Volume:
 def _given(path: Path, image: Volume, remark: Remark) -> Bool[np.ndarray, "x y z"]:
     mask = images.read_mask(opened(path, remark), remark=remark)
     return resampling.mask_like(mask, image, IDENTITY)
-
-
-def opened(path: Path, remark: Remark) -> StoredImage:
-    """An image file opened; `remark` gets what is unusual in its header, line by line."""
-    stored = open_image(path)
-    for line in read_header(stored).lines:
-        remark(line)
-    return stored

@@ -38,7 +38,7 @@ from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.io import images
 from jaxreg.io.atomic import claimed, completed, entries, require_writable
 from jaxreg.io.checksums import file_sha256
-from jaxreg.io.images import unheard
+from jaxreg.io.images import Remark, unheard
 from jaxreg.io.remarks import WARNING, grouped
 from jaxreg.progress import SILENT, Progress
 
@@ -136,7 +136,7 @@ def prepare(
             for line in _gaps(splits, chosen, labelled=automatic):
                 say(f"{WARNING}{line}")
             training = [files for files in chosen if splits[files.participant] == "train"]
-            template = _template(config, training, align, brains, progress)
+            template = _template(config, training, align, brains, progress, say)
 
             def work(files: Files) -> None:
                 prepare_subject(
@@ -276,15 +276,19 @@ def _template(
     align: Aligner,
     brains: Brains,
     progress: Progress,
+    remark: Remark,
 ) -> Head:
-    """What every subject is aligned to, on the cohort's grid; kept in template.nii.gz."""
+    """What every subject is aligned to, on the cohort's grid; kept in template.nii.gz.
+
+    `remark` gets what is unusual in the file of a template that is given.
+    """
     path = config.out / "template.nii.gz"
     if not path.is_file():
         if config.template is None:
             head = _mean(subjects, config, align, brains, progress)
             grid = grid_of(head.image)
         else:
-            image = images.read_image(config.template)
+            image = read_image(config.template, remark=remark)
             head = Head(image, brain_of(config.template, image, None, brains).mask)
             grid = template.grid_over([head], [IDENTITY], config.spacing)
         write_image(path, *resampling.resample_masked(*head, IDENTITY, grid), grid)

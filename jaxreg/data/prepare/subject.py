@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from jaxreg.data.foreground import coarse, foreground, zero_intensity
 from jaxreg.data.intensities import normalize
-from jaxreg.data.prepare.brains import IDENTITY, Brain, Brains, brain_of, opened
+from jaxreg.data.prepare.brains import IDENTITY, Brain, Brains, brain_of
 from jaxreg.data.prepare.freesurfer_labels import merge_parcels
 from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.template import Aligner, Head, head
@@ -25,6 +25,7 @@ from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.io import images
 from jaxreg.io.atomic import completed
+from jaxreg.io.headers import opened
 from jaxreg.io.images import Remark, unheard
 
 
