@@ -8,6 +8,9 @@ blur, its lower part lost). The network's result is also turned and shifted afte
 A row has the estimate, the Dice of the labels, and what else might predict it; the end of the
 output says how well each does. Rows that are in `--out` already count, so that several cohorts may
 share a file.
+
+`--copies=2` registers each pair twice more, with copies of the moving image that are turned by 5°
+and shifted by 3 mm, and takes the maps back: how far they then lie apart is another predictor.
 """
 
 import json
@@ -30,10 +33,17 @@ from scipy.stats import spearmanr  # noqa: E402
 
 from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
-from jaxreg.geometry.grid import Volume  # noqa: E402
-from jaxreg.geometry.transforms import compose, map_points, resample_by  # noqa: E402
+from jaxreg.geometry.grid import Grid, Volume  # noqa: E402
+from jaxreg.geometry.transforms import (  # noqa: E402
+    affine_points,
+    compose,
+    map_points,
+    resample,
+    resample_by,
+)
 from jaxreg.io.images import read_image, write  # noqa: E402
 from jaxreg.io.itk_transforms import write_affine  # noqa: E402
+from jaxreg.registration.linear.starts import read_affine  # noqa: E402
 from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
 from jaxreg.registration.output.metrics import dice_of, metrics_of  # noqa: E402
@@ -43,8 +53,12 @@ CENTRE_MM = (0.0, -18.0, 10.0)
 """About the middle of the brain in the cohorts' space."""
 MOVED = ((3.0, 3.0), (6.0, 6.0), (20.0, 30.0), (0.0, 180.0))
 """By how many mm and degrees a finished registration is shifted and turned."""
+COPY_MOVED = 3.0, 5.0
+"""By how many mm and degrees a copy of a moving image is shifted and turned."""
+MORE = 6
+"""Voxels that such a copy has more at each face."""
 DAMAGES = ("noise", "blur", "lower part lost")
-PREDICTORS = ("estimate", "similarity", "displacement", "inverse_consistency")
+PREDICTORS = ("estimate", "similarity", "displacement", "inverse_consistency", "spread")
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,8 @@ class Config:
     """Split whose neighbouring pairs are registered."""
     pairs: int = 4
     """How many of them."""
+    copies: int = 0
+    """How many moved copies of each moving image are registered too."""
     out: Path = Path("estimated_dice.jsonl")
     """Where a row of JSON for each registration is appended."""
 
@@ -75,7 +91,7 @@ def main(config: Config) -> None:
         }
         images = cohort.file(fixed, "T1w"), cohort.file(moving, "T2w")
         with tempfile.TemporaryDirectory() as folder:
-            for row in rows_of(*images, files, Path(folder), number):
+            for row in rows_of(*images, files, Path(folder), number, config.copies):
                 row = {"cohort": config.data.name, "fixed": fixed, "moving": moving, **row}
                 print(json.dumps(row), flush=True)
                 with config.out.open("a") as file:
@@ -84,17 +100,22 @@ def main(config: Config) -> None:
 
 
 def rows_of(
-    fixed: Path, moving: Path, files: dict[str, Path], folder: Path, number: int
+    fixed: Path, moving: Path, files: dict[str, Path], folder: Path, number: int, copies: int
 ) -> Iterator[dict[str, Any]]:
     """The registrations of a pair, good, bad and failed."""
-    register = partial(registered, fixed, moving, files)
-    usual = register()
-    yield measured("as it comes", usual)
-    yield measured("direct optimisation", register(optimize_only=True))
+    random, again = (np.random.default_rng(seed) for seed in (number, [number, 1]))
+
+    def row(name: str, path: Path = moving, **settings: Any) -> tuple[Registration, dict[str, Any]]:
+        result = registered(fixed, path, files, **settings)
+        spread = spread_mm(result, fixed, path, folder, again, copies, settings)
+        return result, {**measured(name, result), "spread": None if spread is None else -spread}
+
+    usual, first = row("as it comes")
+    yield first
+    yield row("direct optimisation", optimize_only=True)[1]
     for lam in (0.0, 0.5, 1.0):
-        yield measured(f"network alone, λ {lam:g}", register(lam=lam, refine=0, passes=1))
-    yield measured("affine", register(transform="affine"))
-    random = np.random.default_rng(number)
+        yield row(f"network alone, λ {lam:g}", lam=lam, refine=0, passes=1)[1]
+    yield row("affine", transform="affine")[1]
     for shift_mm, degrees in MOVED:
         motion = random_motion(shift_mm, degrees, random)
         moved = usual._replace(affine=usual.affine @ motion)
@@ -102,11 +123,55 @@ def rows_of(
     shift = np.eye(4)
     shift[1, 3] = 12.0
     write_affine(folder / "start.mat", shift @ usual.affine)
-    yield measured("start 12 mm off", register(init=str(folder / "start.mat")))
+    yield row("start 12 mm off", init=str(folder / "start.mat"))[1]
     for damage in DAMAGES:
         path = folder / f"{damage.replace(' ', '-')}_T2w.nii.gz"
         write(path, damaged(read_image(moving), damage, random))
-        yield measured(f"moving image: {damage}", registered(fixed, path, files))
+        yield row(f"moving image: {damage}", path)[1]
+
+
+def spread_mm(
+    result: Registration,
+    fixed: Path,
+    moving: Path,
+    folder: Path,
+    random: np.random.Generator,
+    copies: int,
+    settings: dict[str, Any],
+) -> float | None:
+    """How far the maps lie apart when moved copies of the moving image are registered as it was.
+
+    The mean over the fixed brain of the root of the variance of the maps, the first one included;
+    None without copies.
+    """
+    if copies == 0:
+        return None
+    brain = np.argwhere(result.fixed.mask)[::50].astype(float)
+    points = affine_points(result.fixed.image.affine, brain)
+    maps = [map_points(result.chain, points)]
+    start = read_affine(settings["init"]) if "init" in settings else None
+    for _ in range(copies):
+        motion = random_motion(*COPY_MOVED, random)
+        path = folder / f"copy_{moving.name}"
+        write(path, moved_copy(read_image(moving), motion))
+        if start is not None:
+            write_affine(folder / "copy.mat", motion @ start)
+            settings = {**settings, "init": str(folder / "copy.mat")}
+        other = registered(fixed, path, {}, **settings)
+        maps.append(affine_points(np.linalg.inv(motion), map_points(other.chain, points)))
+    return float(np.sqrt(np.var(maps, axis=0).sum(axis=-1)).mean())
+
+
+def moved_copy(image: Volume, motion: np.ndarray) -> Volume:
+    """An extracted brain after a motion (its mm to the copy's), on a grid that is a bit larger."""
+    wider = image.affine.copy()
+    wider[:3, 3] = affine_points(image.affine, np.full((1, 3), -float(MORE)))[0]
+    x, y, z = (n + 2 * MORE for n in image.array.shape)
+    grid, back = Grid((x, y, z), wider), partial(affine_points, np.linalg.inv(motion))
+    array = resample(image, back, grid, order=3)
+    inside = resample(Volume((image.array > 0).astype(np.float32), image.affine), back, grid) > 0.5
+    least = 1e-3 * array.max()
+    return Volume(np.where(inside, np.maximum(array, least), 0).astype(np.float32), wider)
 
 
 def registered(fixed: Path, moving: Path, files: dict[str, Path], **settings: Any) -> Registration:
@@ -173,7 +238,11 @@ def report(rows: list[dict[str, Any]]) -> None:
             f"{np.mean(apart <= 0.05):.0%}"
         )
     own = [row for row in known if not row["kind"].startswith("moved by")]
+    if any(row.get("spread") is not None for row in own):  # all predictors on the same rows
+        own = [row for row in own if row.get("spread") is not None]
     for name in PREDICTORS:
+        if own[0].get(name) is None:
+            continue
         values, dice = ([row[key] for row in own] for key in (name, "dice"))
         print(f"{name}: rank correlation {spearmanr(values, dice)[0]:.3f} over {len(own)}")
     print(

@@ -12,7 +12,9 @@ the brain from 500 on. Where the labels are those of a whole head, the brain is 
 signal-to-noise ratio of 8 to 20 in the brain, and in a T1w half of the contrast.
 
 `--masks=FOLDER` scores another tool's masks beside those of `jaxreg segment`: FOLDER has a file for
-each image, with the image's name. Images without one are left out.
+each image, with the image's name. Images without one are left out. Tools differ in how much fluid
+around the brain they count as brain, so the Dice is also given of either mask after it was grown or
+shrunk evenly until it has the volume of the true one.
 """
 
 import csv
@@ -28,7 +30,7 @@ runtime.prepare()
 
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
-from scipy.ndimage import gaussian_filter  # noqa: E402
+from scipy.ndimage import distance_transform_edt, gaussian_filter  # noqa: E402
 
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels  # noqa: E402
 from jaxreg.geometry.grid import Grid, Volume  # noqa: E402
@@ -128,9 +130,16 @@ def score(image: Path, labels: Path, other: Path | None, config: Config) -> dict
     true = np.where(true >= HEAD, 0, true)
     merged = merge_parcels(true)
     each = [dice(found.labels == n, merged == n) for n in STRUCTURES if (merged == n).any()]
-    rows = {} if other is None else {"other": round(dice(other_mask(other, grid), true > 0), 4)}
+    beside = {}
+    if other is not None:
+        theirs = resample(read_mask(other), lambda points: points, grid, order=0) > 0
+        beside = {
+            "other": dice(theirs, true > 0),
+            "other, true volume": dice(with_volume_of(true > 0, theirs, grid), true > 0),
+            "mask, true volume": dice(with_volume_of(true > 0, found.mask, grid), true > 0),
+        }
     return {
-        **rows,
+        **{kind: round(value, 4) for kind, value in beside.items()},
         "mask": round(dice(found.mask, true > 0), 4),
         "structures": round(float(np.mean(each)), 4),
         "counted": len(each),
@@ -138,9 +147,17 @@ def score(image: Path, labels: Path, other: Path | None, config: Config) -> dict
     }
 
 
-def other_mask(path: Path, grid: Grid) -> np.ndarray:
-    """A mask in a file, at the voxels of a grid."""
-    return resample(read_mask(path), lambda points: points, grid, order=0) > 0
+def with_volume_of(true: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """A mask grown or shrunk evenly until it has as many voxels as the true one."""
+    outside, inside = (
+        np.asarray(distance_transform_edt(part, sampling=grid.spacing_mm)) for part in (~mask, mask)
+    )
+    spacing_mm = np.array(grid.spacing_mm)
+    nearby = gaussian_filter(mask.astype(np.float32), 2 / spacing_mm)  # orders equal distances
+    order = outside - inside - 1e-3 * nearby
+    grown = np.zeros(mask.shape, bool)
+    grown.ravel()[np.argpartition(order, int(true.sum()), axis=None)[: int(true.sum())]] = True
+    return grown
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
