@@ -5,7 +5,8 @@
 Every flag that is not given is the command's own default: the network that comes with jaxreg, its
 λ, passes and refinement, the linear start of --init auto. Dice is over the cohort's structures,
 nearest neighbour, on the fixed image's grid. With --turned=15 both images are turned, shifted and
-resampled as if they came from a scanner, which knows nothing of a common space.
+resampled as if they came from a scanner, which knows nothing of a common space. Dice of `GROUPS`
+stands beside that of the structures, for comparison with papers that report tissue groups.
 """
 
 import json
@@ -35,6 +36,15 @@ from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
 from jaxreg.registration.output.metrics import metrics_of  # noqa: E402
 from jaxreg.registration.register import Clock, register_pair  # noqa: E402
+
+GROUPS = {
+    "cortex": (3, 42),
+    "white matter": (2, 41),
+    "deep grey matter": (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60),
+    "ventricles": (4, 5, 14, 15, 43, 44),
+    "cerebellum and brain stem": (7, 8, 16, 46, 47),
+}
+"""FreeSurfer's numbers of five groups of structures, left and right together."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def main(config: Config) -> None:
         if config.out is not None:
             with config.out.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
-    for name in ("none", "dice", "folds_percent", "sdlogj", "seconds"):
+    for name in ("none", "dice", "dice_groups", "folds_percent", "sdlogj", "seconds"):
         print(f"{name}: mean {np.mean([row[name] for row in rows]):.4f} over {len(rows)} pairs")
 
 
@@ -123,7 +133,10 @@ def register(config: Config, cohort, fixed: str, moving: str, folder: Path, numb
     outputs = make_outputs(result)
     seconds = time.perf_counter() - start
     assert outputs.moved_labels is not None
-    dice, both = overlap(read_labels(segmentations[0]).array, outputs.moved_labels, structures)
+    lies = read_labels(segmentations[0]).array
+    dice, both = overlap(lies, outputs.moved_labels, structures)
+    groups = [group_of(labels) for labels in (lies, outputs.moved_labels)]
+    dice_groups, _ = overlap(*groups, jnp.arange(1, len(GROUPS) + 1))
     estimate = estimated_dice(result)
     numbers = metrics_of(result, outputs, estimate)
     return {
@@ -132,6 +145,7 @@ def register(config: Config, cohort, fixed: str, moving: str, folder: Path, numb
         "structures": both,
         "none": round(none, 4),
         "dice": round(dice, 4),
+        "dice_groups": round(dice_groups, 4),
         "estimated": None if estimate is None else round(estimate.mean, 4),
         "folds_percent": round(numbers["folds_percent"], 5),
         "sdlogj": round(numbers["sdlogj"], 4),
@@ -145,6 +159,14 @@ def overlap(fixed: np.ndarray, moved: np.ndarray, structures) -> tuple[float, in
     both = np.asarray(metrics.present(one, other, structures))
     dice = np.asarray(metrics.dice(one, other, structures))[both]
     return float(dice.mean()), int(both.sum())
+
+
+def group_of(labels: np.ndarray) -> np.ndarray:
+    """The number of each voxel's group in `GROUPS`, from 1; 0 elsewhere."""
+    groups = np.zeros(labels.shape, np.int32)
+    for number, members in enumerate(GROUPS.values(), start=1):
+        groups[np.isin(labels, members)] = number
+    return groups
 
 
 def as_scanned(

@@ -27,7 +27,9 @@ import tyro  # noqa: E402
 from jaxreg.configuration.registration import REFINE_RATE, RegisterConfig  # noqa: E402
 from jaxreg.data.cohort import Cohort, neighbour_pairs, read_cohort  # noqa: E402
 from jaxreg.data.label_codes import REST, encode  # noqa: E402
+from jaxreg.data.prepare.freesurfer_labels import STRUCTURES  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
+from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import compose, map_points, resample, resample_by  # noqa: E402
 from jaxreg.losses.soft_dice import soft_dice  # noqa: E402
 from jaxreg.registration.deformable.deformation import refined_lam  # noqa: E402
@@ -146,12 +148,19 @@ def shift(result: Registration, velocity):
 
 def scored(result: Registration, displacement) -> tuple[float, float]:
     """(Dice of the true labels, folds in % of the fixed brain) of a displacement."""
-    fixed, moving, grid = result.fixed.labels, result.moving.labels, result.fixed.header.grid
-    assert fixed is not None and moving is not None
+    grid = result.fixed.header.grid
+    fixed, moving = (structures_of(side.labels) for side in (result.fixed, result.moving))
     chain = result.chain_of(result.before._replace(displacement=np.asarray(displacement)))
     moved = resample_by(moving, compose(partial(map_points, chain), grid), order=0)
     folds = metrics.folds_percent(displacement, result.pair.fixed_mask)
     return dice_of(fixed, moving, moved, grid), float(folds)
+
+
+def structures_of(labels: Volume | None) -> Volume:
+    """A label map without what is not scored, such as fluid."""
+    assert labels is not None
+    scored = np.isin(labels.array, list(STRUCTURES))
+    return labels._replace(array=np.where(scored, labels.array, 0))
 
 
 def true_labels(result: Registration) -> Iterator[np.ndarray]:
