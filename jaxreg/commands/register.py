@@ -11,6 +11,7 @@ import tyro
 from jaxreg.commands import flags
 from jaxreg.commands.console import Console, FolderOutput
 from jaxreg.configuration.registration import (
+    OPTIONAL_FILES,
     AdvancedSettings,
     InputSettings,
     OutputSettings,
@@ -18,6 +19,7 @@ from jaxreg.configuration.registration import (
     TransformSettings,
 )
 from jaxreg.errors import InputError
+from jaxreg.io.files import require_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,10 @@ def run(
     fixed: Path, moving: Path, settings: RegisterConfig, output: FolderOutput, *, every_lam: bool
 ) -> None:
     """Register a pair as the flags say."""
+    beside = (getattr(settings, name) for name in OPTIONAL_FILES)
+    for path in (fixed, moving, *beside):
+        if path is not None:
+            require_file(path)  # before JAX is imported, which takes longer
     from jaxreg.registration.register import Clock
     from jaxreg.registration.run import register_files
 

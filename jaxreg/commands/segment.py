@@ -10,6 +10,7 @@ import tyro
 from jaxreg.commands import flags
 from jaxreg.commands.console import Console, FolderOutput
 from jaxreg.errors import InputError
+from jaxreg.io.files import require_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
         folder = config.input.images.parent
         rows = read_table(config.input.images, ("image",))
         images = tuple(folder / row["image"] for row in rows)
+    for path in images:
+        require_file(path)  # before JAX is imported, which takes longer
     from jaxreg.segmentation.files import segment_files
 
     console = Console(config.output)

@@ -118,8 +118,7 @@ class AdvancedSettings:
     segmentation: Path | None = None
     """Networks that find brains: a folder; by default the bundled ones."""
     label_weight: float | None = None
-    """Weight of both segmentations' overlap in the optimisation; by default 8 after a network, 4
-    with --optimize-only."""
+    """Weight of both segmentations' overlap; by default 8, or 4 with --optimize-only."""
     refine: int | None = None
     """Optimisation steps after the network; by default as the model says."""
     passes: int | None = None

@@ -66,6 +66,34 @@ def test_help_takes_less_than_a_second_and_loads_nothing_that_only_work_needs(co
     assert float(seconds) < 1  # of the processor, which other tests do not lengthen
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["register", "absent.nii", "README.md", "--out=o"],
+        ["register", "README.md", "README.md", "--fixed-mask=absent.nii", "--out=o"],
+        ["sweep", "README.md", "absent.nii", "--out=o"],
+        ["segment", "README.md", "absent.nii", "--out=o"],
+    ],
+)
+def test_a_file_that_is_not_there_is_refused_before_jax_is_loaded(argv):
+    code = (
+        f"import sys\nfrom jaxreg.cli import main\nprint(main({argv}))\nprint('jax' in sys.modules)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # JAX's threads here, and a fork
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+    assert done.stdout.split() == ["2", "False"]
+    assert done.stderr == "jaxreg: absent.nii: no such file.\n"
+
+
 @pytest.mark.parametrize(("script", "command"), [("train", "train"), ("eval", "eval")])
 def test_the_scripts_are_the_commands(script, command, monkeypatch):
     done = subprocess.run(
