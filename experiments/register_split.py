@@ -135,8 +135,8 @@ def register(config: Config, cohort, fixed: str, moving: str, folder: Path, numb
     assert outputs.moved_labels is not None
     lies = read_labels(segmentations[0]).array
     dice, both = overlap(lies, outputs.moved_labels, structures)
-    groups = [group_of(labels) for labels in (lies, outputs.moved_labels)]
-    dice_groups, _ = overlap(*groups, jnp.arange(1, len(GROUPS) + 1))
+    groups = group_of(lies), group_of(outputs.moved_labels)
+    dice_groups, _ = overlap(groups[0], groups[1], jnp.arange(1, len(GROUPS) + 1))
     estimate = estimated_dice(result)
     numbers = metrics_of(result, outputs, estimate)
     return {
