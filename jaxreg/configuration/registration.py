@@ -118,7 +118,7 @@ class AdvancedSettings:
     segmentation: Path | None = None
     """Networks that find brains: a folder; by default the bundled ones."""
     label_weight: float | None = None
-    """Weight of both segmentations' overlap; by default 8, or 4 with --optimize-only."""
+    """Weight of both segmentations' overlap; by default 8 (--optimize-only: 4)."""
     refine: int | None = None
     """Optimisation steps after the network; by default as the model says."""
     passes: int | None = None
