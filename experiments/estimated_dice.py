@@ -73,6 +73,8 @@ class Config:
     """How many of them."""
     copies: int = 0
     """How many moved copies of each moving image are registered too."""
+    refine: int | None = None
+    """Steps of refinement instead of the usual ones; direct optimisation is then left out."""
     out: Path = Path("estimated_dice.jsonl")
     """Where a row of JSON for each registration is appended."""
 
@@ -91,7 +93,7 @@ def main(config: Config) -> None:
         }
         images = cohort.file(fixed, "T1w"), cohort.file(moving, "T2w")
         with tempfile.TemporaryDirectory() as folder:
-            for row in rows_of(*images, files, Path(folder), number, config.copies):
+            for row in rows_of(*images, files, Path(folder), number, config):
                 row = {"cohort": config.data.name, "fixed": fixed, "moving": moving, **row}
                 print(json.dumps(row), flush=True)
                 with config.out.open("a") as file:
@@ -100,19 +102,21 @@ def main(config: Config) -> None:
 
 
 def rows_of(
-    fixed: Path, moving: Path, files: dict[str, Path], folder: Path, number: int, copies: int
+    fixed: Path, moving: Path, files: dict[str, Path], folder: Path, number: int, config: Config
 ) -> Iterator[dict[str, Any]]:
     """The registrations of a pair, good, bad and failed."""
-    random, again = (np.random.default_rng(seed) for seed in (number, [number, 1]))
+    random, refine = np.random.default_rng(number), config.refine
 
     def row(name: str, path: Path = moving, **settings: Any) -> tuple[Registration, dict[str, Any]]:
         result = registered(fixed, path, files, **settings)
-        spread = spread_mm(result, fixed, path, folder, again, copies, settings)
+        motions = random_motions(config.copies, number)
+        spread = spread_mm(result, fixed, path, folder, motions, settings) if motions else None
         return result, {**measured(name, result), "spread": None if spread is None else -spread}
 
-    usual, first = row("as it comes")
+    usual, first = row("as it comes", refine=refine)
     yield first
-    yield row("direct optimisation", optimize_only=True)[1]
+    if refine is None:
+        yield row("direct optimisation", optimize_only=True)[1]
     for lam in (0.0, 0.5, 1.0):
         yield row(f"network alone, λ {lam:g}", lam=lam, refine=0, passes=1)[1]
     yield row("affine", transform="affine")[1]
@@ -123,11 +127,11 @@ def rows_of(
     shift = np.eye(4)
     shift[1, 3] = 12.0
     write_affine(folder / "start.mat", shift @ usual.affine)
-    yield row("start 12 mm off", init=str(folder / "start.mat"))[1]
+    yield row("start 12 mm off", init=str(folder / "start.mat"), refine=refine)[1]
     for damage in DAMAGES:
         path = folder / f"{damage.replace(' ', '-')}_T2w.nii.gz"
         write(path, damaged(read_image(moving), damage, random))
-        yield row(f"moving image: {damage}", path)[1]
+        yield row(f"moving image: {damage}", path, refine=refine)[1]
 
 
 def spread_mm(
@@ -135,23 +139,18 @@ def spread_mm(
     fixed: Path,
     moving: Path,
     folder: Path,
-    random: np.random.Generator,
-    copies: int,
+    motions: list[np.ndarray],
     settings: dict[str, Any],
-) -> float | None:
+) -> float:
     """How far the maps lie apart when moved copies of the moving image are registered as it was.
 
-    The mean over the fixed brain of the root of the variance of the maps, the first one included;
-    None without copies.
+    The mean over the fixed brain of the root of the variance of the maps, the first one included.
     """
-    if copies == 0:
-        return None
     brain = np.argwhere(result.fixed.mask)[::50].astype(float)
     points = affine_points(result.fixed.image.affine, brain)
     maps = [map_points(result.chain, points)]
     start = read_affine(settings["init"]) if "init" in settings else None
-    for _ in range(copies):
-        motion = random_motion(*COPY_MOVED, random)
+    for motion in motions:
         path = folder / f"copy_{moving.name}"
         write(path, moved_copy(read_image(moving), motion))
         if start is not None:
@@ -206,6 +205,12 @@ def random_motion(shift_mm: float, degrees: float, random: np.random.Generator) 
     motion[:3, :3] = Rotation.from_rotvec(np.radians(degrees) * axis).as_matrix()
     motion[:3, 3] = CENTRE_MM - motion[:3, :3] @ CENTRE_MM + shift_mm * direction
     return motion
+
+
+def random_motions(copies: int, number: int) -> list[np.ndarray]:
+    """How the copies of a pair's moving image are moved, the same in all of its registrations."""
+    random = np.random.default_rng([number, 1])
+    return [random_motion(*COPY_MOVED, random) for _ in range(copies)]
 
 
 def damaged(image: Volume, damage: str, random: np.random.Generator) -> Volume:
