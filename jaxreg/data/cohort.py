@@ -72,6 +72,7 @@ def read_cohort(folder: Path | str) -> Cohort:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such cohort folder.")
     table = folder / "participants.tsv"
+    _check_prepared(folder, table)
     participants: dict[str, str] = {}
     automatic = set[str]()
     for row in read_table(table, ("participant_id", "split")):
@@ -89,6 +90,25 @@ def read_cohort(folder: Path | str) -> Cohort:
         raise InputError(f"{table}: expected at least one participant, got none.")
     structures = read_structures(folder / "labels.tsv")
     return Cohort(folder, participants, structures, frozenset(automatic))
+
+
+def _check_prepared(folder: Path, table: Path) -> None:
+    """Refuse a folder of scans that nobody prepared, with the command that prepares them.
+
+    Raises:
+        InputError: there is no table, or that of a BIDS dataset, which has no column split.
+    """
+    bids = any(folder.glob("sub-*/anat")) or any(folder.glob("sub-*/ses-*/anat"))
+    first = f"make a cohort of it first: jaxreg prepare {folder}{' --layout=bids' if bids else ''}"
+    if not table.is_file():
+        raise InputError(
+            f"{table}: no such file; {folder} is no prepared cohort; {first} --out DIR"
+        )
+    if bids and "split" not in next(iter(read_table(table, ())), {"split": ""}):
+        raise InputError(
+            f"{table}: expected the column split of a prepared cohort; this is a BIDS dataset; "
+            f"{first} --out DIR"
+        )
 
 
 def read_structures(table: Path) -> dict[int, str]:

@@ -57,7 +57,10 @@ def evaluate(
         lambda: str(workdir or newest_run(Path("runs")) or "")
     )
     if not found:
-        raise InputError("runs: expected a registration run (train.py --stage=reg), found none.")
+        raise InputError(
+            "runs: expected a registration run, found none; train one first (jaxreg train "
+            "--stage=reg), or name its folder by --workdir."
+        )
     run = Path(found)
     lams, model = _lams(lambdas), load_model(run)
     cohort = read_cohort(data or model.config.cohort.data or embedded_cohort(progress=progress))

@@ -28,7 +28,8 @@ def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     for row in rows:
         lacking = [c for c in columns if row.get(c) is None]
         if lacking:
-            raise InputError(f"{table}: expected the column {lacking[0]}, got {row}.")
+            got = ", ".join(str(name) for name in row if name is not None)
+            raise InputError(f"{table}: expected the column {lacking[0]}, got {got}.")
     return rows
 
 

@@ -262,6 +262,13 @@ def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict
     if not config.objective.spec.contrastive:
         return None, {}, {}
     workdir = config.encoders or Path("runs/ae")
+    if config.encoders is None and not workdir.is_dir():
+        data = "" if config.cohort.data is None else f" --data={config.cohort.data}"
+        raise InputError(
+            f"--loss={config.objective.loss}: expected the autoencoders of stage 1 in {workdir}, "
+            f"found none; train them first (jaxreg train --stage=ae{data}), or name their folder "
+            "by --encoders."
+        )
     checkpoints, meta = open_run(workdir, "ae")
     stored = from_json(AutoencoderConfig, meta.config)
     trained = tuple(dict.fromkeys(stored.cohort.domain_pair))

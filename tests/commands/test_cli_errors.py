@@ -57,7 +57,7 @@ def refuses(place, capfd, argv, *named):
         (["--encoders=cohort"], ["--encoders", "nce_mi"]),
         (["--loss=nce_mi", "--encoders=absent"], ["absent"]),
         (["--loss=nce", "--encoders=cohort"], ["cohort"]),
-        (["--loss=nce_mi"], ["runs/ae"]),
+        (["--loss=nce_mi"], ["runs/ae", "jaxreg train --stage=ae", "--encoders"]),
         (["--init-from=absent"], ["absent"]),
         (["--lam=0.5"], ["--lam", "--conditioning=none"]),
         (["--conditioning=none"], ["--lam"]),

@@ -101,7 +101,15 @@ def test_a_missing_folder_a_file_in_its_place_and_a_missing_table_are_named(tmp_
     refuses(lambda: read_cohort(tmp_path / "absent"), str(tmp_path / "absent"))
     (tmp_path / "file").touch()
     refuses(lambda: read_cohort(tmp_path / "file"), str(tmp_path / "file"))
-    refuses(lambda: read_cohort(tmp_path), str(tmp_path / "participants.tsv"))
+    refuses(lambda: read_cohort(tmp_path), str(tmp_path / "participants.tsv"), "jaxreg prepare")
+
+
+@pytest.mark.parametrize("table", [None, "participant_id\tage\nsub-01\t33\n"])
+def test_of_a_bids_dataset_the_command_that_prepares_it_is_named(table, tmp_path):
+    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    if table is not None:
+        (tmp_path / "participants.tsv").write_text(table)
+    refuses(lambda: read_cohort(tmp_path), f"jaxreg prepare {tmp_path} --layout=bids")
 
 
 @pytest.mark.parametrize(
