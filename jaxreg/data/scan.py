@@ -54,16 +54,18 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
 
 def label_flatness(array: Shaped[np.ndarray, "x y z"]) -> float:
     """How many of the pairs of neighbours in the foreground are equal, from 0 to 1."""
-    background = background_value(array) or 0.0
+    filled = array != (background_value(array) or 0.0)
     shares = []
     for axis in range(3):
         here, there = (
-            np.take(array, range(first, array.shape[axis] - 1 + first), axis=axis)
-            for first in (0, 1)
+            tuple(part if k == axis else slice(None) for k in range(3))
+            for part in (slice(None, -1), slice(1, None))
         )
-        inside = (here != background) & (there != background)
-        if inside.any():
-            shares.append(float((here == there)[inside].mean()))
+        inside = filled[here] & filled[there]
+        count = int(np.count_nonzero(inside))
+        if count:
+            equal = np.equal(array[here], array[there]) & inside
+            shares.append(int(np.count_nonzero(equal)) / count)
     return float(np.mean(shares)) if shares else 0.0
 
 
