@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +20,14 @@ from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume
-from jaxreg.geometry.transforms import compose, map_points, resample_by
+from jaxreg.geometry.transforms import resample_by
 from jaxreg.io.images import write
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair
 from jaxreg.registration.compare_tools.external_tools import ENGINES, missing
 from jaxreg.registration.deformable.deformation import deformations, local_correlation
 from jaxreg.registration.deformable.grid import in_millimetres
+from jaxreg.registration.output.files import written_map
 from jaxreg.registration.output.metrics import dice_of
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.runtime import peak_gigabytes
@@ -127,7 +127,7 @@ def score(name: str, result: Registration, displacement: np.ndarray) -> Row:
     if fixed is not None and moving is not None:
         chain = [in_millimetres(displacement, result.grid), result.affine]
         grid = result.fixed.header.grid
-        moved = resample_by(moving, compose(partial(map_points, chain), grid), order=0)
+        moved = resample_by(moving, written_map(chain, grid), order=0)
         dice = dice_of(fixed, moving, moved, grid)
     return Row(name, dice, float(similarity), float(folds), 0.0, 0.0, "")
 

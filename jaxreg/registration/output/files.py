@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import (
+    Chain,
     compose,
     jacobian_determinant,
     map_points,
@@ -73,7 +74,7 @@ def make_outputs(result: Registration) -> Outputs:
     if moving.labels is not None:
         labels = resample_by(moving.labels, warp, order=0)
         if fixed.labels is not None:
-            linear = compose(partial(map_points, [result.affine]), fixed.header.grid)
+            linear = written_map([result.affine], fixed.header.grid)
             affine_labels = resample_by(moving.labels, linear, order=0)
     moved = resample_by(moving.image, warp)
     return Outputs(warp, inverse, moved, jacobian, labels, affine_labels)
@@ -107,6 +108,11 @@ def _write_masks(result: Registration, folder: Path) -> None:
             write_like(folder / f"{role}_mask.nii.gz", mask, subject.header.geometry)
 
 
+def written_map(chain: Chain, grid: Grid) -> Field:
+    """The map of a chain on a grid as a file holds it, in multiples of `STEP_MM`."""
+    return _rounded(compose(partial(map_points, chain), grid))
+
+
 def _rounded(field: Field) -> Field:
     """A field in multiples of `STEP_MM`: beyond that float32 holds noise, half of the file."""
     return Field(
@@ -127,8 +133,8 @@ def write_curve(result: Registration, folder: Path) -> None:
         chosen = "yes" if point is result.chosen else "no"
         numbers = f"{point.similarity:.6f}\t{point.folds_percent:.6f}\t{point.sdlogj:.6f}"
         rows.append(f"{point.lam:g}\t{numbers}\t{chosen}")
-        mapping = partial(map_points, result.chain_of(point))
-        moved = resample_by(result.moving.image, compose(mapping, result.fixed.header.grid))
+        mapping = written_map(result.chain_of(point), result.fixed.header.grid)
+        moved = resample_by(result.moving.image, mapping)
         name = f"moved_lam-{point.lam:.1f}.nii.gz"
         write_like(folder / name, moved, result.fixed.header.geometry)
     (folder / "curve.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
