@@ -18,7 +18,7 @@ from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import invert, map_points
 from jaxreg.io.displacement_fields import read_field
-from jaxreg.io.images import read_image, read_labels, write
+from jaxreg.io.images import read, read_image, read_labels, write
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.models.model import load_run
 from jaxreg.models.release import load_model
@@ -235,7 +235,7 @@ def test_a_linear_transform_undoes_a_motion_of_the_header(tmp_path, capsys, tran
     points = np.argwhere(mask.array > 0) @ mask.affine[:3, :3].T + mask.affine[:3, 3]
     error = (got - wanted)[:3, :3] @ points.T + (got - wanted)[:3, 3:]
     assert np.linalg.norm(error, axis=0).mean() < 2.0  # a quarter of a voxel
-    np.testing.assert_allclose(read_image(out / "jacobian.nii.gz").array, 1, atol=1e-3)
+    np.testing.assert_allclose(read(out / "jacobian.nii.gz").array, 1, atol=1e-3)
     assert "λ" not in capsys.readouterr().out
 
 
