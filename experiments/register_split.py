@@ -70,7 +70,7 @@ class Config:
     extract: Extraction = "auto"
     """never: without segmentation."""
     label_weight: float | None = None
-    """Weight of the segmentations' overlap; default 4."""
+    """Weight of the segmentations' overlap; default that of the command."""
     turned: float = 0.0
     """Turn either image by up to so many degrees about each axis, and shift it by as many mm."""
     out: Path | None = None
