@@ -27,6 +27,7 @@ from jaxreg.io.images import (
 )
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.moved import Notes, moved
+from jaxreg.registration.output.checks import Verdict
 from jaxreg.registration.run import Finished
 
 
@@ -139,6 +140,8 @@ class Result:
         transform: the map between both spaces.
         metrics: numbers by name, as in provenance.json: similarity, folds, millimetres, Dice.
         warnings: what the user should know, a sentence each.
+        verdict: `state` ("green", "amber" or "red": nothing stands out, look at the report, most
+            likely wrong) and `reasons`, the names of the numbers behind it.
         jacobian: determinant of the deformable part in physical space; a nibabel image.
         moved_labels: the moved label map, None if the moving image has none.
         curve: all λ of a sweep; empty without one.
@@ -148,6 +151,7 @@ class Result:
     transform: Transform
     metrics: dict[str, float]
     warnings: tuple[str, ...]
+    verdict: Verdict
     jacobian: Any
     moved_labels: Any
     curve: tuple[CurvePoint, ...]
@@ -195,6 +199,7 @@ def result_of(finished: Finished, *, every_lam: bool, arguments_of: Any) -> Resu
         transform=Transform(found.chain, found.inverse_chain, *grids),
         metrics=finished.metrics,
         warnings=tuple(in_arguments(line, arguments_of) for line in found.warnings),
+        verdict=finished.verdict,
         jacobian=image_like(outputs.jacobian, like),
         moved_labels=None if labels is None else image_like(smallest_labels(labels), like),
         curve=tuple(

@@ -65,6 +65,7 @@ class Finished(NamedTuple):
                 if "report" in result.config.written:
                     report = report_of(result, self.numbers, provenance, self.estimate, title=title)
                     write_report(folder / "report.html", report)
+            provenance["verdict"] = self._verdict_record()
             _write_json(folder / "provenance.json", provenance)
             _write_json(folder / "timings.json", self._timings())
 
@@ -80,10 +81,13 @@ class Finished(NamedTuple):
             "files": {path.name: str(path) for path in sorted(out.iterdir())},
             "metrics": self.metrics,
             "estimated_dice": as_record(self.estimate),
-            "verdict": {"state": self.verdict.state, "reasons": list(self.verdict.reasons)},
+            "verdict": self._verdict_record(),
             "warnings": list(self.registration.warnings),
             **self._timings(),
         }
+
+    def _verdict_record(self) -> dict[str, Any]:
+        return {"state": self.verdict.state, "reasons": list(self.verdict.reasons)}
 
     def lines(self) -> list[str]:
         """The numbers, a line each."""

@@ -61,6 +61,15 @@ def test_paths_images_and_arrays_give_the_same(pair, result):
         assert other.metrics["similarity"] == result.metrics["similarity"]
 
 
+def test_the_verdict_is_that_of_the_command(result, tmp_path):
+    provenance = json.loads((result.save(tmp_path / "run") / "provenance.json").read_text())
+    assert result.verdict.state in ("green", "amber", "red")
+    assert provenance["verdict"] == {
+        "state": result.verdict.state,
+        "reasons": list(result.verdict.reasons),
+    }
+
+
 def test_a_matrix_is_the_start_that_its_file_is(pair, result, tmp_path):
     """From a file that another program wrote: ITK's LPS, fixed to moving."""
     images = [side["image"] for side in pair]
