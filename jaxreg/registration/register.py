@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -115,23 +115,87 @@ def register_pair(
         InputError: a file that is not what it must be, fields of view that do not overlap, a model
             that does not fit.
     """
-    with clock("read"):
-        fixed = _read("fixed", fixed_path, config, in_memory or {})
-        moving = _read("moving", moving_path, config, in_memory or {})
-    warnings: list[str] = []
+    told = _Told(say)
+    fixed, moving = _sides(fixed_path, moving_path, config, clock, in_memory or {}, told)
+    method = _method_for(fixed, moving, config, clock, method, told)
+    find = functools.partial(_linear_part, method, config, clock, start)
+    linear = _better_linear_part(find, fixed, moving, config, told)
+    if method.domains is not None and fixed.brain_known and moving.brain_known:
+        told.warn(_domain_warnings(linear.pair, method, linear.grid.spacing_mm))
+    with clock("deformable"):
+        pair, chosen, curve = _deformable_part(method, config, linear, fixed, moving, clock)
+    if not np.isfinite(chosen.displacement).all():
+        raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
+    return Registration(
+        config,
+        fixed,
+        moving,
+        method,
+        linear.affine,
+        linear.grid,
+        linear.grid_is,
+        pair,
+        linear.before,
+        chosen,
+        curve,
+        tuple(told.warnings),
+    )
 
-    def warn(lines: tuple[str, ...]):
-        warnings.extend(lines)
+
+class _Linear(NamedTuple):
+    """The linear part of a registration: the affine, the network grid, and the pair on it."""
+
+    start: str
+    affine: Float[np.ndarray, "4 4"]
+    grid: Grid
+    grid_is: str
+    before: Deformation
+    pair: Pair
+
+
+class _Told:
+    """Lines for the user as they come up; warnings are kept as well."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say, self.warnings = say, list[str]()
+
+    def warn(self, lines: Iterable[str]) -> None:
         for line in lines:
-            say(f"warning: {line}")
+            self.warnings.append(line)
+            self.say(f"warning: {line}")
 
+
+def _sides(
+    fixed_path: Path | MemoryImage,
+    moving_path: Path | MemoryImage,
+    config: RegisterConfig,
+    clock: Clock,
+    in_memory: Mapping[str, MemoryImage],
+    told: _Told,
+) -> tuple[Subject, Subject]:
+    """Both sides read, with their brains."""
+    with clock("read"):
+        fixed = _read("fixed", fixed_path, config, in_memory)
+        moving = _read("moving", moving_path, config, in_memory)
     with clock("find the brains"):
         fixed, moving, unfound = with_brains(fixed, moving, config)
     for role, subject in (("fixed", fixed), ("moving", moving)):
-        say(f"{role}: {subject.path}: {subject.header}")
+        told.say(f"{role}: {subject.path}: {subject.header}")
         for remark in subject.remarks:
-            say(remark)
-    warn((*fixed.warnings, *moving.warnings, *unfound))
+            told.say(remark)
+    told.warn((*fixed.warnings, *moving.warnings, *unfound))
+    return fixed, moving
+
+
+def _method_for(
+    fixed: Subject,
+    moving: Subject,
+    config: RegisterConfig,
+    clock: Clock,
+    method: Method | None,
+    told: _Told,
+) -> Method:
+    """The method that is asked for, where it knows the contrasts of the pair, or what stands in."""
     with clock("load model"):
         method = method or load_method(config)
         contrasts = None
@@ -140,56 +204,59 @@ def register_pair(
             contrasts = contrasts_of(config.domains, fixed, moving, own)
         method, remark = routed(method, config, contrasts)
     if remark is not None:
-        say(remark)
+        told.say(remark)
     if method.model is not None:
-        say(
+        told.say(
             f"network: {name_of(method.model)} (sha256 {method.model.sha256[:12]}); "
             f"λ = {config.lam or method.lam}, {method.passes} passes, "
             f"{method.steps} steps of refinement"
         )
-    find = functools.partial(_linear_part, method, config, clock, start)
+    return method
+
+
+def _better_linear_part(
+    find: Callable[[Subject, Subject], _Linear],
+    fixed: Subject,
+    moving: Subject,
+    config: RegisterConfig,
+    told: _Told,
+) -> _Linear:
+    """The linear part by segmentation, or by intensities where that is poor and they are better."""
     linear = find(fixed, moving)
     searched = config.init_mode in (AUTO, "rigid", "affine")
     segmented = searched and linear_start(fixed, moving) is not None
     if segmented and linear.before.similarity < POOR_SIMILARITY:
-        say(
+        told.say(
             f"the linear start by segmentation is poor (similarity {linear.before.similarity:.3f})"
             ": intensities alone are tried as well"
         )
         by_intensities = find(fixed._replace(brain=None), moving._replace(brain=None))
         linear = max(linear, by_intensities, key=lambda part: part.before.similarity)
-    affine, grid, before, pair = linear.affine, linear.grid, linear.before, linear.pair
-    say(f"network grid: {linear.grid_is}")
-    say(f"linear start: {linear.start}, determinant {np.linalg.det(affine[:3, :3]):.3f}")
-    warn((*turn_of(affine), *_poor_start(before)))
-    if method.domains is not None:
-        known = fixed.brain_known and moving.brain_known
-        warn(_domain_warnings(pair, method, grid.spacing_mm) if known else ())
-    with clock("deformable"):
-        chosen, curve = before, ()
-        if config.transform == "deformable" and method.objective.label_weight > 0:
-            pair = with_labels(pair, fixed, moving, affine, grid)
-        if config.transform == "deformable" and config.lam == "auto":
-            curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))
-            chosen = choose(before.similarity, curve)
-        elif config.transform == "deformable":
-            chosen = deformations(method, pair, [method.lam], progress=clock.progress)[0]
-    if not np.isfinite(chosen.displacement).all():
-        raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
-    return Registration(
-        config,
-        fixed,
-        moving,
-        method,
-        affine,
-        grid,
-        linear.grid_is,
-        pair,
-        before,
-        chosen,
-        curve,
-        tuple(warnings),
-    )
+    determinant = np.linalg.det(linear.affine[:3, :3])
+    told.say(f"network grid: {linear.grid_is}")
+    told.say(f"linear start: {linear.start}, determinant {determinant:.3f}")
+    told.warn((*turn_of(linear.affine), *_poor_start(linear.before)))
+    return linear
+
+
+def _deformable_part(
+    method: Method,
+    config: RegisterConfig,
+    linear: _Linear,
+    fixed: Subject,
+    moving: Subject,
+    clock: Clock,
+) -> tuple[Pair, Deformation, tuple[Deformation, ...]]:
+    """(the pair as the method saw it, the answer, all λ of a sweep)."""
+    pair = linear.pair
+    if config.transform != "deformable":
+        return pair, linear.before, ()
+    if method.objective.label_weight > 0:
+        pair = with_labels(pair, fixed, moving, linear.affine, linear.grid)
+    if config.lam != "auto":
+        return pair, deformations(method, pair, [method.lam], progress=clock.progress)[0], ()
+    curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))
+    return pair, choose(linear.before.similarity, curve), curve
 
 
 def _read(
@@ -204,17 +271,6 @@ def _read(
         for kind in ("mask", "ignore", "labels")
     )
     return read_subject(role, image, mask=mask, ignore=ignore, labels=labels)
-
-
-class _Linear(NamedTuple):
-    """The linear part of a registration: the affine, the network grid, and the pair on it."""
-
-    start: str
-    affine: Float[np.ndarray, "4 4"]
-    grid: Grid
-    grid_is: str
-    before: Deformation
-    pair: Pair
 
 
 def _linear_part(
