@@ -8,6 +8,7 @@ moves it by more than `SETTLED_MM`. What is returned lies on the image's own gri
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -47,7 +48,8 @@ class Networks(NamedTuple):
     fine: Network
 
 
-class FoundBrain(NamedTuple):
+@dataclass(frozen=True)
+class FoundBrain:
     """A brain that was found in an image, on the template grid laid onto it.
 
     `to_image` takes the template grid's space to the image's (RAS millimetres). `fit_mm` is how far
@@ -60,10 +62,15 @@ class FoundBrain(NamedTuple):
     fit_mm: float
     volumes_ml: dict[int, float]
 
-    @property
+    @functools.cached_property
     def codes(self) -> UInt8[np.ndarray, "i j k"]:
         """The likeliest class at each voxel of the template grid."""
-        return np.argmax(self.probabilities, axis=-1).astype(np.uint8)
+        return likeliest(self.probabilities)
+
+    @property
+    def affine(self) -> Float[np.ndarray, "4 4"]:
+        """Voxels of the template grid to the image's millimetres."""
+        return self.to_image @ GRID.affine
 
     @property
     def litres(self) -> float:
@@ -101,8 +108,7 @@ def find_brain(image: Volume, networks: Networks) -> FoundBrain:
     to_image, _ = template_pose(codes, affine)
     for look in range(3):
         probabilities = fine_probabilities(image, to_image, networks.fine)
-        fine = np.argmax(probabilities, axis=-1).astype(np.uint8)
-        better, fit_mm = template_pose(fine, to_image @ GRID.affine)
+        better, fit_mm = template_pose(likeliest(probabilities), to_image @ GRID.affine)
         moved = farthest_mm(better, to_image)
         if moved <= SETTLED_MM or look == 2:
             break
@@ -123,7 +129,7 @@ def coarse_codes(
     for centre in _window_centres(image):
         values, affine = _window(image, centre)
         scaled = normalize(jnp.asarray(values))
-        codes = np.argmax(np.asarray(network(scaled[..., None])), axis=-1).astype(np.uint8)
+        codes = likeliest(np.asarray(network(scaled[..., None])))
         brain = float((codes > 0).sum())
         if best is None or brain > best[0]:
             best = brain, codes, affine
@@ -213,15 +219,20 @@ def fine_probabilities(
     return np.asarray(network(values[..., None]), np.float32)
 
 
-def mirrored_view(image: Volume, brain: FoundBrain, network: Network) -> FoundBrain:
-    """The same brain as the fine network sees it in a mirror: a second opinion.
+def mirrored_view(image: Volume, brain: FoundBrain, network: Network) -> Volume:
+    """The codes of the same brain as the fine network sees it in a mirror: a second opinion.
 
     The template grid is symmetric, so the mirrored image lies on it as well; the answer is mirrored
     back, and left and right structures are exchanged.
     """
     values = normalize(jnp.asarray(sampled(image, brain.to_image, GRID)))[::-1]
-    seen = np.asarray(network(values[..., None]), np.float32)[::-1]
-    return brain._replace(probabilities=seen[..., MIRRORED[:CLASSES]])
+    codes = likeliest(np.asarray(network(values[..., None]), np.float32))[::-1]
+    return Volume(MIRRORED[codes].astype(np.uint8), brain.affine)
+
+
+def likeliest(probabilities: Float32[np.ndarray, "i j k c"]) -> UInt8[np.ndarray, "i j k"]:
+    """The code of the largest probability at each voxel."""
+    return np.argmax(probabilities, axis=-1).astype(np.uint8)
 
 
 def sampled(
@@ -285,7 +296,7 @@ def codes_on(
     template grid's voxels, is below a half; there it gets the structure of the largest probability.
     """
     probabilities, shape = brain.probabilities, grid.shape
-    to_grid = np.linalg.inv(brain.to_image @ GRID.affine) @ grid.affine
+    to_grid = np.linalg.inv(brain.affine) @ grid.affine
     halves = in_threads(
         *(
             functools.partial(_most_probable, probabilities, classes, to_grid, shape)

@@ -20,7 +20,6 @@ from jaxreg.registration.inputs import Subject
 from jaxreg.registration.register import Registration
 from jaxreg.segmentation.networks import load_segmentation
 from jaxreg.segmentation.segment import FoundBrain, Network, mirrored_view
-from jaxreg.segmentation.template import GRID
 
 INDEPENDENT, REFINED, OPTIMISED = 0.922, 0.905, 0.885
 """Dice of true labels by the overlap of the segmentations, on nine validation pairs of `ixi`,
@@ -69,8 +68,8 @@ def estimated_dice(result: Registration) -> EstimatedDice | None:
     )
 
 
-def second_opinion(side: Subject, brain: FoundBrain, fine: Network) -> FoundBrain:
-    """The brain of one side as the fine network sees it in a mirror, without what is ignored."""
+def second_opinion(side: Subject, brain: FoundBrain, fine: Network) -> Volume:
+    """The codes of one side as the fine network sees it in a mirror, without what is ignored."""
     return mirrored_view(without_ignored(side), brain, fine)
 
 
@@ -93,17 +92,15 @@ def as_record(estimate: EstimatedDice | None) -> dict[str, Any] | None:
 
 
 def own_overlap(
-    fixed: FoundBrain, moving: FoundBrain, chain: Chain
+    fixed: Volume, moving: Volume, chain: Chain
 ) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
     """(Dice, size of the smaller one in voxels) of each structure of the two segmentations.
 
-    `chain` takes the fixed image's millimetres to the moving one's. The overlap is taken on the
-    template grid laid onto the fixed brain, in the order of the network's codes.
+    Both are codes. The overlap is taken on the grid of the fixed ones, the template grid laid onto
+    that brain. `chain` takes the fixed image's millimetres to the moving one's.
     """
-    codes, affine = fixed.codes, fixed.to_image @ GRID.affine
-    source = Volume(moving.codes, moving.to_image @ GRID.affine)
-    there = functools.partial(map_points, chain)
-    moved = resample(source, there, Grid(GRID.shape, affine), order=0)
+    codes, there = fixed.array, functools.partial(map_points, chain)
+    moved = resample(moving, there, Grid(fixed.array.shape, fixed.affine), order=0)
     both = np.bincount(codes[codes == moved], minlength=REST + 1)
     one, other = (np.bincount(c.ravel(), minlength=REST + 1) for c in (codes, moved))
     dice = 2 * both / np.maximum(one + other, 1)
