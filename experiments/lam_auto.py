@@ -1,29 +1,27 @@
 """How well `--lam auto` chooses: its Dice beside that of the best fixed λ, on a cohort's split.
 
-    python experiments/lam_auto.py --model runs/lncc --data COHORT [--split val] [--pairs 10]
+    python experiments/lam_auto.py --data COHORT [--split val] [--pairs 5]
 
-Each pair is registered at every λ on the cohort's own grid (it is affinely aligned already). The
-rule sees similarity and folds alone; Dice is the judge. It stays if the mean of its choices lies
-within 0.005 of the best fixed λ's. Other shares of the similarity gain are printed beside it.
+Each pair is registered at every λ as the command does, segmentations included. The rule sees
+similarity and folds alone; Dice is the judge. It stays if the mean of its choices lies within 0.005
+of the best fixed λ's. Other shares of the similarity gain are printed beside it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax.numpy as jnp
-import numpy as np
-import tyro
-
 from jaxreg import runtime
-from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.cohort import neighbour_pairs, read_cohort
-from jaxreg.data.volumes import Volumes
-from jaxreg.evaluation import metrics
-from jaxreg.pair import Pair
-from jaxreg.registration.deformable import lambda_selection
-from jaxreg.registration.deformable.deformation import deformations, no_deformation
-from jaxreg.registration.deformable.method import load_method, routed
-from jaxreg.spatial import warp
+
+runtime.prepare()
+
+import numpy as np  # noqa: E402
+import tyro  # noqa: E402
+from where_lost import scored  # noqa: E402
+
+from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
+from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.registration.deformable import lambda_selection  # noqa: E402
+from jaxreg.registration.register import Clock, register_pair  # noqa: E402
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 
@@ -35,47 +33,38 @@ class Config:
     data: Path
     """Cohort folder."""
     model: Path | None = None
-    """Registration run; without it, direct optimisation."""
+    """Network; by default the one that comes with jaxreg."""
+    optimize_only: bool = False
+    """Direct optimisation instead of a network."""
     split: str = "val"
     """Split whose neighbouring pairs are registered."""
-    pairs: int = 10
+    pairs: int = 5
     """Pairs at most."""
-    steps: int | None = None
-    """Steps of direct optimisation; by default those of `register --optimize-only`."""
 
 
 def main(config: Config) -> None:
     """Print Dice against λ, the rule's choices and what they cost."""
-    settings = RegisterConfig(
-        model=config.model, optimize_only=config.model is None, steps=config.steps, lam="auto"
-    )
-    method = routed(load_method(settings), settings, ("T1w", "T2w"))[0]
-    domains = method.domains or ("T1w", "T2w")
     cohort = read_cohort(config.data)
-    subjects = (cohort.members(config.split, d) for d in domains)
-    pairs = neighbour_pairs(*subjects)[: config.pairs]
-    needed = [(p, k) for f, m in pairs for p, k in ((f, domains[0]), (m, domains[1]))]
-    labels = [(p, "dseg") for pair in pairs for p in pair]
-    volumes = Volumes(cohort, [*needed, *labels])
-    structures = jnp.asarray(sorted(cohort.structures), jnp.int32)
-    curves, befores, dice = [], [], []
-    for fixed_id, moving_id in pairs:
-        f, m = volumes.scan(fixed_id, domains[0]), volumes.scan(moving_id, domains[1])
-        pair = Pair(*(jnp.asarray(a) for a in (f.image, m.image, f.mask, m.mask)))
-        curve = deformations(method, pair, lambda_selection.LAMS)
-        fixed_labels, moving_labels = (
-            jnp.asarray(volumes.labels(p)) for p in (fixed_id, moving_id)
+    members = [
+        [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
+        for d in ("T1w", "T2w")
+    ]
+    found = []
+    for fixed, moving in neighbour_pairs(*members)[: config.pairs]:
+        settings = RegisterConfig(
+            model=config.model,
+            optimize_only=config.optimize_only,
+            lam="auto",
+            fixed_labels=cohort.file(fixed, "dseg"),
+            moving_labels=cohort.file(moving, "dseg"),
         )
-        both = metrics.present(fixed_labels, moving_labels, structures)
-        row = []
-        for point in curve:
-            moved = warp(moving_labels[..., None], jnp.asarray(point.displacement), order=0)[..., 0]
-            row.append(float(jnp.mean(metrics.dice(fixed_labels, moved, structures), where=both)))
-        curves.append([p._replace(displacement=None, inverse=None, moved=None) for p in curve])
-        befores.append(no_deformation(method, pair).similarity)
-        dice.append(row)
-        print(fixed_id, moving_id, np.round(row, 4).tolist(), flush=True)
-    table = np.array(dice)
+        images = cohort.file(fixed, "T1w"), cohort.file(moving, "T2w")
+        result = register_pair(*images, settings, Clock(), say=lambda line: None)
+        dice = [scored(result, point.displacement)[0] for point in result.curve]
+        print(fixed, moving, np.round(dice, 4).tolist(), flush=True)
+        curve = [d._replace(displacement=None, inverse=None, moved=None) for d in result.curve]
+        found.append((result.before.similarity, curve, dice))
+    table = np.array([dice for _, _, dice in found])
     mean = table.mean(axis=0)
     for lam, value in zip(lambda_selection.LAMS, mean, strict=True):
         print(f"λ {lam:.1f}  Dice {value:.4f}")
@@ -83,20 +72,15 @@ def main(config: Config) -> None:
     print(f"best fixed λ {lambda_selection.LAMS[int(mean.argmax())]}: {best:.4f}")
     print(f"best λ of each pair (an upper bound): {table.max(axis=1).mean():.4f}")
     for share in SHARES:
-        chosen = [
-            lambda_selection.choose(b, c, share=share).lam
-            for b, c in zip(befores, curves, strict=True)
-        ]
-        values = [
-            row[lambda_selection.LAMS.index(lam)] for row, lam in zip(dice, chosen, strict=True)
-        ]
+        chosen = [lambda_selection.choose(b, c, share=share).lam for b, c, _ in found]
+        at = [lambda_selection.LAMS.index(lam) for lam in chosen]
+        value = table[np.arange(len(at)), at].mean()
         mark = " (the rule)" if share == lambda_selection.SHARE else ""
         print(
-            f"share {share:.2f}: Dice {np.mean(values):.4f}, {np.mean(values) - best:+.4f} against "
-            f"the best fixed λ; chosen {chosen}{mark}"
+            f"share {share:.2f}: Dice {value:.4f}, {value - best:+.4f} against the best fixed λ; "
+            f"chosen {chosen}{mark}"
         )
 
 
 if __name__ == "__main__":
-    runtime.prepare()
     main(tyro.cli(Config))

@@ -12,7 +12,8 @@ from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.pair import Pair
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.segment import Networks, codes_on, find_brain, on_own_grid
+from jaxreg.segmentation.own_grid import codes_on, on_own_grid
+from jaxreg.segmentation.segment import Networks, find_brain
 
 TURNED_DEGREES = 45.0
 """From this angle between two heads on, by their headers, the turn is named."""

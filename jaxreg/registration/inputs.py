@@ -13,7 +13,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.io.headers import Header, read_header
 from jaxreg.io.images import read_labels, read_mask
 from jaxreg.io.stored_images import MemoryImage, Source, StoredImage, open_image
-from jaxreg.segmentation.segment import FoundBrain
+from jaxreg.segmentation.brain import FoundBrain
 
 
 class Subject(NamedTuple):

@@ -17,7 +17,8 @@ from jaxreg.errors import InputError
 from jaxreg.io.images import Remark, read_image, unheard
 from jaxreg.models.segmentation_model import SegmentationModel
 from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.segment import Networks, codes_on, find_brain
+from jaxreg.segmentation.own_grid import codes_on
+from jaxreg.segmentation.segment import Networks, find_brain
 
 BUNDLED = "bundled"
 """The teacher that comes with jaxreg, in place of a folder."""

@@ -7,17 +7,19 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from jaxreg.data.label_codes import CLASSES, REST, decode
+from jaxreg.data.label_codes import CLASSES, MIRRORED, NUMBERS, REST, decode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.own_grid import codes_on as codes_at_voxels
+from jaxreg.segmentation.own_grid import on_own_grid
 from jaxreg.segmentation.segment import (
-    FoundBrain,
     _window,
     _window_centres,
     farthest_mm,
-    on_own_grid,
     require_brain,
     template_pose,
+    with_both_views,
 )
 from jaxreg.segmentation.template import CENTROIDS_MM, GRID
 
@@ -135,3 +137,47 @@ def test_what_shows_no_brain_is_refused():
         template_pose(empty, np.eye(4))
     with pytest.raises(InputError, match="litres"):
         require_brain(0.0, 1.0)
+
+
+def test_each_voxel_gets_what_scipy_reads_as_most_probable():
+    """Of soft probabilities on an oblique grid; the mask is where the background has under half."""
+    rng = np.random.default_rng(0)
+    raw = rng.random((*CODES.shape, CLASSES)).astype(np.float32) + 3 * np.eye(CLASSES)[CODES]
+    smooth = ndimage.gaussian_filter(raw, (1, 1, 1, 0)).astype(np.float32)
+    probabilities = smooth / smooth.sum(axis=-1, keepdims=True)
+    grid = field_of_view((70, 80, 50), (2.5, 2.2, 3.0))
+    true = motion((4, -7, 10), (3, -5, 2), scale=0.97)
+    codes, mask = codes_at_voxels(FoundBrain(probabilities, true, 0.0, {}), grid)
+    to_template = np.linalg.inv(true @ GRID.affine) @ grid.affine
+    points = np.argwhere(mask) @ to_template[:3, :3].T + to_template[:3, 3]
+    read = np.stack(
+        [
+            ndimage.map_coordinates(probabilities[..., c], points.T, order=1, mode="grid-constant")
+            for c in range(CLASSES)
+        ]
+    )
+    assert mask.sum() > 10000
+    assert (codes[~mask] == 0).all()
+    best = 1 + np.argmax(read[1:], axis=0)
+    equal = read[codes[mask], np.arange(len(best))] > read[best, np.arange(len(best))] - 1e-5
+    assert equal.all()
+
+
+def test_both_views_are_the_mean_of_two_answers():
+    """A network that is certain of the left half of what it sees sees each half once."""
+    left = int(np.flatnonzero(MIRRORED[:CLASSES] != np.arange(CLASSES))[0])
+
+    def network(values):
+        half = np.arange(values.shape[0]) < values.shape[0] // 2
+        answer = np.where(half[:, None, None], left, 0) * np.ones(values.shape[:3], int)
+        return np.eye(CLASSES, dtype=np.float32)[answer]
+
+    image = Volume(np.ones(GRID.shape, np.float32), GRID.affine)
+    direct = network(image.array[..., None])
+    brain = with_both_views(image, FoundBrain(direct, np.eye(4), 0.0, {}), network)
+    first, last = brain.probabilities[0, 0, 0], brain.probabilities[-1, 0, 0]
+    assert first[left] == last[MIRRORED[left]] == 0.5
+    assert first[0] == last[0] == 0.5
+    voxel_ml = abs(np.linalg.det(GRID.affine)) / 1000
+    half_ml = 0.5 * (GRID.shape[0] // 2) * GRID.shape[1] * GRID.shape[2] * voxel_ml
+    assert brain.volumes_ml[NUMBERS[left]] == pytest.approx(half_ml, rel=1e-3)

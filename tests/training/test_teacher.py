@@ -28,7 +28,7 @@ from jaxreg.models.model import init_params
 from jaxreg.models.release import load_model, write_release
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.optimization import zero_velocity
-from jaxreg.segmentation.segment import FoundBrain
+from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.segmentation.template import GRID
 from jaxreg.training import registration, teacher
 from jaxreg.training.registration import sample_loss

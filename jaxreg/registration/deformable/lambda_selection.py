@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from jaxreg.registration.deformable.deformation import Deformation
 
 LAMS = tuple(i / 10 for i in range(11))
-SHARE = 0.8
+SHARE = 0.95
 """Share of the attainable gain in similarity that λ has to reach."""
 FOLDS_PERCENT = 0.1
 """A warp that folds more is not taken while one folds less."""

@@ -18,8 +18,9 @@ from jaxreg.geometry.transforms import Chain, map_points, resample
 from jaxreg.registration.extraction import without_ignored
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.register import Registration
+from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.segment import FoundBrain, Network, mirrored_view
+from jaxreg.segmentation.segment import Network, mirrored_view
 
 INDEPENDENT, REFINED, OPTIMISED = 0.922, 0.905, 0.885
 """Dice of true labels by the overlap of the segmentations, on nine validation pairs of `ixi`,

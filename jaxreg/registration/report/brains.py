@@ -11,7 +11,8 @@ from jaxreg.data.label_codes import decode
 from jaxreg.evaluation.figures.colours import dice_colour, structure_colours
 from jaxreg.geometry.grid import Volume
 from jaxreg.registration.inputs import Subject
-from jaxreg.segmentation.segment import FoundBrain, sampled
+from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.segment import sampled
 from jaxreg.segmentation.template import GRID
 
 _SLICES = 4

@@ -17,7 +17,8 @@ from jaxreg.registration.output.estimate import (
     own_overlap,
     second_opinion,
 )
-from jaxreg.segmentation.segment import FoundBrain, mirrored_view
+from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.segment import mirrored_view
 from jaxreg.segmentation.template import GRID
 
 

@@ -11,7 +11,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
 from jaxreg.registration.inputs import read_subject
 from jaxreg.registration.report.brains import brain_picture, estimate_picture
-from jaxreg.segmentation.segment import FoundBrain
+from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.segmentation.template import GRID
 
 

@@ -1,0 +1,60 @@
+"""A brain that was found in an image: what lies where on the template grid laid onto it."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from jaxreg.data.label_codes import CLASSES, decode
+from jaxreg.segmentation.template import GRID
+
+
+@dataclass(frozen=True)
+class FoundBrain:
+    """A brain that was found in an image, on the template grid laid onto it.
+
+    `to_image` takes the template grid's space to the image's (RAS millimetres). `fit_mm` is how far
+    the structures lie from the template's after the affine fit, root mean square. `volumes_ml` has
+    the volume of each structure by FreeSurfer's number.
+    """
+
+    probabilities: Float32[np.ndarray, "i j k c"]
+    to_image: Float[np.ndarray, "4 4"]
+    fit_mm: float
+    volumes_ml: dict[int, float]
+
+    @functools.cached_property
+    def codes(self) -> UInt8[np.ndarray, "i j k"]:
+        """The likeliest class at each voxel of the template grid."""
+        return likeliest(self.probabilities)
+
+    @property
+    def affine(self) -> Float[np.ndarray, "4 4"]:
+        """Voxels of the template grid to the image's millimetres."""
+        return self.to_image @ GRID.affine
+
+    @property
+    def litres(self) -> float:
+        """The volume of the brain, its fluid and what else is in it included."""
+        return sum(self.volumes_ml.values()) / 1000
+
+
+def likeliest(probabilities: Float32[np.ndarray, "i j k c"]) -> UInt8[np.ndarray, "i j k"]:
+    """The code of the largest probability at each voxel."""
+    return np.argmax(probabilities, axis=-1).astype(np.uint8)
+
+
+def volumes_ml(
+    probabilities: Float32[np.ndarray, "i j k c"], to_image: Float[np.ndarray, "4 4"]
+) -> dict[int, float]:
+    """Millilitres of each structure by FreeSurfer's number, from the probabilities."""
+    sums = probabilities.reshape(-1, CLASSES).sum(axis=0, dtype=np.float64)
+    sums *= voxel_ml(to_image @ GRID.affine)
+    numbers = decode(np.arange(CLASSES, dtype=np.uint8))
+    return {int(n): float(v) for n, v in zip(numbers, sums, strict=True) if n}
+
+
+def voxel_ml(affine: Float[np.ndarray, "4 4"]) -> float:
+    """The volume of a voxel, millilitres."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
