@@ -167,7 +167,8 @@ def test_both_views_are_the_mean_of_two_answers():
     """A network that is certain of the left half of what it sees sees each half once."""
     left = int(np.flatnonzero(MIRRORED[:CLASSES] != np.arange(CLASSES))[0])
 
-    def network(values):
+    def network(values: Any) -> Any:
+        """The first half is a left structure, the other one is background."""
         half = np.arange(values.shape[0]) < values.shape[0] // 2
         answer = np.where(half[:, None, None], left, 0) * np.ones(values.shape[:3], int)
         return np.eye(CLASSES, dtype=np.float32)[answer]
