@@ -222,7 +222,10 @@ def test_lambda_slider_changes_moved_grid_and_determinant(page):
     assert pictures(page) == start and not back.is_enabled()
 
 
-def test_a_click_moves_the_crosshair_to_the_place(page):
+@pytest.mark.parametrize("radiological", [False, True])
+def test_a_click_moves_the_crosshair_to_the_place(page, radiological):
+    if radiological:
+        page.find_element(By.ID, "radiological").click()
     canvas = page.find_element(By.ID, "view-0-axial")
     width, height = canvas.size["width"], canvas.size["height"]
     ActionChains(page).move_to_element_with_offset(
@@ -231,14 +234,37 @@ def test_a_click_moves_the_crosshair_to_the_place(page):
     pictures(page)
     x = int(page.find_element(By.ID, "index-sagittal").text.split("/")[0]) - 1
     y = int(page.find_element(By.ID, "index-coronal").text.split("/")[0]) - 1
-    assert abs(x - 0.75 * SHAPE[0]) <= 1 and abs(y - 0.75 * SHAPE[1]) <= 1
+    across = 0.25 if radiological else 0.75
+    assert abs(x - across * SHAPE[0]) <= 1 and abs(y - 0.75 * SHAPE[1]) <= 1
 
 
+def test_on_a_narrow_screen_each_slider_has_its_row_above_its_two_pictures(page):
+    size = page.get_window_size()
+    page.set_window_size(500, 900)
+    try:
+        pictures(page)
+        for plane in ("axial", "coronal", "sagittal"):
+            upper, lower = (page.find_element(By.ID, f"view-{row}-{plane}").rect for row in (0, 1))
+            slider = page.find_element(By.ID, f"slice-{plane}").rect
+            assert upper["y"] == lower["y"] and upper["x"] < lower["x"]
+            assert slider["y"] < upper["y"]
+            assert slider["width"] > 250 and upper["width"] > 150
+        assert page.execute_script("return document.body.scrollWidth <= innerWidth")
+    finally:
+        page.set_window_size(size["width"], size["height"])
+
+
+@pytest.mark.parametrize("radiological", [False, True])
 @pytest.mark.parametrize(
     "plane, right, top", [("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2)]
 )
-def test_right_front_and_top_are_where_radiologists_are_told(browser, tmp_path, plane, right, top):
-    """A bright block at 3/4 of every axis of RAS is in the upper right quarter of each view."""
+def test_right_front_and_top_are_where_readers_are_told(
+    browser, tmp_path, plane, right, top, radiological
+):
+    """A bright block at 3/4 of every axis of RAS is in the upper right quarter of each view.
+
+    With the patient's left at the right it is in the upper left one, but for the sagittal view.
+    """
     report = made_report((0.0, 0.5))
     fixed = np.zeros(SHAPE, np.float32)
     spot = tuple(round(0.75 * n) for n in SHAPE)
@@ -246,6 +272,8 @@ def test_right_front_and_top_are_where_radiologists_are_told(browser, tmp_path, 
     write_report(tmp_path / "report.html", dataclasses.replace(report, fixed=fixed))
     open_page(browser, tmp_path / "report.html")
     browser.find_element(By.ID, "crosshair").click()
+    if radiological:
+        browser.find_element(By.ID, "radiological").click()
     choose(browser, "picture-0", "fixed")()
     for other, axis in (("sagittal", 0), ("coronal", 1), ("axial", 2)):
         slider = browser.find_element(By.ID, f"slice-{other}")
@@ -267,6 +295,8 @@ def test_right_front_and_top_are_where_radiologists_are_told(browser, tmp_path, 
         f"view-0-{plane}",
     )
     expected = [(spot[right] + 0.5) / SHAPE[right], 1 - (spot[top] + 0.5) / SHAPE[top]]
+    if radiological and right == 0:
+        expected[0] = 1 - expected[0]
     np.testing.assert_allclose(centre, expected, atol=0.02)  # under a voxel
 
 

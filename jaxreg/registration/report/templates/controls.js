@@ -50,6 +50,7 @@ function start(report) {
     frame: null, // null: the result itself
     showsFixed: false, // the half of a flicker
     crosshair: true,
+    radiological: false, // the patient's left at the right
   };
   let timer = null, asked = false;
   const shown = () => (state.frame === null ? report.result : report.frames[state.frame]);
@@ -65,12 +66,28 @@ function start(report) {
   }
 
   function draw(context, kind, plane) {
+    const flips = mirrors(plane);
+    context.save();
+    if (flips) {
+      context.translate(context.canvas.width, 0);
+      context.scale(-1, 1);
+    }
+    drawPicture(context, kind, plane);
+    context.restore();
+    drawLetters(context, plane, flips);
+  }
+
+  // Whether a plane is shown with the patient's left at the right.
+  function mirrors(plane) {
+    return state.radiological && PLANES[plane].across === 0;
+  }
+
+  function drawPicture(context, kind, plane) {
     const { normal } = PLANES[plane];
     const index = state.at[normal];
     const fixed = sliceOf(report.fixed, plane, index);
     if (kind === "moving") {
       paint(context, sliceOf(report.moving, plane, movingIndex(normal)), grey);
-      drawLetters(context, plane);
       return;
     }
     if (kind === "grid") {
@@ -94,7 +111,6 @@ function start(report) {
     }
     if (state.compare === "edges" && EDGED.includes(kind)) drawEdges(context, fixed);
     if (state.crosshair) drawCrosshair(context, report.shape, plane, state.at);
-    drawLetters(context, plane);
   }
 
   // Pixels of a canvas: as many as the screen has, the shape of the subject in millimetres.
@@ -109,6 +125,9 @@ function start(report) {
   function screenScale() {
     const mm = report.shape.map((n, a) => n * report.spacing_mm[a]);
     const views = document.querySelector(".views");
+    if (matchMedia("(max-width: 700px)").matches) {
+      return (views.clientWidth - 12) / (2 * Math.max(mm[0], mm[1])); // two pictures side by side
+    }
     const wide = (views.clientWidth - 24) / (2 * mm[0] + mm[1]);
     const room = innerHeight - (views.getBoundingClientRect().top + scrollY) - 120;
     return Math.max(Math.min(wide, room / 2 / Math.max(mm[1], mm[2])), 0.6 * wide);
@@ -116,7 +135,7 @@ function start(report) {
 
   function caption(row) {
     const kind = state.rows[row];
-    if (kind === "jacobian") return "½ (blue) to 2 (red) times the fixed volume · green: folds";
+    if (kind === "jacobian") return "¼ (blue) to 4 (red) times the fixed volume · green: folds";
     if (kind === "spread") return `0 to ${report.spread.top_mm.toPrecision(2)} mm: how far the map moves with λ; no measure of error`;
     if (kind === "grid") return "lines of the fixed grid, drawn where they sample the image after the affine";
     if (!COMPARED.includes(kind) || state.compare === "none") return "";
@@ -215,7 +234,9 @@ function start(report) {
       slider.addEventListener("input", () => choose({ at: state.at.with(axis, Number(slider.value)) }));
     }
     byId("compare").addEventListener("change", (event) => choose({ compare: event.target.value }));
-    byId("crosshair").addEventListener("change", (event) => choose({ crosshair: event.target.checked }));
+    for (const name of ["crosshair", "radiological"]) {
+      byId(name).addEventListener("change", (event) => choose({ [name]: event.target.checked }));
+    }
     for (const button of document.querySelectorAll("[data-rows]")) {
       button.addEventListener("click", () => choose({ rows: button.dataset.rows.split(" "), compare: button.dataset.compare }));
     }
@@ -236,7 +257,8 @@ function start(report) {
       const box = canvas.getBoundingClientRect();
       const part = (a, fraction) => Math.max(0, Math.min(report.shape[a] - 1, Math.floor(fraction * report.shape[a])));
       const at = [...state.at];
-      at[across] = part(across, (event.clientX - box.left) / box.width);
+      const fraction = (event.clientX - box.left) / box.width;
+      at[across] = part(across, mirrors(plane) ? 1 - fraction : fraction);
       at[up] = part(up, 1 - (event.clientY - box.top) / box.height);
       choose({ at });
     };

@@ -59,11 +59,12 @@ function paint(context, slice, color, reach = [1, 1]) {
 const grey = (byte) => [byte, byte, byte, 255];
 const dim = (byte) => [0.55 * byte, 0.55 * byte, 0.55 * byte, 255];
 
-// Red where the moving brain is larger (det J > 1), blue where it is smaller, green where it folds.
+// Red where the moving brain is larger (det J > 1), blue where it is smaller, full at 4 times and a
+// quarter; green where it folds. `steps` of the byte double the volume.
 function determinantColor(steps) {
   return (byte) => {
     if (byte === 0) return [0, 230, 0, 255];
-    const change = Math.max(-1, Math.min(1, (byte - 128) / steps));
+    const change = Math.max(-1, Math.min(1, (byte - 128) / (2 * steps)));
     const alpha = 235 * Math.abs(change) ** 0.8;
     return change > 0 ? [235, 60, 45, alpha] : [60, 130, 250, alpha];
   };
@@ -196,7 +197,7 @@ function drawGrid(context, field, shape, plane, index) {
   context.stroke();
 }
 
-function drawLetters(context, plane) {
+function drawLetters(context, plane, flips) {
   const { width, height } = context.canvas;
   const { across, up } = PLANES[plane];
   const size = 11 * devicePixelRatio;
@@ -204,9 +205,10 @@ function drawLetters(context, plane) {
   context.fillStyle = "#b8c0cc";
   context.textBaseline = "middle";
   context.textAlign = "left";
-  context.fillText(ENDS[across][0], 0.4 * size, height / 2);
+  const [left, right] = flips ? ENDS[across].toReversed() : ENDS[across];
+  context.fillText(left, 0.4 * size, height / 2);
   context.textAlign = "right";
-  context.fillText(ENDS[across][1], width - 0.4 * size, height / 2);
+  context.fillText(right, width - 0.4 * size, height / 2);
   context.textAlign = "center";
   context.fillText(ENDS[up][1], width / 2, 0.8 * size);
   context.fillText(ENDS[up][0], width / 2, height - 0.8 * size);
