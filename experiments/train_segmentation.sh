@@ -1,6 +1,7 @@
 #!/bin/bash
 # Train both segmentation networks from nothing: coarse (4 mm, whole head, any pose), then fine
 # (2 mm, on the brain laid onto the template). What was stopped goes on with the same command.
+# WORKDIR/release then holds the files that `--segmentation` reads and that ship with jaxreg.
 #
 #   experiments/train_segmentation.sh DATA[,DATA...] WORKDIR
 #
@@ -27,3 +28,5 @@ python train.py "${common[@]}" --resolution=coarse "--workdir=$workdir/coarse" \
   "--steps=${COARSE_STEPS:-12000}"
 python train.py "${common[@]}" --resolution=fine "--workdir=$workdir/fine" \
   "--steps=${FINE_STEPS:-15000}"
+python experiments/release_segmentation.py "--workdir=$workdir" "--out=$workdir/release" \
+  "--about=${ABOUT:-$data}"

@@ -1,7 +1,8 @@
 """The segmentation networks that come with jaxreg, or two of one's own, as functions of an image.
 
-A folder holds `coarse.npz` and `fine.npz`, the parameters by name in half precision, and
-`model.json`: the networks' channels, what they were trained on, and the SHA-256 of each file.
+A release holds `coarse.npz` and `fine.npz`, the parameters by name in half precision, and
+`model.json`: the networks' channels, what they were trained on, and the SHA-256 of each file. A
+training workdir holds the two runs, in folders `coarse` and `fine`.
 """
 
 import functools
@@ -16,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxreg.configuration.serialization import from_json
+from jaxreg.configuration.training import SegmentationConfig
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
 from jaxreg.io.archives import DAMAGED_ARCHIVE
+from jaxreg.models.checkpoint import open_run, parameters_sha256
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 
 SHIPPED = Path(__file__).parent / "weights" / "segmentation"
@@ -51,11 +55,13 @@ def _probabilities(channels, params, image):
 
 
 def read_segmentation_model(folder: Path) -> SegmentationModel:
-    """The networks in a folder.
+    """The networks of a release, or of a training workdir at its runs' newest checkpoints.
 
     Raises:
         InputError: a file is missing or damaged, or is not the one whose hash is recorded.
     """
+    if not (folder / _MODEL).exists() and (folder / RESOLUTIONS[0]).is_dir():
+        return _of_runs(folder)
     try:
         described = json.loads((folder / _MODEL).read_text(encoding="utf-8"))
         channels = {r: tuple(int(n) for n in described["channels"][r]) for r in RESOLUTIONS}
@@ -67,6 +73,25 @@ def read_segmentation_model(folder: Path) -> SegmentationModel:
     except DAMAGED_ARCHIVE as error:
         raise InputError(f"{folder}: not a readable segmentation model ({error}).") from error
     return SegmentationModel(channels, params, sha256, folder)
+
+
+def _of_runs(workdir: Path) -> SegmentationModel:
+    """The networks of two runs of --stage=seg, by their checkpoints."""
+    channels: dict[str, tuple[int, ...]] = {}
+    params: dict[str, Any] = {}
+    for resolution in RESOLUTIONS:
+        checkpoints, meta = open_run(workdir / resolution, "seg")
+        config = from_json(SegmentationConfig, meta.config)
+        if config.resolution != resolution:
+            raise InputError(
+                f"{workdir / resolution}: expected a run of --resolution={resolution}, got "
+                f"--resolution={config.resolution}."
+            )
+        channels[resolution] = config.channels
+        like = {"trainable": _shapes(config.channels), "frozen": {}}
+        params[resolution] = checkpoints.params(meta.step, like)["trainable"]
+    sha256 = {r: parameters_sha256(params[r]) for r in RESOLUTIONS}
+    return SegmentationModel(channels, params, sha256, workdir)
 
 
 def write_segmentation_model(
@@ -95,10 +120,7 @@ def by_name(params: Any) -> list[tuple[str, Any]]:
 
 
 def _parameters(content: bytes, channels: tuple[int, ...]) -> Any:
-    network = SegmentationUNet(channels, CLASSES)
-    side = 2 ** len(channels)
-    image = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
-    like = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    like = _shapes(channels)
     with np.load(io.BytesIO(content)) as stored:
         wanted = by_name(like)
         if set(stored.files) != {name for name, _ in wanted}:
@@ -108,3 +130,11 @@ def _parameters(content: bytes, channels: tuple[int, ...]) -> Any:
         if leaf.shape != shape.shape:
             raise ValueError(f"{name}: expected shape {shape.shape}, got {leaf.shape}")
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _shapes(channels: tuple[int, ...]) -> Any:
+    """Shapes and types of the parameters of a network."""
+    side = 2 ** len(channels)
+    image = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
+    network = SegmentationUNet(channels, CLASSES)
+    return jax.eval_shape(network.init, jax.random.key(0), image)["params"]

@@ -22,7 +22,9 @@ from jaxreg.data.label_codes import (
     encode,
 )
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.errors import InputError
 from jaxreg.models.checkpoint import Checkpoints
+from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.atlas import atlas_of, grid_in_world
 from jaxreg.training.augmentation.synthesis import COARSE, FINE, View, training_example
@@ -137,6 +139,26 @@ def test_an_interrupted_run_ends_like_one_that_was_not(cohort, tmp_path, capsys)
         np.testing.assert_array_equal(a, b)
     rows = (tmp_path / "whole" / "validation.csv").read_text().splitlines()
     assert rows[0].startswith("step,dice_cohort_") and len(rows) == 2
+
+
+def test_the_networks_of_two_runs_are_read_and_released(cohort, tmp_path):
+    argv = [*(a for a in SEG if a != "--resolution=coarse"), f"--data={cohort}"]
+    argv += ["--steps=1", "--validate-every=0"]
+    for resolution in ("coarse", "fine"):
+        workdir = f"--workdir={tmp_path / 'runs' / resolution}"
+        assert main([*argv, f"--resolution={resolution}", workdir]) == 0
+    model = read_segmentation_model(tmp_path / "runs")
+    (tmp_path / "release").mkdir()
+    write_segmentation_model(tmp_path / "release", model.params, model.channels, about="a test")
+    released = read_segmentation_model(tmp_path / "release")
+    assert released.channels == model.channels == {"coarse": (4, 4), "fine": (4, 4)}
+    for a, b in zip(*(jax.tree.leaves(m.params) for m in (model, released)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)  # half precision
+    (tmp_path / "runs" / "fine").rename(tmp_path / "runs" / "other")
+    (tmp_path / "runs" / "coarse").rename(tmp_path / "runs" / "fine")
+    (tmp_path / "runs" / "other").rename(tmp_path / "runs" / "coarse")
+    with pytest.raises(InputError, match="expected a run of --resolution=coarse"):
+        read_segmentation_model(tmp_path / "runs")
 
 
 def test_one_subject_can_be_learnt(cohort):
