@@ -28,6 +28,7 @@ OTHER_NAMES = {
 """Names of the field that would be second ones here."""
 HOMES = {
     "SimpleITK": ["io.itk_geometry", "io.itk_transforms", "registration.linear.affine"],
+    "ancpbids": ["data.bids"],
     "cattrs": ["configuration.serialization"],
     "distributed": ["registration.batch.dask"],
     "flax": ["networks"],

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxreg.data.bids import derived_images, raw_images
 from jaxreg.data.prepare.candidates import (
     Candidate,
     Wishes,
-    by_rules,
-    candidate,
+    decide,
     entities_of,
     require_met,
     suffix_of,
@@ -41,11 +41,10 @@ def bids_source(root: Path, wishes: Wishes) -> Source:
     Raises:
         InputError: a wish that no image meets.
     """
-    candidates = {
-        folder.name: _candidates(folder) for folder in sorted(root.glob("sub-*")) if folder.is_dir()
-    }
+    candidates = raw_images(root, DOMAINS)
     found = [one for several in candidates.values() for one in several]
-    derived = {name: _derivatives(root, name) for name in candidates}
+    derivatives = derived_images(root, ("mask", "dseg"))
+    derived = {name: _by_kind(derivatives.get(name, [])) for name in candidates}
     if found:
         every = (one for kinds in derived.values() for several in kinds.values() for one in several)
         require_met(wishes, [*found, *every])
@@ -64,17 +63,6 @@ def bids_source(root: Path, wishes: Wishes) -> Source:
     return Source(subjects, left_out, False, kind != "_dseg", tuple(choices))
 
 
-def _candidates(subject: Path) -> list[Candidate]:
-    """All images of `DOMAINS` in the subject's sessions, or outside any session."""
-    found = []
-    sessions = {folder.name[4:]: folder for folder in sorted(subject.glob("ses-*"))}
-    for session, folder in {"": subject, **sessions}.items():
-        for path in sorted((folder / "anat").glob(f"{subject.name}_*")):
-            if suffix_of(path.name) in DOMAINS:
-                found.append(candidate(path, **({"ses": session} if session else {})))
-    return found
-
-
 def _take(name: str, candidates: Sequence[Candidate], wishes: Wishes) -> _Taken:
     """One session, and in it one image of each contrast."""
     if not candidates:
@@ -86,19 +74,13 @@ def _take(name: str, candidates: Sequence[Candidate], wishes: Wishes) -> _Taken:
         return _Taken({}, [], f"none of its images may be taken{asked}: {names}")
     images: dict[str, Path] = {}
     for domain in DOMAINS:
-        there = _of(candidates, session, domain)
-        wanted, words = wished([one for one in there if one.allowed], wishes)
-        left, rules = by_rules(wanted)
-        if len(left) > 1:
-            return _Taken({}, choices, _undecided(domain, left))
-        if left:
-            images[domain] = left[0].path
-        others = tuple(one.path.name for one in there if one not in left)
-        if others:
-            if not all(one.allowed for one in there):
-                words.insert(0, "phase, real and imaginary parts are never taken")
-            taken = left[0].path.name if left else None
-            choices.append(Choice(name, domain, taken, others, "; ".join([*words, *rules])))
+        decided = decide(name, domain, _of(candidates, session, domain), wishes)
+        if decided.undecided is not None:
+            return _Taken({}, choices, decided.undecided)
+        if decided.path is not None:
+            images[domain] = decided.path
+        if decided.choice is not None:
+            choices.append(decided.choice)
     return _Taken(images, choices)
 
 
@@ -139,28 +121,13 @@ def _session(name: str) -> str:
     return f"ses-{name}" if name else "no session"
 
 
-def _undecided(what: str, several: Sequence[Candidate]) -> str:
-    """Why the rules do not decide, and the flag that does."""
-    names = ", ".join(one.path.name for one in several)
-    keys = sorted({key for one in several for key in one.entities})
-    differing = [k for k in keys if len({one.entities.get(k) for one in several}) > 1]
-    if not differing:
-        places = ", ".join(str(one.path) for one in several)
-        return f"several {what} of one name: {places}; remove all but one"
-    entity = differing[0]
-    value = next(one.entities[entity] for one in several if entity in one.entities)
-    return f"several {what}: {names}; choose one, such as by --entities {entity}={value}"
-
-
-def _derivatives(root: Path, name: str) -> dict[str, list[Candidate]]:
+def _by_kind(derived: Sequence[Candidate]) -> dict[str, list[Candidate]]:
     """A subject's masks and label maps by the end of their names, of every pipeline."""
     found: dict[str, list[Candidate]] = {}
-    for subject in sorted(root.glob(f"derivatives/*/{name}")):
-        for path in sorted(subject.glob("**/anat/*.nii*")):
-            kind = _kind(path.name)
-            if kind is not None:
-                one = candidate(path, pipeline=subject.parent.name)
-                found.setdefault(kind, []).append(one)
+    for one in derived:
+        kind = _kind(one.path.name)
+        if kind is not None:
+            found.setdefault(kind, []).append(one)
     return found
 
 

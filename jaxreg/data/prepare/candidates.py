@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxreg.data.prepare.source import Choice
 from jaxreg.errors import InputError
 
 Wishes = Mapping[str, Sequence[str]]
@@ -29,6 +30,14 @@ class Candidate(NamedTuple):
     def allowed(self) -> bool:
         """Whether it may be taken at all: phase, real and imaginary parts are no such images."""
         return self.entities.get("part", "mag") == "mag"
+
+
+class Decided(NamedTuple):
+    """The image that is taken, None where there is none; the choice if it was one; or why not."""
+
+    path: Path | None
+    choice: Choice | None = None
+    undecided: str | None = None
 
 
 def candidate(path: Path, **folder: str) -> Candidate:
@@ -95,6 +104,22 @@ def by_rules(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[str
     return left, words
 
 
+def decide(participant: str, what: str, candidates: Sequence[Candidate], wishes: Wishes) -> Decided:
+    """Which of a participant's images of one contrast and session (`what`) is taken."""
+    wanted, words = wished([one for one in candidates if one.allowed], wishes)
+    left, rules = by_rules(wanted)
+    if len(left) > 1:
+        return Decided(None, undecided=_undecided(what, left))
+    path = left[0].path if left else None
+    others = tuple(one.path.name for one in candidates if one not in left)
+    if not others:
+        return Decided(path)
+    if not all(one.allowed for one in candidates):
+        words.insert(0, "phase, real and imaginary parts are never taken")
+    rule = "; ".join([*words, *rules])
+    return Decided(path, Choice(participant, what, path and path.name, others, rule))
+
+
 def require_met(wishes: Wishes, candidates: Iterable[Candidate]) -> None:
     """Raise InputError for a wish that no image of the whole source meets: it is misspelled."""
     known: dict[str, set[str]] = {}
@@ -111,6 +136,19 @@ def require_met(wishes: Wishes, candidates: Iterable[Candidate]) -> None:
                 raise InputError(
                     f"--entities {entity}={value}: no image has it; there are {there}."
                 )
+
+
+def _undecided(what: str, several: Sequence[Candidate]) -> str:
+    """Why the rules do not decide, and the flag that does."""
+    names = ", ".join(one.path.name for one in several)
+    keys = sorted({key for one in several for key in one.entities})
+    differing = [k for k in keys if len({one.entities.get(k) for one in several}) > 1]
+    if not differing:
+        places = ", ".join(str(one.path) for one in several)
+        return f"several {what} of one name: {places}; remove all but one"
+    entity = differing[0]
+    value = next(one.entities[entity] for one in several if entity in one.entities)
+    return f"several {what}: {names}; choose one, such as by --entities {entity}={value}"
 
 
 def _has(one: Candidate, entity: str, value: str) -> bool:
