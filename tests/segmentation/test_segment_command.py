@@ -11,14 +11,15 @@ from scipy.spatial.transform import Rotation
 
 import jaxreg
 from jaxreg import cli
-from jaxreg.data.synthetic.icbm import load_template, template_folder
+from jaxreg.data.mni152 import find_mni152
+from jaxreg.data.synthetic.icbm import load_template
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
 from jaxreg.segmentation.files import NAMES, folders_of
 
 needs_template = pytest.mark.skipif(
-    template_folder() is None, reason="the template of the extra `demo` is not installed"
+    find_mni152() is None, reason="the template mni152 is not installed"
 )
 
 

