@@ -1,17 +1,23 @@
-"""The console command `jaxreg`. Exit code 2 with one line on wrong input."""
+"""The console command `jaxreg`: its commands, and how it ends.
+
+One line says what is wrong with the input (exit code 2) or with the machine (75); a fault of jaxreg
+shows its traceback (70). `jaxreg.errors` tells them apart.
+"""
 
 import contextlib
 import io
+import json
 import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxreg import runtime
 from jaxreg._version import __version__
-from jaxreg.errors import InputError
+from jaxreg.errors import EXIT_CODES, EnvironmentFailure, InputError, kind_of, reason_of
 
 
 def _register(argv: Sequence[str]) -> int | None:
@@ -107,15 +113,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in _output():
         if isinstance(stream, io.TextIOWrapper):  # λ and odd file names, in any locale
             stream.reconfigure(errors="backslashreplace")
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            return _run(argv)
         finally:
             for stream in _output():
                 _flush(stream)  # here: at the end of the interpreter, Python would complain
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         if not _drop_closed_output():
-            raise  # of another pipe, such as a cluster's
+            return _failed(error, argv)  # of another pipe, such as a cluster's
         code = 128 + signal.SIGPIPE
         processes = _processes()
         return code if processes is None else processes.leave(code)
@@ -168,21 +175,19 @@ def _run(argv: list[str]) -> int:
 
             require_platform()
         return COMMANDS[argv[0]].run(argv[1:]) or 0
-    except InputError as error:
-        return _fail(" ".join(str(error).splitlines()), 2)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as error:
         signum = getattr(
             error, "signum", None
         )  # of a training run that saved its state and said so
         if signum is None:
-            return _fail("interrupted.", 128 + signal.SIGINT)
+            return _end("interrupted.", 128 + signal.SIGINT)
         return 128 + signum
-    except (RuntimeError, ValueError) as error:
-        processes = _processes()
+    except Exception as error:
+        processes = None if isinstance(error, InputError) else _processes()
         lost = None if processes is None else processes.lost(error)
-        if lost is None:
-            raise
-        return _fail(lost, 2)
+        return _failed(error if lost is None else EnvironmentFailure(lost), argv)
 
 
 def _help() -> str:
@@ -203,7 +208,22 @@ def _help() -> str:
     )
 
 
-def _fail(message: str, code: int) -> int:
+def _failed(error: Exception, argv: Sequence[str]) -> int:
+    """Say why the command failed; returns its exit code.
+
+    With --json, standard output gets the reason and its kind too.
+    """
+    kind, reason = kind_of(error), reason_of(error)
+    if "--json" in argv:
+        values = {"kind": kind, "reason": reason, "exit_code": EXIT_CODES[kind]}
+        print(json.dumps({"error": values}, ensure_ascii=False))
+    if kind == "internal":
+        traceback.print_exception(error)
+        reason = f"this is a fault of jaxreg, not of its input: {reason}"
+    return _end(reason, EXIT_CODES[kind])
+
+
+def _end(message: str, code: int) -> int:
     """Say why the command ends, and of several processes which one this is."""
     processes = _processes()
     label = "" if processes is None else processes.label()

@@ -1,13 +1,45 @@
-"""The one exception for what a user can put right: files, cohorts, configurations, flags."""
+"""What fails, and whose fault it is: the input, the machine, or jaxreg itself.
 
+`kind_of` decides between the three, `EXIT_CODES` has what the console command ends with.
+"""
+
+import errno
 import functools
 import inspect
+import os
 import re
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Literal, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Kind = Literal["input", "environment", "internal"]
+"""input: files or flags that cannot be used, which fail again until somebody changes them.
+environment: memory, disk, network, or another run in the way; trying again may succeed. internal:
+anything else, a fault of jaxreg."""
+EXIT_CODES: dict[Kind, int] = {"input": 2, "internal": 70, "environment": 75}
+"""As in BSD's sysexits.h, where 70 is a fault of the software and 75 says to try again."""
+
+_OF_THE_MACHINE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+)
+_WORDS = re.compile(
+    "|".join(
+        [
+            *(re.escape(os.strerror(number)) for number in _OF_THE_MACHINE),
+            "RESOURCE_EXHAUSTED",  # XLA's memory
+            "bad_alloc|[Ff]ailed to allocate|[Uu]nable to allocate|[Oo]ut of memory",
+        ]
+    )
+)
+"""How libraries say it that raise an error of another type."""
 
 
 class InputError(Exception):
@@ -16,6 +48,37 @@ class InputError(Exception):
     No ValueError: the parser of the flags would catch it and print it in its own form. A message
     speaks of settings as flags (`--fixed-mask`); `speaks_of_arguments` translates it.
     """
+
+
+class EnvironmentFailure(InputError):
+    """What the machine or other processes do not allow at the moment; scripts exit 75.
+
+    A subclass, because it too is told to the user in one line.
+    """
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Whose fault an error is, by itself and by the errors that it was raised from.
+
+    A package that is not installed is the environment's, unless a flag asked for it.
+    """
+    chain = list(_causes(error))
+    if any(isinstance(e, EnvironmentFailure | MemoryError | ConnectionError) for e in chain):
+        return "environment"
+    if any(isinstance(e, OSError) and e.errno in _OF_THE_MACHINE for e in chain):
+        return "environment"
+    if any(_WORDS.search(str(e)) for e in chain):
+        return "environment"
+    if isinstance(error, InputError):
+        return "input"
+    return "environment" if isinstance(error, ImportError) else "internal"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -32,7 +95,7 @@ def require_share(name: str, value: float) -> None:
 
 def reason_of(error: BaseException) -> str:
     """An error in one line; one that is no InputError with its type."""
-    text = " ".join(str(error).split())
+    text = " ".join(line.strip() for line in str(error).splitlines())
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxreg.errors import InputError
+from jaxreg.errors import EnvironmentFailure, InputError
 
 KEPT = ("lost+found",)
 """What a file system itself puts into its topmost folder."""
@@ -22,6 +23,11 @@ _INSIDE = re.compile(r"(\.jaxreg-\d+)(\.old|\.replaced)?")
 """The hidden names on the way to a file or folder: beside it, and inside a folder."""
 _LONGEST = 200
 """Bytes of a name that leave room for what a temporary name adds."""
+_SECONDS_BETWEEN_TRIES = 0.05
+
+
+class InUse(EnvironmentFailure):
+    """Another process writes there at the moment."""
 
 
 @contextmanager
@@ -158,13 +164,14 @@ def require_writable(path: Path | str) -> None:
 
 
 @contextmanager
-def claimed(path: Path | str) -> Iterator[None]:
+def claimed(path: Path | str, *, seconds: float = 0.0) -> Iterator[None]:
     """Meanwhile no other process may claim `path`; a process that dies gives its claim back.
 
     What it left on the way to `path` is removed then, and what it had moved away comes back.
+    `seconds` is how long to wait for another process that writes there.
 
     Raises:
-        InputError: another process writes there.
+        InUse: another process writes there.
     """
     path = _resolved(path)
     place = path.parent
@@ -174,9 +181,13 @@ def claimed(path: Path | str) -> Iterator[None]:
     if not os.access(place, os.W_OK):
         place = path if path.is_dir() else Path(tempfile.gettempdir())
     lock = place / f".jaxreg-{name}.lock"
+    end = time.monotonic() + seconds
     handle, sure = _locked(lock)
-    if handle is None:
-        raise InputError(f"{path}: another run is writing there.")
+    while handle is None:
+        if time.monotonic() >= end:
+            raise InUse(f"{path}: another run is writing there.")
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+        handle, sure = _locked(lock)
     try:
         if sure:
             with contextlib.suppress(PermissionError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg import runtime
-from jaxreg.errors import InputError, first_line, reason_of
+from jaxreg.errors import EnvironmentFailure, InputError, first_line, reason_of
 
 _IN_FLIGHT = 5000
 """Jobs that the scheduler knows at a time; a million at once would cost it gigabytes."""
@@ -33,7 +33,8 @@ def run_jobs(
     gives that to another, until three have died of it.
 
     Raises:
-        InputError: `distributed` is not installed, nobody answers, or the scheduler is gone.
+        InputError: `distributed` is not installed.
+        EnvironmentFailure: nobody answers, or the scheduler is gone.
     """
     distributed, named = _distributed(), f"{run.__module__}:{run.__qualname__}"
     with _client(distributed, address) as client:
@@ -51,7 +52,8 @@ def run_jobs(
         running = distributed.as_completed(submit(_IN_FLIGHT), loop=client.loop)
         for future in running:
             if future.cancelled():
-                raise InputError(f"--cluster: {address} is gone; the same command continues.")
+                text = f"--cluster: {address} is gone; the same command continues."
+                raise EnvironmentFailure(text)
             error = future.exception()
             yield names.pop(future.key), future.result() if error is None else reason_of(error)
             running.update(submit(1))
@@ -77,8 +79,10 @@ def _client(distributed: Any, address: str) -> Any:
         where = {"scheduler_file": address}
     try:
         return distributed.Client(**where, timeout=_TIMEOUT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(
+    except ValueError as error:
+        raise InputError(f"--cluster: {address}: no address ({first_line(error)}).") from error
+    except (OSError, TimeoutError) as error:
+        raise EnvironmentFailure(
             f"--cluster: no scheduler answers at {address} ({first_line(error)})."
         ) from error
 
