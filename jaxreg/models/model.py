@@ -153,6 +153,21 @@ def velocities(
         yield chunk, _decoded(network_params, features, filled, config=config, shape=(x, y, z))
 
 
+def load_velocities(network_params: Any, image: Any, *, config: NetworkConfig) -> Any:
+    """Make ready the programs of `velocities` at one λ, for images of the shape of `image`.
+
+    They are compiled, or fetched from the cache on disk. Returns the shape of a velocity.
+    """
+    encoded = _encoded.lower(network_params, image, image, config=config)
+    encoded.compile()
+    lams = jax.ShapeDtypeStruct((1,), jnp.float32)
+    decoded = _decoded.lower(
+        network_params, encoded.out_info, lams, config=config, shape=image.shape[:3]
+    )
+    decoded.compile()
+    return jax.ShapeDtypeStruct(decoded.out_info.shape[1:], jnp.float32)
+
+
 def chunk_size(shape: tuple[int, int, int]) -> int:
     """How many λ are registered in one call on a grid."""
     voxels = shape[0] * shape[1] * shape[2]

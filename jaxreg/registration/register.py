@@ -22,6 +22,7 @@ from jaxreg.registration.contrasts import contrasts_of
 from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, pairs_on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
+from jaxreg.registration.deformable.loading import loading, programs_of
 from jaxreg.registration.deformable.method import Method, load_method, routed
 from jaxreg.registration.extraction import linear_start, turn_of, with_brains, with_labels
 from jaxreg.registration.inputs import Subject, read_subject
@@ -116,10 +117,16 @@ def register_pair(
             that does not fit.
     """
     told = _Told(say)
-    fixed, moving = _sides(fixed_path, moving_path, config, clock, in_memory or {}, told)
-    method = _method_for(fixed, moving, config, clock, method, told)
-    find = functools.partial(_linear_part, method, config, clock, start)
-    linear = _better_linear_part(find, fixed, moving, config, told)
+    with clock("read"):
+        fixed = _read("fixed", fixed_path, config, in_memory or {})
+        moving = _read("moving", moving_path, config, in_memory or {})
+    with clock("load model"):
+        method = method or load_method(config)
+    with loading(programs_of(method, config, fixed, moving)):
+        fixed, moving = _with_brains(fixed, moving, config, clock, told)
+        method = _method_for(fixed, moving, config, method, told)
+        find = functools.partial(_linear_part, method, config, clock, start)
+        linear = _better_linear_part(find, fixed, moving, config, told)
     if method.domains is not None and fixed.brain_known and moving.brain_known:
         told.warn(_domain_warnings(linear.pair, method, linear.grid.spacing_mm))
     with clock("deformable"):
@@ -165,18 +172,10 @@ class _Told:
             self.say(f"warning: {line}")
 
 
-def _sides(
-    fixed_path: Path | MemoryImage,
-    moving_path: Path | MemoryImage,
-    config: RegisterConfig,
-    clock: Clock,
-    in_memory: Mapping[str, MemoryImage],
-    told: _Told,
+def _with_brains(
+    fixed: Subject, moving: Subject, config: RegisterConfig, clock: Clock, told: _Told
 ) -> tuple[Subject, Subject]:
-    """Both sides read, with their brains."""
-    with clock("read"):
-        fixed = _read("fixed", fixed_path, config, in_memory)
-        moving = _read("moving", moving_path, config, in_memory)
+    """Both sides with their brains."""
     with clock("find the brains"):
         fixed, moving, unfound = with_brains(fixed, moving, config)
     for role, subject in (("fixed", fixed), ("moving", moving)):
@@ -188,21 +187,14 @@ def _sides(
 
 
 def _method_for(
-    fixed: Subject,
-    moving: Subject,
-    config: RegisterConfig,
-    clock: Clock,
-    method: Method | None,
-    told: _Told,
+    fixed: Subject, moving: Subject, config: RegisterConfig, method: Method, told: _Told
 ) -> Method:
     """The method that is asked for, where it knows the contrasts of the pair, or what stands in."""
-    with clock("load model"):
-        method = method or load_method(config)
-        contrasts = None
-        if method.model is not None:
-            own = method.model.config.cohort.domain_pair
-            contrasts = contrasts_of(config.domains, fixed, moving, own)
-        method, remark = routed(method, config, contrasts)
+    contrasts = None
+    if method.model is not None:
+        own = method.model.config.cohort.domain_pair
+        contrasts = contrasts_of(config.domains, fixed, moving, own)
+    method, remark = routed(method, config, contrasts)
     if remark is not None:
         told.say(remark)
     if method.model is not None:

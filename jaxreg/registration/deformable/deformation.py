@@ -19,8 +19,14 @@ from jaxreg.losses.similarity import Masks
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.deformable.method import Method
-from jaxreg.registration.deformable.optimization import optimize_velocity, taper, zero_velocity
-from jaxreg.registration.deformable.prediction import predicted
+from jaxreg.registration.deformable.optimization import (
+    half_grid,
+    load_steps,
+    optimize_velocity,
+    taper,
+    zero_velocity,
+)
+from jaxreg.registration.deformable.prediction import load_network, predicted
 from jaxreg.spatial import displacement_of
 
 OPTIMISED_SQUARINGS = 5
@@ -63,6 +69,27 @@ def deformations(
     ]
 
 
+def load_programs(method: Method, pair: Pair) -> Iterator[str]:
+    """Make ready what `deformations` runs at one λ for a pair of these shapes, and say its name.
+
+    Each program is compiled, or fetched from the cache on disk, when the next name is asked for.
+    `pair` may have shapes and types in the place of arrays, and has labels where the pair will.
+    """
+    seen = pair.exchanged() if method.exchanged else pair
+    if method.steps:
+        rate = DIRECT_RATE if method.model is None else REFINE_RATE
+        optimised = _optimised(method)
+        load_steps(seen, method.similarity, optimised, steps=method.steps, learning_rate=rate)
+        yield "steps"
+    if method.model is not None:
+        load_network(method.model, seen, passes=method.passes)
+        yield "network"
+    images = pair._replace(fixed_labels=None, moving_labels=None)
+    velocity = jax.ShapeDtypeStruct((*half_grid(pair.fixed.shape[:3]), 3), jnp.float32)
+    _measured.lower(images, velocity, method.objective).compile()
+    yield "measures"
+
+
 def no_deformation(method: Method, pair: Pair) -> Deformation:
     """The pair as it lies; its λ is 1. Its similarity is taken as that of any other is."""
     still = np.zeros((*pair.fixed.shape[:3], 3), np.float32)
@@ -88,8 +115,7 @@ def _velocities(
     starts: Iterable[Float[Array, "u v w 3"]] = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
     refining = method.model is not None
     guided = refining and method.objective.label_weight > 0 and pair.fixed_labels is not None
-    squarings = min(method.objective.squarings, OPTIMISED_SQUARINGS)
-    optimised = dataclasses.replace(method.objective, squarings=squarings)
+    optimised = _optimised(method)
     if method.model is not None:
         starts = predicted(method.model, pair, lams, passes=method.passes)
     for lam, start in zip(lams, starts, strict=True):
@@ -107,6 +133,12 @@ def _velocities(
             learning_rate=REFINE_RATE if refining else DIRECT_RATE,
             progress=progress,
         )[0]
+
+
+def _optimised(method: Method) -> ObjectiveConfig:
+    """The objective of the steps: that of the method, with fewer squarings."""
+    squarings = min(method.objective.squarings, OPTIMISED_SQUARINGS)
+    return dataclasses.replace(method.objective, squarings=squarings)
 
 
 def refined_lam(lam: float) -> float:

@@ -54,6 +54,34 @@ def optimize_velocity(
     return velocity, losses
 
 
+def load_steps(
+    pair: Pair,
+    similarity: Similarity,
+    config: ObjectiveConfig,
+    *,
+    steps: int,
+    learning_rate: float,
+) -> None:
+    """Make ready the program by which `optimize_velocity` optimises a pair of these shapes.
+
+    It is compiled, or fetched from the cache on disk; nothing is optimised. `pair` may have shapes
+    and types in the place of arrays.
+    """
+    variables = jax.eval_shape(lambda: zero_velocity(pair.fixed.shape[:3])), None
+    keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), steps)))
+    losses = jax.ShapeDtypeStruct((steps,), jnp.float32)
+    _some_steps.lower(
+        (0, 1),
+        keys,
+        pair,
+        jax.ShapeDtypeStruct((), jnp.float32),
+        (variables, jax.eval_shape(_ADAM.init, variables), losses),
+        similarity_of=_constant(similarity),
+        config=config,
+        learning_rate=learning_rate,
+    ).compile()
+
+
 @functools.lru_cache(maxsize=16)
 def _constant(similarity: Similarity) -> Callable[[Any], Similarity]:
     """The function that gives `similarity` whatever the parameters; one object, compiled once."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxreg.models.model import Model, velocities
+from jaxreg.models.model import Model, load_velocities, velocities
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image
 
@@ -31,6 +31,21 @@ def predicted(
     """
     for lam, velocity in zip(lams, _answers(model, pair, lams), strict=True):
         yield _later_passes(model, pair, velocity, lam, passes)
+
+
+def load_network(model: Model, pair: Pair, *, passes: int) -> None:
+    """Make ready the programs of `predicted` at one λ for a pair of these shapes.
+
+    `pair` may have shapes and types in the place of arrays.
+    """
+    x, y, z = pair.fixed.shape[:3]
+    even = x + x % 2 if model.config.cohort.flip else x
+    images = [jax.ShapeDtypeStruct((n, y, z, 1), jnp.float32) for n in sorted({x, even})]
+    for image in images:
+        velocity = load_velocities(model.params["network"], image, config=model.config.network)
+    if passes > 1:
+        squarings = model.config.objective.squarings
+        _moved.lower(images[0], velocity, squarings=squarings).compile()
 
 
 def _later_passes(model: Model, pair: Pair, velocity, lam: float, passes: int):

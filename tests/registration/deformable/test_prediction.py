@@ -4,18 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import model_of
 
-from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.configuration.training import CohortConfig, RegistrationConfig
+from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks
 from jaxreg.losses.regularizers import diffusion
 from jaxreg.models import model as model_module
 from jaxreg.models.model import (
-    Model,
-    init_params,
     network_of,
     velocities,
 )
@@ -26,19 +24,6 @@ from jaxreg.training.registration import sample_loss
 
 SHAPE = (24, 20, 16)
 LAMS = (0.2, 0.7)
-
-
-def model_of(*, flip: bool, second_pass: float = 0.0) -> Model:
-    """An untrained network whose last layer is large enough to move something."""
-    config = RegistrationConfig(
-        cohort=CohortConfig(flip=flip),
-        objective=ObjectiveConfig(loss="lncc"),
-        second_pass_fraction=second_pass,
-    )
-    params = init_params(jax.random.key(0), config, None)
-    kernel = params["network"]["decoder"]["velocity"]["kernel"]
-    params["network"]["decoder"]["velocity"]["kernel"] = 300 * kernel
-    return Model(config, params, {}, 1, (2.0, 2.0, 2.0))
 
 
 @pytest.fixture(scope="module")
