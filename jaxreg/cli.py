@@ -26,6 +26,12 @@ def _register(argv: Sequence[str]) -> int | None:
     return main(argv)
 
 
+def _bids(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.bids import main
+
+    return main(argv)
+
+
 def _sweep(argv: Sequence[str]) -> int | None:
     from jaxreg.commands.sweep import main
 
@@ -89,6 +95,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "register": Command("align a moving image with a fixed one, or a table of pairs", _register),
+    "bids": Command("register the images of a BIDS data set, written as derivatives", _bids),
     "sweep": Command("register a pair at every λ from 0 to 1 and write the whole curve", _sweep),
     "apply": Command("move an image, a label map or points by saved transforms", _apply),
     "convert": Command("write a warp in the form that FSL or FreeSurfer reads", _convert),
@@ -100,7 +107,7 @@ COMMANDS = {
     "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
 }
 """In the order in which a newcomer meets them."""
-_ON_ONE_DEVICE = ("register", "sweep", "segment", "compare", "demo")
+_ON_ONE_DEVICE = ("register", "bids", "sweep", "segment", "compare", "demo")
 """The commands that compute with JAX and are no part of a job of several processes."""
 
 

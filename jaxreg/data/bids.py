@@ -1,14 +1,17 @@
 """Which anatomical files a BIDS data set holds, by subject. `ancpbids` lives here alone.
 
-The library finds the files. Their entities are read from the names (`candidates.entities_of`),
+The library finds the files, by names alone: JSON files and tables are kept from it, because one
+that is damaged would end it. Their entities are read from the names (`candidates.entities_of`),
 because the library takes `run-01` for the number 1, and a derivative's name keeps what its source
 had.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import ancpbids
+from ancpbids.vfs import LocalVfs
 
 from jaxreg.data.prepare.candidates import ENDINGS, Candidate, candidate
 from jaxreg.errors import InputError, first_line
@@ -18,7 +21,18 @@ _OTHER_DATA = (
     *("perf", "pet", "figures", "surf", "mri", "label", "stats", "scripts", "touch", "trash"),
 )
 """Folders that hold no images of `anat`, of BIDS and of FreeSurfer: they are not looked into."""
-_PASSED = ["sourcedata", "code", "stimuli", ".*", "*/.*", *(f"*/{name}" for name in _OTHER_DATA)]
+_PASSED = [
+    *("sourcedata", "code", "stimuli", ".*", "*/.*", "*.json", "*.tsv"),
+    *(f"*/{name}" for name in _OTHER_DATA),
+]
+
+
+class _NamesAlone(LocalVfs):
+    """A file system whose files the library lists and never opens."""
+
+    def exists(self, path: str) -> bool:
+        """Whether the library may open a file: its schema's version, a pickle, .bidsignore."""
+        return False
 
 
 def raw_images(root: Path, suffixes: tuple[str, ...]) -> dict[str, list[Candidate]]:
@@ -27,7 +41,7 @@ def raw_images(root: Path, suffixes: tuple[str, ...]) -> dict[str, list[Candidat
     A subject that has no such image has an empty list.
 
     Raises:
-        InputError: a folder that cannot be read, a dataset_description.json that is no JSON.
+        InputError: a folder that cannot be read.
     """
     dataset = _read(root, [*_PASSED, "derivatives"])
     found = {folder.name: [] for folder in dataset.subjects}
@@ -55,11 +69,29 @@ def derived_images(root: Path, suffixes: tuple[str, ...]) -> dict[str, list[Cand
     return found
 
 
+def description_of(root: Path) -> dict[str, Any]:
+    """What a data set's dataset_description.json says; empty where there is none.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON object.
+    """
+    path = root / "dataset_description.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({first_line(error)}).") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(values).__name__}.")
+    return values
+
+
 def _read(root: Path, passed: list[str]) -> Any:
-    """The data set as the library reads it; a pickle that lies there is not opened."""
+    """The data set as the library finds it; a pickle that lies there is not opened."""
     options = ancpbids.DatasetOptions(ignore=passed, ignore_pickle_file=True)
     try:
-        return ancpbids.load_dataset(str(root), options)
+        return ancpbids.load_dataset(str(root), options, vfs=_NamesAlone())
     except (OSError, ValueError, RecursionError) as error:
         reason = first_line(error)
         raise InputError(f"{root}: not readable as a BIDS data set ({reason}).") from error

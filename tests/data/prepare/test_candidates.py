@@ -183,3 +183,19 @@ def test_where_nobody_is_decided_the_refusal_says_how_to_choose(tmp_path):
     touch(tmp_path, *(f"sub-01/anat/sub-01_acq-{a}_T1w.nii.gz" for a in "xy"))
     with pytest.raises(InputError, match="sub-01: several T1w: .*--entities acq=x"):
         layouts.find("bids", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"BIDSVersion": 1.0, "Authors": "A"}', "\xff"])
+def test_names_alone_count_and_not_what_describes_the_data_set(tmp_path, text):
+    places = ("", "derivatives/a/", "sub-01/anat/sub-01_T1w/")
+    for place in places:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "dataset_description.json").write_bytes(text.encode("latin-1"))
+    for name in (
+        "genetic_info.json",
+        "participants.tsv",
+        ".bidsignore",
+        ".ancpbids-dataset.pickle",
+    ):
+        (tmp_path / name).write_bytes(b"\xff{")
+    assert images_of(found(tmp_path, "T1w")) == {"T1w": "T1w"}

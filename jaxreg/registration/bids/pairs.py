@@ -1,0 +1,120 @@
+"""Which pairs of a BIDS data set are registered, and who is left out."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxreg.configuration.bids import BidsSelection
+from jaxreg.data.bids import raw_images
+from jaxreg.data.prepare.candidates import Candidate, decide, require_met, suffix_of
+from jaxreg.data.prepare.source import Choice
+from jaxreg.errors import InputError
+
+
+class BidsPair(NamedTuple):
+    """The pair of a subject and session, `sub-01_ses-a` or `sub-01`."""
+
+    subject: str
+    session: str
+    fixed: Path
+    moving: Path
+
+    @property
+    def name(self) -> str:
+        """Subject and session, as a file's name begins with them."""
+        return f"{self.subject}_ses-{self.session}" if self.session else self.subject
+
+
+class Found(NamedTuple):
+    """The pairs, who is left out and why (by subject and session), and the choices made."""
+
+    pairs: list[BidsPair]
+    left_out: dict[str, str]
+    choices: list[Choice]
+
+
+def find_pairs(root: Path, selection: BidsSelection) -> Found:
+    """The pair of each subject and session: moving to fixed of one session, or to the template.
+
+    Of several images of a kind one is taken by the rules of `data.prepare.candidates`; a session
+    that they do not decide, or that lacks an image, is left out.
+
+    Raises:
+        InputError: no folder, a participant, session or entity that no image has, or no pair.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder.")
+    fixed, moving = selection.fixed_suffix, selection.moving_suffix
+    suffixes = (moving,) if fixed is None else (fixed, moving)
+    images = raw_images(root, suffixes)
+    every = [one for several in images.values() for one in several]
+    sessions = {one.entities["ses"] for one in every if "ses" in one.entities}
+    wanted = _labels("participant-label", selection.participant_label, "sub-", images)
+    wanted_sessions = _labels("session", selection.session, "ses-", {f"ses-{s}" for s in sessions})
+    if every:
+        require_met(selection.wishes, every)
+    found = Found([], {}, [])
+    for subject, candidates in images.items():
+        if subject in wanted:
+            _add(found, subject, candidates, suffixes, wanted_sessions, selection)
+    if not found.pairs:
+        first = "".join(f" The first: {n}: {r}." for n, r in [*found.left_out.items()][:1])
+        raise InputError(f"{root}: no subject has {' and '.join(suffixes)}.{first}")
+    return found
+
+
+def _labels(flag: str, asked: Sequence[str], prefix: str, known: Collection[str]) -> set[str]:
+    """The full names (`sub-01`) that are asked for, with or without their prefix; else all."""
+    names = {prefix + label.removeprefix(prefix) for label in asked}
+    for name in sorted(names - set(known)):
+        there = ", ".join(sorted(known)[:20]) or "none"
+        raise InputError(f"--{flag}: expected one of the data set's, {there}; got {name}.")
+    return names if asked else set(known)
+
+
+def _add(
+    found: Found,
+    subject: str,
+    candidates: Sequence[Candidate],
+    suffixes: Sequence[str],
+    sessions: set[str],
+    selection: BidsSelection,
+) -> None:
+    """Add the pairs of a subject, a session each, and the sessions that are left out."""
+    own = sorted({one.entities.get("ses", "") for one in candidates})
+    if selection.session:
+        own = [session for session in own if f"ses-{session}" in sessions]
+    if not own:
+        asked = f" in {', '.join(sorted(sessions))}" if selection.session else ""
+        found.left_out[subject] = f"no {' or '.join(suffixes)}{asked}"
+    for session in own:
+        there = [one for one in candidates if one.entities.get("ses", "") == session]
+        name = f"{subject}_ses-{session}" if session else subject
+        paths = _images(found, name, there, suffixes, selection)
+        if paths is not None:
+            fixed = selection.template or paths[suffixes[0]]
+            moving = paths[selection.moving_suffix]
+            found.pairs.append(BidsPair(subject, session, fixed.absolute(), moving.absolute()))
+
+
+def _images(
+    found: Found,
+    name: str,
+    candidates: Sequence[Candidate],
+    suffixes: Sequence[str],
+    selection: BidsSelection,
+) -> dict[str, Path] | None:
+    """The image of each suffix in a session; None where one is lacking, which is noted."""
+    paths: dict[str, Path] = {}
+    choices = []
+    for suffix in suffixes:
+        kind = [one for one in candidates if suffix_of(one.path.name) == suffix]
+        decided = decide(name, suffix, kind, selection.wishes)
+        if decided.path is None:
+            why = " that may be taken" if kind else ""
+            found.left_out[name] = decided.undecided or f"no {suffix}{why}"
+            return None
+        paths[suffix] = decided.path
+        choices += [] if decided.choice is None else [decided.choice]
+    found.choices.extend(choices)
+    return paths

@@ -1,0 +1,110 @@
+"""The pairs of a BIDS data set registered as `--pairs` does it, and published as derivatives."""
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxreg.configuration.bids import BidsSelection
+from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.data.prepare.source import Choice
+from jaxreg.errors import InputError
+from jaxreg.io.atomic import completed
+from jaxreg.progress import SILENT, Progress
+from jaxreg.registration.batch.batch import Batch, register_pairs
+from jaxreg.registration.batch.pairs import RESULTS
+from jaxreg.registration.bids.dataset import WORK, check_place, describe
+from jaxreg.registration.bids.derivatives import Job, publish
+from jaxreg.registration.bids.pairs import BidsPair, Found, find_pairs
+
+LINEAR_OUTPUTS = "moved,affine,masks,report"
+DEFORMABLE_OUTPUTS = "moved,warp,inverse_warp,masks,report"
+
+
+class BidsBatch(NamedTuple):
+    """What became of a data set: `batch` of the pairs, `left_out` of who has none, with reasons."""
+
+    out: Path
+    batch: Batch
+    left_out: dict[str, str]
+    choices: list[Choice]
+
+    def as_values(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        choices = [choice._asdict() for choice in self.choices]
+        rest = {"left_out": self.left_out, "choices": choices}
+        return {"out": str(self.out), **self.batch._asdict(), **rest}
+
+
+def register_dataset(
+    root: Path,
+    out: Path,
+    selection: BidsSelection,
+    config: RegisterConfig,
+    *,
+    overwrite: bool = False,
+    cluster: str | None = None,
+    say: Callable[[str], None] = print,
+    progress: Progress = SILENT,
+) -> BidsBatch:
+    """Register the pairs of a data set that are not done yet, and write BIDS derivatives.
+
+    The pairs are registered below `out`/work as `register_pairs` does it, with its results.tsv. A
+    finished pair is published below `out` when the run ends, also where it is interrupted.
+
+    Raises:
+        InputError: no pair, a folder that holds other files, or what `register_pairs` refuses.
+    """
+    check_place(root, out)
+    if config.outputs is not None:
+        raise InputError("--outputs: not read here; the derivatives are always the same files.")
+    if selection.template is not None and not selection.template.is_file():
+        raise InputError(f"{selection.template}: no such file.")
+    space = selection.fixed_space
+    found = find_pairs(root, selection)
+    for line in (*map(str, found.choices), *(f"{n}: {r}" for n, r in found.left_out.items())):
+        say(line)
+    describe(root, out)
+    to_template = selection.template is not None
+    job = Job(root, out, selection.moving_suffix, space, to_template)
+    folder = out / WORK / job.name
+    table = _write_tables(folder, found)
+    linear = config.transform != "deformable"
+    config = dataclasses.replace(config, outputs=LINEAR_OUTPUTS if linear else DEFORMABLE_OUTPUTS)
+    try:
+        batch = register_pairs(
+            table, folder, config, overwrite=overwrite, cluster=cluster, say=say, progress=progress
+        )
+    finally:
+        _publish(job, found.pairs, folder, say)
+    return BidsBatch(out, batch, found.left_out, found.choices)
+
+
+def _publish(job: Job, pairs: Sequence[BidsPair], folder: Path, say: Callable[[str], None]) -> None:
+    """Publish the pairs that are finished now."""
+    finished = [pair for pair in pairs if (folder / pair.name / "provenance.json").is_file()]
+    new = sum(publish(job, pair, folder / pair.name) for pair in finished)
+    say(f"{len(finished)} of {len(pairs)} pairs are in {job.out}, {new} of them new")
+
+
+def _write_tables(folder: Path, found: Found) -> Path:
+    """Write the tables of the pairs, of who is left out and of the choices; gives the first."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: no folder for the results ({error.strerror}).") from error
+    pairs = ((pair.name, str(pair.fixed), str(pair.moving)) for pair in found.pairs)
+    _write(folder / "pairs.tsv", ("name", "fixed", "moving"), pairs)
+    _write(folder / "left_out.tsv", ("name", "reason"), found.left_out.items())
+    choices = ((c.participant, c.what, c.taken, " ".join(c.others), c.rule) for c in found.choices)
+    _write(folder / "choices.tsv", ("name", "what", "taken", "others", "rule"), choices)
+    assert RESULTS not in ("pairs.tsv", "left_out.tsv", "choices.tsv")
+    return folder / "pairs.tsv"
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+    with completed(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
