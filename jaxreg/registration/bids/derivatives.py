@@ -106,12 +106,12 @@ class _Names:
         return self.job.out.absolute() / f"{self.pair.name}_{self.job.name}.html"
 
 
-def derived_name(source: str, *, suffix: str | None = None, **entities: str) -> str:
+def derived_name(name: str, *, suffix: str | None = None, **entities: str) -> str:
     """The name of a derivative: that of its source with other entities and suffix, as .nii.gz."""
-    parts = {**entities_of(source), **entities}
+    parts = {**entities_of(name), **entities}
     order = sorted(parts, key=lambda key: _LAST.index(key) if key in _LAST else -1)
     named = [f"{key}-{parts[key]}" for key in order]
-    return "_".join([*named, suffix or suffix_of(source)]) + ".nii.gz"
+    return "_".join([*named, suffix or suffix_of(name)]) + ".nii.gz"
 
 
 def _written(own: _Names, folder: Path, record: dict[str, Any]) -> Iterator[Path]:
