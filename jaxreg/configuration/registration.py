@@ -48,7 +48,11 @@ OUTPUTS = (
     "masks",
     "report",
 )
-"""What a run may write beside its record, by the names that --outputs takes."""
+"""What a run writes beside its record unless --outputs chooses, by the names that it takes."""
+ALL_OUTPUTS = "all"
+"""The name that stands for all of them in --outputs."""
+ON_REQUEST = ("view3d",)
+"""What a run writes only where --outputs names it."""
 
 
 class DirectSettings(NamedTuple):
@@ -138,7 +142,7 @@ class OutputSettings:
     """Which files are written."""
 
     outputs: str | None = None
-    """Files to write, such as warp,report; by default all."""
+    """Files to write, such as warp,report; all,view3d adds the 3-D view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,13 +177,14 @@ class RegisterConfig(AdvancedSettings, OutputSettings, TransformSettings, InputS
         if self.transform == "deformable" and self.model is not None and self.optimize_only:
             raise InputError("expected either --model DIR or --optimize-only, got both.")
         for name in self.written:
-            require_choice("outputs", name, OUTPUTS)
+            require_choice("outputs", name, (ALL_OUTPUTS, *OUTPUTS, *ON_REQUEST))
         refuse_unread(self)
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The outputs that are written, of `OUTPUTS`."""
-        return OUTPUTS if self.outputs is None else tuple(self.outputs.split(","))
+        """The outputs that are written, of `OUTPUTS` and `ON_REQUEST`."""
+        named = (ALL_OUTPUTS if self.outputs is None else self.outputs).split(",")
+        return (*(OUTPUTS if ALL_OUTPUTS in named else ()), *named)
 
     @property
     def unread(self) -> dict[str, str]:

@@ -94,7 +94,8 @@ def register(
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
             does. By default "auto": by the segmentation of both images, or else the best of none,
             rigid and affine by local correlation.
-        outputs: files that `save` writes, such as "warp,report"; by default all.
+        outputs: files that `save` writes, such as "warp,report"; "all,view3d" adds the view in
+            three dimensions. By default all but that.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
             8 after a network and 4 with `optimize_only`, and 0 leaves it out.
@@ -169,7 +170,8 @@ def sweep(
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file
             does. By default "auto": by the segmentation of both images, or else the best of none,
             rigid and affine by local correlation.
-        outputs: files that `save` writes, such as "warp,report"; by default all.
+        outputs: files that `save` writes, such as "warp,report"; "all,view3d" adds the view in
+            three dimensions. By default all but that.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
             8 after a network and 4 with `optimize_only`, and 0 leaves it out.

@@ -29,6 +29,7 @@ from jaxreg.registration.output.provenance import file_hashes, provenance_of, pr
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.registration.report.build import report_of
 from jaxreg.registration.report.page import write_failure_report, write_report
+from jaxreg.registration.report.view3d import view_of, write_view
 from jaxreg.runtime import peak_gigabytes
 
 
@@ -65,6 +66,10 @@ class Finished(NamedTuple):
                 if "report" in result.config.written:
                     report = report_of(result, self.numbers, provenance, self.estimate, title=title)
                     write_report(folder / "report.html", report)
+                if "view3d" in result.config.written:
+                    moved, jacobian = self.outputs.moved, self.outputs.jacobian
+                    view = view_of(result.fixed, moved, jacobian, title=title)
+                    write_view(folder / "view3d.html", view)
             provenance["verdict"] = self._verdict_record()
             _write_json(folder / "provenance.json", provenance)
             _write_json(folder / "timings.json", self._timings())

@@ -34,6 +34,7 @@ NAMES = (
     "moving_mask.nii.gz",
     "provenance.json",
     "report.html",
+    "view3d.html",
     "timings.json",
     "curve.tsv",
 )

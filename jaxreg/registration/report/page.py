@@ -157,10 +157,10 @@ def write_report(path: Path | str, report: Report) -> None:
     Raises:
         InputError: the folder does not exist, or the page cannot be written.
     """
-    _write(
+    write_page(
         path,
         "result.html",
-        script=_page_file("pictures.js") + _page_file("controls.js"),
+        script=page_file("pictures.js") + page_file("controls.js"),
         title=report.title,
         verdict=verdict_of(report.numbers, report.warnings),
         flags=_FLAGS,
@@ -170,7 +170,7 @@ def write_report(path: Path | str, report: Report) -> None:
         brains=report.brains,
         estimate=report.estimate,
         provenance=_flat(report.provenance),
-        data=_script_json(_payload(report)),
+        data=script_json(_payload(report)),
     )
 
 
@@ -180,7 +180,7 @@ def write_failure_report(path: Path | str, reason: str, provenance: Mapping[str,
     Raises:
         InputError: the folder does not exist, or the page cannot be written.
     """
-    _write(
+    write_page(
         path,
         "failure.html",
         script="",
@@ -194,8 +194,13 @@ def _picture_url(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
 
 
-def _write(path: Path | str, template: str, *, script: str, **parts: Any) -> None:
-    style = _page_file("page.css")
+def write_page(path: Path | str, template: str, *, script: str, **parts: Any) -> None:
+    """Write a page from a template of `templates/`: its one script, the style, and its parts.
+
+    Raises:
+        InputError: the folder does not exist, or the page cannot be written.
+    """
+    style = page_file("page.css")
     page = _TEMPLATES.get_template(template).render(
         style=Markup(style),
         style_hash=_source_hash(style),
@@ -279,7 +284,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]
             yield f"{prefix}{name}", leaf
 
 
-def _script_json(value: Any) -> Markup:
+def script_json(value: Any) -> Markup:
     """JSON that no parser of HTML can leave: without <, > and &."""
     dumped = json.dumps(value, sort_keys=True)
     return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", dumped))
@@ -291,5 +296,6 @@ def _source_hash(source: str) -> Markup:
     return Markup(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
 
 
-def _page_file(name: str) -> str:
+def page_file(name: str) -> str:
+    """The text of a file of `templates/`."""
     return (_FOLDER / name).read_text(encoding="utf-8")
