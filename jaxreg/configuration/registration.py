@@ -143,6 +143,8 @@ class OutputSettings:
 
     outputs: str | None = None
     """Files to write, such as warp,report; all,view3d adds the 3-D view."""
+    warp_spacing: float | None = None
+    """Voxel size of written warps, in millimetres; by default that of the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +174,8 @@ class RegisterConfig(AdvancedSettings, OutputSettings, TransformSettings, InputS
             raise InputError(f"--label-weight: expected at least 0, got {self.label_weight}.")
         if self.spacing is not None and not 0.5 <= self.spacing <= 20:
             raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
+        if self.warp_spacing is not None and not 0.1 <= self.warp_spacing <= 10:
+            raise InputError(f"--warp-spacing: expected 0.1 to 10 mm, got {self.warp_spacing}.")
         if self.domains is not None and len(self.domains.split(",")) != 2:
             raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
         if self.transform == "deformable" and self.model is not None and self.optimize_only:

@@ -47,6 +47,16 @@ def coarser_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, ...], np
     return shape, volume.affine @ to_old
 
 
+def sparser_grid(grid: Grid, spacing_mm: float) -> Grid:
+    """Every so many voxels of a grid, from its first one on, until its last one is reached.
+
+    Axes with voxels of `spacing_mm` and larger ones stay as they are.
+    """
+    step = np.maximum(spacing_mm / np.asarray(grid.spacing_mm), 1)
+    x, y, z = (int(n) for n in np.ceil((np.asarray(grid.shape) - 1) / step - 1e-6) + 1)
+    return Grid((x, y, z), grid.affine @ np.diag([*step, 1]))
+
+
 def grid_of(image: Volume) -> Grid:
     """The grid a volume lies on."""
     x, y, z = image.array.shape

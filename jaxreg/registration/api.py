@@ -58,6 +58,7 @@ def register(
     lam: float | Literal["auto"] | None = None,
     init: Path | str | ArrayLike | None = None,
     outputs: str | None = None,
+    warp_spacing: float | None = None,
     segmentation: Path | str | None = None,
     label_weight: float | None = None,
     refine: int | None = None,
@@ -96,6 +97,8 @@ def register(
             rigid and affine by local correlation.
         outputs: files that `save` writes, such as "warp,report"; "all,view3d" adds the view in
             three dimensions. By default all but that.
+        warp_spacing: voxel size of the warps that `save` writes, in mm; by default that of the
+            images.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
             8 after a network and 4 with `optimize_only`, and 0 leaves it out.
@@ -140,6 +143,7 @@ def sweep(
     model: Path | str | None = None,
     init: Path | str | ArrayLike | None = None,
     outputs: str | None = None,
+    warp_spacing: float | None = None,
     segmentation: Path | str | None = None,
     label_weight: float | None = None,
     refine: int | None = None,
@@ -172,6 +176,8 @@ def sweep(
             rigid and affine by local correlation.
         outputs: files that `save` writes, such as "warp,report"; "all,view3d" adds the view in
             three dimensions. By default all but that.
+        warp_spacing: voxel size of the warps that `save` writes, in mm; by default that of the
+            images.
         segmentation: folder of segmentation networks; by default the bundled ones.
         label_weight: weight of the overlap of both segmentations in the optimisation; by default
             8 after a network and 4 with `optimize_only`, and 0 leaves it out.

@@ -16,7 +16,7 @@ from registration_data import motion, same_but_for_timings, write_subject
 from jaxreg.cli import main
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.geometry.grid import Volume
-from jaxreg.geometry.transforms import invert, map_points
+from jaxreg.geometry.transforms import affine_points, invert, map_points
 from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.images import read, read_image, read_labels, write
 from jaxreg.io.itk_transforms import read_transform
@@ -169,6 +169,28 @@ def test_only_the_outputs_that_are_chosen_are_written(pair, tmp_path, capsys):
     assert same[0].read_bytes() == same[1].read_bytes()
     assert register(*images, tmp_path / "x", *flags, "--outputs=warps") == 2
     assert "--outputs" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_warps_of_larger_voxels_move_as_the_others_do(pair, run, again, tmp_path):
+    """The moved image is that of the warp as it is written."""
+    images, out = (pair[0]["image"], pair[1]["image"]), tmp_path / "sparse"
+    flags = [*DIRECT, f"--init={run / 'affine.mat'}"]
+    assert register(*images, out, *flags, "--warp-spacing=9", "--outputs=warp,moved,jacobian") == 0
+    sparse, whole = (read_field(folder / "warp.nii.gz") for folder in (out, again))
+    np.testing.assert_allclose(sparse.grid.spacing_mm, 9, rtol=1e-6)
+    assert sparse.vectors.size < 0.7 * whole.vectors.size
+    points = affine_points(whole.affine, np.argwhere(np.ones(whole.grid.shape)).astype(float))
+    one, other = (map_points([field], points) for field in (sparse, whole))
+    apart = np.linalg.norm(one - other, axis=1)  # of 8 mm at most, found on a grid of 4 mm
+    assert apart.mean() < 0.1 and apart.max() < 1.5
+    applied = tmp_path / "applied.nii.gz"
+    where = f"--image={images[1]}", f"--reference={images[0]}", f"--out={applied}"
+    assert main(["apply", str(out / "warp.nii.gz"), *where]) == 0
+    moved = load(out / "moved.nii.gz").get_fdata()
+    np.testing.assert_allclose(load(applied).get_fdata(), moved, atol=1e-3 * moved.max())
+    jacobians = (folder / "jacobian.nii.gz" for folder in (out, again))
+    assert len({path.read_bytes() for path in jacobians}) == 1
+    assert register(*images, tmp_path / "x", *flags, "--warp-spacing=0") == 2
 
 
 def test_written_warps_and_determinants_are_short(run):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.grid import Grid, Volume, sparser_grid
 from jaxreg.geometry.transforms import (
     Chain,
     compose,
@@ -48,9 +48,10 @@ class Outputs(NamedTuple):
     """What is written, on the stored grids of the two images (axes in the files' order).
 
     `warp` leads from the fixed grid to the moving space, `inverse_warp` from the moving grid to the
-    fixed space, each with the affine in it. `jacobian` is that of the deformable part alone, in
-    physical space. The labels are there if the moving image has some, `affine_labels` (by the
-    affine alone) if the fixed one has too.
+    fixed space, each with the affine in it, and each on fewer voxels where the configuration asks
+    for that (`warp_spacing`). `moved` is moved by `warp` as it is written. `jacobian` is that of
+    the deformable part alone, in physical space. The labels are there if the moving image has some,
+    `affine_labels` (by the affine alone) if the fixed one has too.
     """
 
     warp: Field
@@ -64,21 +65,32 @@ class Outputs(NamedTuple):
 def make_outputs(result: Registration) -> Outputs:
     """The whole map on both images' grids, and what it moves, each resampled once."""
     fixed, moving = result.fixed, result.moving
-    warp, inverse = in_threads(
-        partial(compose, partial(map_points, result.chain), fixed.header.grid),
-        partial(compose, partial(map_points, result.inverse_chain), moving.header.grid),
+    grid = fixed.header.grid
+    whole, inverse = in_threads(
+        partial(compose, partial(map_points, result.chain), grid),
+        partial(_stored, result, result.inverse_chain, moving.header.grid),
     )
     # The map is the affine after the deformation, so its determinant is the product of theirs.
-    jacobian = jacobian_determinant(warp) / np.float32(np.linalg.det(result.affine[:3, :3]))
-    warp, inverse = _rounded(warp), _rounded(inverse)
+    jacobian = jacobian_determinant(whole) / np.float32(np.linalg.det(result.affine[:3, :3]))
+    if result.config.warp_spacing is None:
+        warp = whole = _rounded(whole)
+    else:
+        warp = _stored(result, result.chain, grid)
+        whole = compose(partial(map_points, [warp]), grid)
     labels, affine_labels = None, None
     if moving.labels is not None:
-        labels = resample_by(moving.labels, warp, order=0)
+        labels = resample_by(moving.labels, whole, order=0)
         if fixed.labels is not None:
-            linear = written_map([result.affine], fixed.header.grid)
+            linear = written_map([result.affine], grid)
             affine_labels = resample_by(moving.labels, linear, order=0)
-    moved = resample_by(moving.image, warp)
+    moved = resample_by(moving.image, whole)
     return Outputs(warp, inverse, moved, jacobian, labels, affine_labels)
+
+
+def _stored(result: Registration, chain: Chain, grid: Grid) -> Field:
+    """The map of a chain as a file holds it: on a grid, or on every so many voxels of it."""
+    spacing = result.config.warp_spacing
+    return written_map(chain, grid if spacing is None else sparser_grid(grid, spacing))
 
 
 def write_outputs(result: Registration, outputs: Outputs, folder: Path) -> None:

@@ -24,7 +24,7 @@ def metrics_of(
     mean squared local correlation (LNCC, 7³ voxels of the network grid).
     """
     chosen = result.chosen
-    mask = reordered(Volume(result.fixed.mask, result.fixed.image.affine), outputs.warp.grid)
+    mask = reordered(Volume(result.fixed.mask, result.fixed.image.affine), result.fixed.header.grid)
     shift_mm = in_millimetres(chosen.displacement, result.grid).vectors
     length_mm = np.linalg.norm(shift_mm, axis=-1)
     inside = np.asarray(result.pair.fixed_mask)
@@ -74,8 +74,8 @@ def _dice_numbers(result: Registration, outputs: Outputs) -> dict[str, float]:
     if not len(shared):
         return {}
     return {
-        "dice_affine": dice_of(fixed, moving, outputs.affine_labels, outputs.warp.grid),
-        "dice": dice_of(fixed, moving, outputs.moved_labels, outputs.warp.grid),
+        "dice_affine": dice_of(fixed, moving, outputs.affine_labels, result.fixed.header.grid),
+        "dice": dice_of(fixed, moving, outputs.moved_labels, result.fixed.header.grid),
         "dice_labels": float(len(shared)),
     }
 
