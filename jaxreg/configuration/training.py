@@ -21,6 +21,8 @@ Dtype = Literal["float32", "bfloat16"]
 ConvolutionForm = Literal["auto", "plain", "slices", "patches"]
 Resolution = Literal["fine", "coarse"]
 Voxels = Literal["all", "corner"]
+BUNDLED_ENCODERS = "segmentation"
+"""What `--encoders` takes in place of a folder: the segmentation network that comes with jaxreg."""
 SEGMENTATION_CHANNELS = {"fine": (32, 64, 96, 128), "coarse": (24, 48, 64, 96)}
 """Channels at 1/2, 1/4, 1/8 and 1/16 of the resolution where none are given."""
 EMBEDDED = Path("runs/embedded")
@@ -204,7 +206,8 @@ class RegistrationConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     encoders: Path | None = None
-    """Finished stage 1 run whose encoders nce and nce_mi use; default runs/ae."""
+    """Encoders of nce and nce_mi: a finished stage 1 run (default runs/ae), or segmentation
+    networks: a folder of them, or `segmentation` for those that come with jaxreg."""
     init_from: Path | None = None
     """Registration run whose parameters are the start (step 0, fresh optimiser)."""
     teacher: Path | None = None

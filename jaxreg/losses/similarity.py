@@ -16,8 +16,12 @@ from jaxreg.losses.patch_nce import patch_nce
 from jaxreg.losses.sampling import draw_voxels, take
 from jaxreg.networks.autoencoder import Encoder
 from jaxreg.networks.projection import Projection
+from jaxreg.networks.segmentation_unet import SegmentationEncoder
 
 NCE_MI_WEIGHTS = (0.1, 0.9)
+
+FeatureNetwork = Encoder | SegmentationEncoder
+"""What makes the features of the contrastive losses."""
 
 Similarity = Callable[..., tuple[Array, dict[str, Array]]]
 """(key, fixed, moved, masks) → (value, terms); lower is more similar."""
@@ -44,7 +48,8 @@ class Masks(NamedTuple):
 class FeatureExtractor(NamedTuple):
     """What the contrastive losses see: frozen encoders and trainable projections, by domain.
 
-    `encoders[domain]` are an Encoder's parameters, `projections[domain][scale]` a Projection's.
+    `encoders[domain]` are the parameters of a feature network, `projections[domain][scale]` those
+    of a Projection.
     """
 
     encoders: dict[str, Any]
@@ -60,7 +65,7 @@ class View(NamedTuple):
     masks: Masks
     config: ObjectiveConfig
     domains: tuple[str, str]
-    encoder: Encoder | None
+    encoder: FeatureNetwork | None
     features: FeatureExtractor | None
 
 
@@ -138,7 +143,7 @@ def make_similarity(
     config: ObjectiveConfig,
     domains: tuple[str, str],
     *,
-    encoder: Encoder | None = None,
+    encoder: FeatureNetwork | None = None,
     features: FeatureExtractor | None = None,
 ) -> Similarity:
     """The function (key, fixed, moved, masks) → (value, terms) of `config.loss`; lower is better.

@@ -14,12 +14,14 @@ from jaxtyping import Array, Float
 from jaxreg.configuration.registration import Defaults
 from jaxreg.configuration.serialization import from_json
 from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
+from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
-from jaxreg.losses.similarity import init_projections
+from jaxreg.losses.similarity import FeatureNetwork, init_projections
 from jaxreg.models.checkpoint import Checkpoints, open_run, parameters_sha256
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
+from jaxreg.networks.segmentation_unet import SegmentationEncoder, SegmentationUNet
 from jaxreg.networks.velocity_unet import VelocityUNet
 
 CHUNK_BYTES = 1_500_000_000
@@ -28,6 +30,7 @@ TEMPLATE = "template.nii.gz"
 """Beside the checkpoints of a run, and in a release."""
 _BYTES_PER_VOXEL = 400
 _TINY = (1, 16, 16, 16, 1)
+_SEGMENTATION = "segmentation-"
 
 
 class Model(NamedTuple):
@@ -66,7 +69,7 @@ def network_of(config: NetworkConfig) -> VelocityUNet:
     )
 
 
-def init_params(key: jax.Array, config: RegistrationConfig, encoder: Encoder | None) -> dict:
+def init_params(key: jax.Array, config: RegistrationConfig, encoder: FeatureNetwork | None) -> dict:
     """Fresh trainable parameters: the network's, and projections where the loss needs them."""
     network_key, projection_key = jax.random.split(key)
     image, lam = jnp.zeros(_TINY), jnp.zeros(1)
@@ -79,15 +82,23 @@ def init_params(key: jax.Array, config: RegistrationConfig, encoder: Encoder | N
     return params
 
 
-def encoder_of(stem: str) -> Encoder:
-    """The encoder of stage 1 with a stem."""
+def encoder_of(stem: str) -> FeatureNetwork:
+    """The encoder of stage 1 with a stem, or the segmentation network that `stem_of` names."""
+    if stem.startswith(_SEGMENTATION):
+        channels = tuple(int(n) for n in stem.removeprefix(_SEGMENTATION).split("-"))
+        return SegmentationEncoder(SegmentationUNet(channels, CLASSES))
     return Encoder(stem, DEFAULT_CHANNELS[stem])
+
+
+def stem_of(channels: tuple[int, ...]) -> str:
+    """The stem by which a run remembers a segmentation network of some channels as its encoder."""
+    return _SEGMENTATION + "-".join(map(str, channels))
 
 
 def init_encoders(domains: tuple[str, ...], stem: str) -> dict[str, Any]:
     """Parameters of the right structure for each domain's encoder; values are arbitrary."""
     encoder = encoder_of(stem)
-    params = encoder.init(jax.random.key(0), jnp.zeros(_TINY))["params"]
+    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros(_TINY))["params"]
     return {domain: params for domain in dict.fromkeys(domains)}
 
 

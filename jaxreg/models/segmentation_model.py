@@ -54,6 +54,11 @@ def _probabilities(channels, params, image):
     return jax.nn.softmax(scores[0])
 
 
+def is_segmentation_model(folder: Path) -> bool:
+    """Whether a folder is a release or a training workdir of the segmentation networks."""
+    return (folder / f"{RESOLUTIONS[0]}.npz").is_file() or (folder / RESOLUTIONS[0]).is_dir()
+
+
 def read_segmentation_model(folder: Path) -> SegmentationModel:
     """The networks of a release, or of a training workdir at its runs' newest checkpoints.
 

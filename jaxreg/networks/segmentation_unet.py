@@ -5,12 +5,13 @@ voxels are folded into channels first, and last the scores of eight voxels are u
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxreg.networks.layers import (
     Conv,
@@ -91,3 +92,43 @@ class SegmentationUNet(nn.Module):
         kernel, bias = kernel.reshape(x.shape[-1], -1), bias.reshape(-1)
         scores = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
         return scores + bias[None, None, None, None]
+
+
+@dataclass(frozen=True)
+class SegmentationEncoder:
+    """What a segmentation network knows of each voxel, in the place of an autoencoder's `Encoder`.
+
+    One network serves every contrast, so structures look alike whatever the contrast is.
+    """
+
+    network: SegmentationUNet
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Features at each scale, fine to coarse: those of the decoder, at most three scales."""
+        return self.network.channels[: min(len(self.network.channels) - 1, 3)]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Voxels of the image per voxel of each feature map."""
+        return tuple(2 ** (i + 1) for i in range(len(self.channels)))
+
+    def init(self, key: PRNGKeyArray, image: Float[Array, "b x y z 1"]) -> dict[str, Any]:
+        """Fresh parameters of the whole network, for a grid that its levels divide."""
+        variables = self.network.init(key, image)
+        assert isinstance(variables, dict)
+        return variables
+
+    def apply(
+        self, variables: dict[str, Any], image: Float[Array, "b x y z 1"]
+    ) -> tuple[Float[Array, "b u v w c"], ...]:
+        """The decoder's feature maps of an image in [0, 1], fine to coarse."""
+        wanted = [f"decode{i}b" for i in range(len(self.channels))]
+        _, found = self.network.apply(
+            variables,
+            image,
+            capture_intermediates=lambda module, _: module.name in wanted,
+            mutable=["intermediates"],
+        )
+        maps: Any = found["intermediates"]
+        return tuple(maps[name]["__call__"][0] for name in wanted)

@@ -10,7 +10,11 @@ import numpy as np
 from jaxreg import distributed
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.serialization import as_json, from_json, identity
-from jaxreg.configuration.training import AutoencoderConfig, RegistrationConfig
+from jaxreg.configuration.training import (
+    BUNDLED_ENCODERS,
+    AutoencoderConfig,
+    RegistrationConfig,
+)
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
 from jaxreg.data.pipeline import pair_batches, require_pairs
 from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN, STRUCTURES
@@ -33,9 +37,12 @@ from jaxreg.models.model import (
     init_encoders,
     init_params,
     network_of,
+    stem_of,
 )
 from jaxreg.models.release import load_model
+from jaxreg.models.segmentation_model import is_segmentation_model
 from jaxreg.pair import Pair
+from jaxreg.segmentation.networks import load_segmentation
 from jaxreg.spatial import moved_image, warp
 from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.augmentation.intensity import augment
@@ -256,12 +263,22 @@ def sample_loss(
 def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """(encoder, frozen parameters by domain, identity) of stage 1; nothing for other losses.
 
+    `--encoders` may name segmentation networks instead: the fine one is then the encoder of both
+    domains.
+
     Raises:
         InputError: the encoders are missing, not of stage 1, or lack a domain.
     """
     if not config.objective.spec.contrastive:
         return None, {}, {}
     workdir = config.encoders or Path("runs/ae")
+    bundled = str(workdir) == BUNDLED_ENCODERS
+    if bundled or is_segmentation_model(workdir):
+        model, _ = load_segmentation(None if bundled else workdir)
+        stem, params = stem_of(model.channels["fine"]), model.params["fine"]
+        encoders = dict.fromkeys(config.cohort.domain_pair, params)
+        extra = {"encoder_stem": stem, "encoders_sha256": parameters_sha256(encoders)}
+        return encoder_of(stem), encoders, extra
     if config.encoders is None and not workdir.is_dir():
         data = "" if config.cohort.data is None else f" --data={config.cohort.data}"
         raise InputError(

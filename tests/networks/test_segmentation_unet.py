@@ -7,8 +7,8 @@ import pytest
 
 from jaxreg.configuration.training import SEGMENTATION_CHANNELS
 from jaxreg.data.label_codes import CLASSES
-from jaxreg.networks.layers import convolve
-from jaxreg.networks.segmentation_unet import SegmentationUNet
+from jaxreg.networks.layers import convolve, unfold
+from jaxreg.networks.segmentation_unet import SegmentationEncoder, SegmentationUNet
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +75,17 @@ def test_both_networks_together_fit_into_eight_megabytes_of_half_precision():
         like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
         count += sum(leaf.size for leaf in jax.tree.leaves(like))
     assert 2 * count <= 8 * 2**20
+
+
+def test_the_encoder_gives_what_the_head_sees(network_and_params):
+    network, params = network_and_params
+    encoder = SegmentationEncoder(network)
+    image = jax.random.uniform(jax.random.key(2), (1, 20, 17, 24, 1))
+    maps = jax.jit(encoder.apply)({"params": params}, image)
+    assert len(maps) == len(encoder.channels) == len(encoder.strides)
+    for features, channels, stride in zip(maps, encoder.channels, encoder.strides, strict=True):
+        assert features.shape[-1] == channels and features.shape[1] * stride >= image.shape[1]
+    scores = jnp.einsum("bxyzi,iko->bxyzko", maps[0], params["head_kernel"])
+    scores = scores + params["head_bias"][None, None, None, None]
+    found = unfold(scores.reshape(*scores.shape[:4], -1))[:, :20, :17, :24]
+    np.testing.assert_allclose(found, network.apply({"params": params}, image), atol=1e-4)

@@ -15,16 +15,21 @@ from orbax.checkpoint import v1 as ocp
 import jaxreg
 from jaxreg.cli import main
 from jaxreg.commands import train
-from jaxreg.configuration.objective import LOSS_SPECS
+from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
+from jaxreg.configuration.training import RegistrationConfig
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
+from jaxreg.data.label_codes import CLASSES
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.io.images import read_image
 from jaxreg.models.checkpoint import Checkpoints, parameters_sha256
 from jaxreg.models.model import encoder_of, init_params
 from jaxreg.models.release import load_model
+from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
+from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.autoencoder import autoencoder_of
+from jaxreg.training.registration import load_encoders
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
 REG = ["train", "--stage=reg", "--validate-every=0"]
@@ -152,6 +157,35 @@ def test_only_network_and_projections_are_trained(nce_mi, encoders):
     assert set(model.params) == {"network", "projections"} == set(fresh)
     for part in fresh:
         assert parameters_sha256(model.params[part]) != parameters_sha256(fresh[part])
+
+
+def test_segmentation_networks_are_encoders_of_both_domains(cohort, tmp_path):
+    channels = {"fine": (4, 6, 8, 8), "coarse": (4, 6)}
+    networks = {r: SegmentationUNet(c, CLASSES) for r, c in channels.items()}
+    image = jax.numpy.zeros((1, 16, 16, 16, 1))
+    params = {r: n.init(jax.random.key(3), image)["params"] for r, n in networks.items()}
+    folder, workdir = tmp_path / "networks", tmp_path / "run"
+    folder.mkdir()
+    write_segmentation_model(folder, params, channels, about="a test")
+    argv = [*REG, "--loss=nce", SMALL[0], f"--data={cohort}", f"--encoders={folder}"]
+    assert main([*argv, f"--workdir={workdir}", "--steps=2"]) == 0
+    model = load_model(workdir)
+    assert model.encoder_stem == "segmentation-4-6-8-8"
+    stored = read_segmentation_model(folder).params["fine"]
+    for domain in ("T1w", "T2w"):
+        assert parameters_sha256(model.encoders[domain]) == parameters_sha256(stored)
+    assert len(model.params["projections"]["T2w"]) == 3  # the scales of the decoder
+    images = [cohort / f"sub-04/sub-04_{domain}.nii.gz" for domain in ("T1w", "T2w")]
+    flags = [f"--model={workdir}", "--refine=1", "--extract=never", "--domains=T1w,T2w"]
+    assert main(["register", *map(str, images), f"--out={tmp_path / 'out'}", *flags]) == 0
+
+
+def test_the_word_segmentation_names_the_bundled_network():
+    objective = ObjectiveConfig(loss="nce")
+    config = RegistrationConfig(objective=objective, encoders=Path("segmentation"))
+    encoder, encoders, identity = load_encoders(config)
+    assert encoder.channels == (32, 64, 96) and set(encoders) == {"T1w", "T2w"}
+    assert identity["encoder_stem"] == "segmentation-32-64-96-128"
 
 
 def test_a_registration_workdir_is_self_contained_and_can_be_moved(nce_mi, cohort, tmp_path):

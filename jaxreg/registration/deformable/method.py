@@ -5,6 +5,9 @@ import functools
 import json
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import (
     DIRECT_LABEL_WEIGHT,
@@ -153,7 +156,9 @@ def _learned(source: _ByHash) -> Similarity:
     model = source.model
     assert model.encoder_stem is not None
     config, encoder = model.config, encoder_of(model.encoder_stem)
-    features = FeatureExtractor(model.encoders, model.params["projections"])
+    features = FeatureExtractor(
+        *jax.tree.map(jnp.asarray, (model.encoders, model.params["projections"]))
+    )
     domains = config.cohort.domain_pair
     return make_similarity(config.objective, domains, encoder=encoder, features=features)
 
