@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from jaxreg.evaluation.api import compare_runs, evaluate
     from jaxreg.models.release import load_model
     from jaxreg.registration.api import apply, compare, convert, prepare, register, sweep
+    from jaxreg.registration.normalize.api import normalize
     from jaxreg.segmentation.api import segment
     from jaxreg.training.train import train
 
@@ -19,6 +20,7 @@ __all__ = [
     "convert",
     "evaluate",
     "load_model",
+    "normalize",
     "prepare",
     "register",
     "segment",
@@ -41,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from jaxreg.models.release import load_model
 
         return load_model
+    if name == "normalize":
+        from jaxreg.registration.normalize.api import normalize
+
+        return normalize
     if name == "segment":
         from jaxreg.segmentation.api import segment
 

@@ -56,6 +56,12 @@ def _compare(argv: Sequence[str]) -> int | None:
     return main(argv)
 
 
+def _normalize(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.normalize import main
+
+    return main(argv)
+
+
 def _segment(argv: Sequence[str]) -> int | None:
     from jaxreg.commands.segment import main
 
@@ -97,6 +103,9 @@ COMMANDS = {
     "register": Command("align a moving image with a fixed one, or a table of pairs", _register),
     "bids": Command("register the images of a BIDS data set, written as derivatives", _bids),
     "sweep": Command("register a pair at every λ from 0 to 1 and write the whole curve", _sweep),
+    "normalize": Command(
+        "bring a subject to MNI152 or another template, and labels back", _normalize
+    ),
     "apply": Command("move an image, a label map or points by saved transforms", _apply),
     "convert": Command("write a warp in the form that FSL or FreeSurfer reads", _convert),
     "segment": Command("find the brain and its structures in images of any contrast", _segment),
@@ -107,7 +116,7 @@ COMMANDS = {
     "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
 }
 """In the order in which a newcomer meets them."""
-_ON_ONE_DEVICE = ("register", "bids", "sweep", "segment", "compare", "demo")
+_ON_ONE_DEVICE = ("register", "bids", "sweep", "normalize", "segment", "compare", "demo")
 """The commands that compute with JAX and are no part of a job of several processes."""
 
 

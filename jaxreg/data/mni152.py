@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.errors import InputError
+from jaxreg.io.tables import read_table
 
 INSTALL = "pip install ./packages/jaxreg-mni152"
 """The command that installs the template, in a clone of the repository."""
@@ -69,32 +70,30 @@ def label_names(table: Path) -> dict[int, str]:
     Raises:
         InputError: a table without such columns, or with codes that are no whole numbers.
     """
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, delimiter="," if table.suffix == ".csv" else "\t"))
-    columns = set(rows[0]) if rows else set()
-    code = "code" if "code" in columns else "index"
+    if table.suffix == ".csv":
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        sides = (("Right", "RH Label"), ("Left", "LH Labels"))
+        pairs = [
+            (row[c], f"{side}-{row['Label Name']}") for row in rows for side, c in sides.items()
+        ]
+    else:
+        rows = read_table(table, ("name",))
+        code = "code" if rows and "code" in rows[0] else "index"
+        pairs = [(row[code], row["name"]) for row in read_table(table, (code, "name"))]
     try:
-        if columns >= {"Label Name", "RH Label", "LH Labels"}:
-            sides = {"Right": "RH Label", "Left": "LH Labels"}
-            return {
-                int(row[column]): "-".join((side, *row["Label Name"].split()))
-                for row in rows
-                for side, column in sides.items()
-            }
-        if columns >= {code, "name"}:
-            return {int(row[code]): "-".join(row["name"].split()) for row in rows}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{table}: expected a whole number and a name a row: {error}.") from error
-    raise InputError(f"{table}: expected columns code (or index) and name, got {sorted(columns)}.")
+        return {int(code): "-".join(name.split()) for code, name in pairs}
+    except ValueError as error:
+        raise InputError(f"{table}: expected a whole number a row: {error}.") from error
 
 
 def _own_package() -> TemplateFiles | None:
     folder = _folder_of("jaxreg_mni152")
     return folder and TemplateFiles(
-        {contrast: folder / f"{contrast}.nii.gz" for contrast in CONTRASTS},
-        folder / "mask.nii.gz",
-        folder / "labels.nii.gz",
-        folder / "labels.tsv",
+        {contrast: folder / f"mni152_{contrast}.nii.gz" for contrast in CONTRASTS},
+        folder / "mni152_mask.nii.gz",
+        folder / "mni152_labels.nii.gz",
+        folder / "mni152_labels.tsv",
         "jaxreg-mni152",
     )
 

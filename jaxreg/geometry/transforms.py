@@ -76,14 +76,18 @@ def resample(
     )
 
 
-def resample_by(volume: Volume, field: Field, *, order: int = 1) -> Shaped[np.ndarray, "x y z"]:
+def resample_by(
+    volume: Volume, field: Field, *, order: int = 1, smooth_labels: bool = False
+) -> Shaped[np.ndarray, "x y z"]:
     """As `resample`, on the field's own grid at x + u(x): nothing is interpolated but the image."""
     to_index = np.linalg.inv(volume.affine)
     found = (
         (planes, affine_points(to_index, points + field.vectors[planes].reshape(-1, 3)))
         for planes, points in _planes(field.grid)
     )
-    return values_at(volume.array, found, field.grid.shape, order=order)
+    return values_at(
+        volume.array, found, field.grid.shape, order=order, smooth_labels=smooth_labels
+    )
 
 
 def places(

@@ -13,7 +13,7 @@ from jaxreg.pair import Pair
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.networks import load_segmentation
 from jaxreg.segmentation.own_grid import codes_on, on_own_grid
-from jaxreg.segmentation.segment import Networks, find_brain
+from jaxreg.segmentation.segment import find_brain
 
 TURNED_DEGREES = 45.0
 """From this angle between two heads on, by their headers, the turn is named."""
@@ -34,9 +34,8 @@ def with_brains(
     """
     if config.extract == "never":
         return fixed, moving, ()
-    _, networks = load_segmentation(config.segmentation)
-    fixed, lines = _with_brain("fixed", fixed, config, networks)
-    moving, more = _with_brain("moving", moving, config, networks)
+    fixed, lines = with_brain("fixed", fixed, config)
+    moving, more = with_brain("moving", moving, config)
     return fixed, moving, (*lines, *more)
 
 
@@ -74,10 +73,15 @@ def with_labels(
     )
 
 
-def _with_brain(
-    role: str, subject: Subject, config: RegisterConfig, networks: Networks
+def with_brain(
+    role: str, subject: Subject, config: RegisterConfig
 ) -> tuple[Subject, tuple[str, ...]]:
-    """A side with the brain found in it, and with its mask unless the own one is to be kept."""
+    """A side with the brain found in it, and with its mask unless the own one is to be kept.
+
+    Raises:
+        InputError: as of `with_brains`.
+    """
+    _, networks = load_segmentation(config.segmentation)
     kept = "mask" in subject.files or (subject.brain_known and config.extract == "auto")
     image = without_ignored(subject)
     try:

@@ -1,7 +1,8 @@
 """A registration from images to a complete folder of results: what `jaxreg register` does."""
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Finished(NamedTuple):
     numbers: tuple[Number, ...]
     provenance: dict[str, Any]
     clock: Clock
+    further: Callable[[Path], None] | None = None
+    """Writes files beside those of every registration into the folder."""
 
     def write(self, out: Path, *, overwrite: bool, every_lam: bool) -> None:
         """Write the folder of results, which appears when it is complete.
@@ -60,6 +63,8 @@ class Finished(NamedTuple):
                 write_outputs(result, self.outputs, folder)
                 if every_lam:
                     write_curve(result, folder)
+                if self.further is not None:
+                    self.further(folder)
             with clock("report"):
                 provenance["outputs_sha256"] = file_hashes(list(folder.iterdir()))
                 title = f"{result.fixed.path.name} ← {result.moving.path.name}"
@@ -162,16 +167,45 @@ def register_files(
     Raises:
         InputError: wrong files or settings, a folder in use, no space left.
     """
-    detail = detail or say
-    check_folder(out, overwrite=overwrite)
-    for path in (fixed, moving):
+    images = (fixed, moving)
+    for path in images:
         require_file(path)
-    check_inputs_outside(out, _inputs(fixed, moving, config))
+    return fill_folder(
+        out,
+        _inputs(fixed, moving, config),
+        functools.partial(register_images, *images, config, say=say, clock=clock, method=method),
+        functools.partial(provenance_of_settings, *images, config),
+        overwrite=overwrite,
+        every_lam=every_lam,
+        say=say,
+        detail=detail or say,
+    )
+
+
+def fill_folder(
+    out: Path,
+    inputs: Sequence[Path],
+    work: Callable[[], Finished],
+    settings: Callable[[], dict[str, Any]],
+    *,
+    overwrite: bool,
+    every_lam: bool = False,
+    say: Callable[[str], None],
+    detail: Callable[[str], None],
+) -> Finished:
+    """Do the `work` of a registration and write its folder of results.
+
+    `inputs` are the files that it reads, and `settings` gives what its record says of a run that
+    fails.
+
+    Raises:
+        InputError: a folder in use or with an input in it, no space left, and what `work` raises.
+    """
+    check_folder(out, overwrite=overwrite)
+    check_inputs_outside(out, inputs)
     with claimed(out):
         check_folder(out, overwrite=overwrite)
-        return _register_claimed(
-            fixed, moving, out, config, overwrite, every_lam, say, detail, clock, method
-        )
+        return _fill_claimed(out, work, settings(), overwrite, every_lam, say, detail)
 
 
 def _inputs(fixed: Path, moving: Path, config: RegisterConfig) -> list[Path]:
@@ -181,15 +215,12 @@ def _inputs(fixed: Path, moving: Path, config: RegisterConfig) -> list[Path]:
     return [path for path in (fixed, moving, init, *given) if path is not None]
 
 
-def _register_claimed(
-    fixed, moving, out, config, overwrite, every_lam, say, detail, clock, method
-) -> Finished:
-    """As `register_files`, into a folder that no other process writes."""
-    known = provenance_of_settings(fixed, moving, config)
+def _fill_claimed(out, work, known, overwrite, every_lam, say, detail) -> Finished:
+    """As `fill_folder`, into a folder that no other process writes."""
     given = ((k, v) for k, v in known["command"].items() if v is not None)
     detail("settings: " + ", ".join(f"{name} = {value}" for name, value in given))
     try:
-        finished = register_images(fixed, moving, config, say=say, clock=clock, method=method)
+        finished = work()
     except InputError as error:
         raise InputError(f"{error}{_write_failure(out, error, known)}") from error
     except BrokenPipeError:  # nobody reads what `say` prints: an interruption, no failure
@@ -205,7 +236,11 @@ def _register_claimed(
     detail(f"seconds: {spent}; in all {sum(seconds.values()):.1f}")
     detail(f"peak memory: {peak_gigabytes():.2f} GB")
     say(str(finished.verdict))
-    look = f"; look at {out / 'report.html'}" if "report" in config.written else ""
+    look = (
+        f"; look at {out / 'report.html'}"
+        if "report" in finished.registration.config.written
+        else ""
+    )
     say(f"results are in {out}{look}")
     return finished
 

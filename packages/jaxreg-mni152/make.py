@@ -34,7 +34,7 @@ def main(source: Path) -> None:
     labels, own = read(cerebra / stem.format("CerebrA", ""))
     assert np.array_equal(own, affine) and labels.shape == brain.shape
     write("labels", labels, affine)
-    with (OUT / "labels.tsv").open("w", encoding="utf-8") as file:
+    with (OUT / "mni152_labels.tsv").open("w", encoding="utf-8") as file:
         file.write("code\tname\n")
         for code, name in sorted(names(cerebra / "CerebrA_LabelDetails.csv").items()):
             file.write(f"{code}\t{name}\n")
@@ -52,7 +52,7 @@ def write(name: str, values: np.ndarray, affine: np.ndarray) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="mni")
     image.set_qform(affine, code="mni")
-    (OUT / f"{name}.nii.gz").write_bytes(gzip.compress(image.to_bytes(), 9, mtime=0))
+    (OUT / f"mni152_{name}.nii.gz").write_bytes(gzip.compress(image.to_bytes(), 9, mtime=0))
 
 
 def names(path: Path) -> dict[int, str]:

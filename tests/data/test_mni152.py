@@ -87,7 +87,7 @@ def test_names_are_read_from_each_kind_of_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "code\n3\n", "code\tname\nthree\tPutamen\n", "code\tname\n3\n"]
+    "text", ["code\n3\n", "code\tname\nthree\tPutamen\n", "code\tname\n3\n", "a\tname\n3\tb\n"]
 )
 def test_a_table_without_codes_and_names_is_refused(tmp_path, text):
     table = tmp_path / "labels.tsv"

@@ -1,5 +1,6 @@
 """The files of a registration: moved images, whole-map warps, the affine, the Jacobian."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -37,9 +38,13 @@ NAMES = (
     "view3d.html",
     "timings.json",
     "curve.tsv",
+    "atlas_labels.nii.gz",
+    "volumes.tsv",
 )
-"""What a run may write; of a sweep also `moved_lam-<λ>.nii.gz`."""
+"""What a run may write; of a sweep also `moved_lam-<λ>.nii.gz`, and of more images of one subject
+`moved_<name>.nii.gz` and `rigid_<name>.mat`."""
 
+_FURTHER = re.compile(r"moved_.+\.nii\.gz|rigid_.+\.mat")
 STEP_MM = 1 / 1024
 """Warps are multiples of it, so each component is off by 0.0005 mm at most."""
 
@@ -161,7 +166,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """
     require_free_folder(
         folder,
-        lambda name: name in NAMES or name.startswith("moved_lam-"),
+        lambda name: name in NAMES or _FURTHER.fullmatch(name) is not None,
         overwrite=overwrite,
         free_with={"report.html"},
     )

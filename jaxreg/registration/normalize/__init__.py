@@ -1,0 +1,1 @@
+"""The images of one subject brought to a template, and the template's labels to the subject."""
