@@ -144,7 +144,7 @@ class OutputSettings:
     outputs: str | None = None
     """Files to write, such as warp,report; all,view3d adds the 3-D view."""
     warp_spacing: float | None = None
-    """Voxel size of written warps, in millimetres; by default that of the images."""
+    """Voxel size of written warps, in mm; by default that of the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
