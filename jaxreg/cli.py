@@ -32,6 +32,12 @@ def _bids(argv: Sequence[str]) -> int | None:
     return main(argv)
 
 
+def _group(argv: Sequence[str]) -> int | None:
+    from jaxreg.commands.group import main
+
+    return main(argv)
+
+
 def _sweep(argv: Sequence[str]) -> int | None:
     from jaxreg.commands.sweep import main
 
@@ -102,6 +108,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "register": Command("align a moving image with a fixed one, or a table of pairs", _register),
     "bids": Command("register the images of a BIDS data set, written as derivatives", _bids),
+    "group": Command("write one page over the pairs that several jobs have registered", _group),
     "sweep": Command("register a pair at every λ from 0 to 1 and write the whole curve", _sweep),
     "normalize": Command(
         "bring a subject to MNI152 or another template, and labels back", _normalize

@@ -34,7 +34,7 @@ HOMES = {
     "flax": ["networks"],
     "grain": ["data.pipeline"],
     "jinja2": ["registration.report.page", "segmentation.report"],
-    "markupsafe": ["registration.report.page", "segmentation.report"],
+    "markupsafe": ["registration.report.group", "registration.report.page", "segmentation.report"],
     "matplotlib": ["evaluation.figures"],
     "nibabel": ["io"],
     "optax": ["registration.deformable.optimization", "training"],

@@ -80,7 +80,7 @@ class _Extract:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Register and publish; returns 1 if a pair failed."""
+    """Register and publish; returns the exit code, which is not 0 if a pair failed."""
     config = flags.parse(Config, argv, prog="jaxreg bids")
     from jaxreg.registration.bids.run import register_dataset
 
@@ -96,4 +96,4 @@ def main(argv: Sequence[str]) -> int:
         progress=console.progress,
     )
     console.result(done.as_values())
-    return 1 if done.batch.failed else 0
+    return done.batch.exit_code

@@ -28,6 +28,10 @@ class Input(InputSettings):
 
     pairs: Annotated[Path | None, tyro.conf.arg(metavar="TSV")] = None
     """Table of pairs instead of FIXED and MOVING (docs/register.md)."""
+    rows: str | None = None
+    """Rows of --pairs, such as 7 or 1-10,20; by default all."""
+    retry: bool = False
+    """Try pairs again that failed by their input (--pairs)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +77,10 @@ def main(argv: Sequence[str]) -> int:
         if config.fixed is not None:
             raise InputError(f"--pairs: expected no FIXED beside it, got {config.fixed}.")
         return _register_table(config.input.pairs, config, settings)
-    if config.advanced.cluster is not None:
-        raise InputError("--cluster: read only with --pairs.")
+    unread = {"cluster": config.advanced.cluster, "rows": config.input.rows}
+    for name, value in (*unread.items(), ("retry", config.input.retry or None)):
+        if value is not None:
+            raise InputError(f"--{name}: read only with --pairs.")
     if config.fixed is None or config.moving is None:
         raise InputError("expected FIXED and MOVING, or --pairs TABLE.tsv.")
     run(config.fixed, config.moving, settings, config.output, every_lam=False)
@@ -117,7 +123,7 @@ def run(
 
 
 def _register_table(table: Path, config: Config, settings: RegisterConfig) -> int:
-    """Register the pairs of a table; returns 1 if one of them failed."""
+    """Register the pairs of a table; returns the exit code, which is not 0 if one failed."""
     from jaxreg.registration.batch.batch import register_pairs
 
     console = Console(config.output)
@@ -125,10 +131,12 @@ def _register_table(table: Path, config: Config, settings: RegisterConfig) -> in
         table,
         config.output.out,
         settings,
+        rows=config.input.rows,
         overwrite=config.output.overwrite,
+        retry=config.input.retry,
         cluster=config.advanced.cluster,
         say=console.say,
         progress=console.progress,
     )
     console.result(batch._asdict())
-    return 1 if batch.failed else 0
+    return batch.exit_code

@@ -18,6 +18,7 @@ from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.checks import Number, Verdict, numbers_of, verdict_of
 from jaxreg.registration.output.estimate import EstimatedDice, as_record, estimated_dice
 from jaxreg.registration.output.files import (
+    THUMBNAIL,
     Outputs,
     check_folder,
     holds_nothing,
@@ -30,6 +31,7 @@ from jaxreg.registration.output.provenance import file_hashes, provenance_of, pr
 from jaxreg.registration.register import Clock, Registration, register_pair
 from jaxreg.registration.report.build import report_of
 from jaxreg.registration.report.page import write_failure_report, write_report
+from jaxreg.registration.report.thumbnail import thumbnail
 from jaxreg.registration.report.view3d import view_of, write_view
 from jaxreg.runtime import peak_gigabytes
 
@@ -71,6 +73,8 @@ class Finished(NamedTuple):
                 if "report" in result.config.written:
                     report = report_of(result, self.numbers, provenance, self.estimate, title=title)
                     write_report(folder / "report.html", report)
+                    picture = thumbnail(report.fixed, report.moved, report.spacing_mm)
+                    (folder / THUMBNAIL).write_bytes(picture)
                 if "view3d" in result.config.written:
                     moved, jacobian = self.outputs.moved, self.outputs.jacobian
                     view = view_of(result.fixed, moved, jacobian, title=title)

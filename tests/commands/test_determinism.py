@@ -56,4 +56,4 @@ def test_register_twice_gives_the_same_files(tmp_path):
             cwd=tmp_path,
             capture_output=True,
         )
-    assert same_but_for_timings(tmp_path / "one", tmp_path / "two") == 8
+    assert same_but_for_timings(tmp_path / "one", tmp_path / "two") == 9

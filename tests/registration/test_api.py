@@ -168,7 +168,7 @@ def test_saving_writes_what_the_command_writes(pair, result, tmp_path):
     argv = ["register", str(fixed["image"]), str(moving["image"]), *flags, labels]
     assert main([*argv, f"--out={tmp_path / 'command'}", "--quiet"]) == 0
     assert result.save(tmp_path / "python") == tmp_path / "python"
-    assert same_but_for_timings(tmp_path / "command", tmp_path / "python") == 8
+    assert same_but_for_timings(tmp_path / "command", tmp_path / "python") == 9
     with pytest.raises(InputError, match="overwrite"):
         result.save(tmp_path / "python")
     result.save(tmp_path / "python", overwrite=True)

@@ -1,46 +1,64 @@
 """Any number of pairs registered one after another, or on a cluster: `jaxreg register --pairs`.
 
-A pair's folder is the only record of it: what stands there decides whether it is done, and gives
-the numbers in results.tsv. So a run that was cut off, one process and many workers all leave the
-same bytes.
+A pair's files are the only record of it: what stands in its folder decides whether it is done, and
+gives the numbers in results.tsv; `failures` has a file for each one that failed. So a run that was
+cut off, one process, several jobs at once and many workers all leave the same bytes.
 """
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json
-from jaxreg.errors import InputError, reason_of
-from jaxreg.io.atomic import claimed, remove_leftovers, require_writable
+from jaxreg.errors import EXIT_CODES, InputError, Kind, kind_of, reason_of
+from jaxreg.io.atomic import InUse, claimed, require_writable
 from jaxreg.progress import SILENT, Progress
+from jaxreg.registration.batch import failures
 from jaxreg.registration.batch.dask import run_jobs
-from jaxreg.registration.batch.pairs import RESULTS, FilePair, read_pairs
-from jaxreg.registration.batch.results import Outcome, line_of, write_results
-from jaxreg.registration.batch.resume import (
-    DONE,
-    FREE,
-    Ingredients,
-    numbers_in,
-    state_of,
+from jaxreg.registration.batch.group import write_page_of
+from jaxreg.registration.batch.pairs import GROUP, RESULTS, FilePair, read_pairs, rows_of
+from jaxreg.registration.batch.results import (
+    Outcome,
+    ResultsTable,
+    line_of,
+    outcome_of,
+    outcomes_of,
 )
-from jaxreg.registration.deformable.method import Method, load_method
+from jaxreg.registration.batch.resume import DONE, FREE, Ingredients, Methods, state_of
 from jaxreg.registration.linear.starts import read_affine
 from jaxreg.registration.run import register_files
 
-_SECONDS_BETWEEN_TABLES = 5.0
-"""So that writing results.tsv again and again does not grow with the square of the pairs."""
-
 
 class Batch(NamedTuple):
-    """What became of the pairs of a table: those that are done, and why others failed."""
+    """What became of the pairs of a run.
+
+    Attributes:
+        table: results.tsv.
+        done: the names of those that have a result.
+        failed: why others have none, by name.
+        kinds: whose fault that is, by name.
+        elsewhere: those that another process is registering.
+        page: index.html; None of a run of some rows, which writes none.
+    """
 
     table: Path
     done: list[str]
     failed: dict[str, str]
+    kinds: dict[str, Kind]
+    elsewhere: list[str]
+    page: Path | None
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where pairs failed; where only the environment is at fault, its code."""
+        if not self.failed:
+            return 0
+        again = set(self.kinds.values()) == {"environment"}
+        return EXIT_CODES["environment"] if again else 1
 
 
 class Work(NamedTuple):
@@ -49,6 +67,14 @@ class Work(NamedTuple):
     out: Path
     config: RegisterConfig
     overwrite: bool
+    retry: bool = False
+
+
+class Job(NamedTuple):
+    """The pairs of a table, and those that this run is about."""
+
+    pairs: Sequence[FilePair]
+    own: Sequence[FilePair]
 
 
 def register_pairs(
@@ -56,73 +82,104 @@ def register_pairs(
     out: Path,
     config: RegisterConfig,
     *,
+    rows: str | None = None,
     overwrite: bool = False,
+    retry: bool = False,
     cluster: str | None = None,
     say: Callable[[str], None] = print,
     progress: Progress = SILENT,
 ) -> Batch:
-    """Register what is not done yet of a table's pairs.
+    """Register what is not done yet of a table's pairs, or of some `rows` such as 1-10,20.
 
     Each pair gets `out`/NAME as a run of its own would write it, all together `out`/results.tsv. A
-    pair that fails is recorded with its reason. `cluster` is the address of a Dask scheduler.
+    pair that fails is recorded with its reason; one that failed by its input is tried again when
+    that has changed, or with `retry`. Several processes may do this at once. `cluster` is the
+    address of a Dask scheduler.
 
     Raises:
-        InputError: a wrong table or setting, a folder that cannot be written, that another run
-            writes, or with other results and no `overwrite`; a cluster that does not answer, no
-            space left for the table.
+        InputError: a wrong table or setting, a folder that cannot be written, or with other results
+            and no `overwrite`; a cluster that does not answer, no space left for the table.
     """
     _check_settings(config)
     pairs = read_pairs(table)
-    work = Work(_folder(out, table), _absolute(config), overwrite)
-    with claimed(work.out):
-        return _register_claimed(pairs, work, cluster, say, progress)
+    own = pairs if rows is None else [pairs[index] for index in rows_of(rows, len(pairs))]
+    work = Work(_folder(out, table), _absolute(config), overwrite, retry)
+    for pair in own:
+        pair.config(work.config)  # what contradicts itself is said before the work
+    return _register(Job(pairs, own), work, cluster, say, progress)
 
 
-def _register_claimed(
-    pairs: list[FilePair],
+def _register(
+    job: Job,
     work: Work,
     cluster: str | None,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Batch:
-    """As `register_pairs`, into a folder that no other run writes."""
+    methods = Methods()
     with progress.phase("load model"):
-        method = load_method(work.config)
-    ingredients = Ingredients(work.config, method)
-    outcomes = _finished_outcomes(work, pairs, ingredients)
-    todo = [pair for pair in pairs if pair.name not in outcomes]
-    done = len(outcomes)
-    say(f"{len(pairs)} pairs, {done} of them done already")
+        methods.of(work.config)
+    outcomes, todo = _sorted_out(work, job.own, Ingredients(work.config, methods))
+    kept = sum(outcome.status != "done" for outcome in outcomes.values())
+    say(_beginning(job, len(outcomes) - kept, kept))
     if cluster is None:
-        results = (register_one(work, pair, method) for pair in todo)
+        results = (register_one(work, pair, methods) for pair in todo)
     else:
-        results = _on_cluster(cluster, work, todo, method.weights_sha256, say)
-    path = work.out / RESULTS
+        results = _on_cluster(cluster, work, todo, methods, say)
+    elsewhere, tables = [], ResultsTable(work.out, job.pairs)
+    tried = progress.each(results, total=len(todo), name="register", unit="pairs")
     try:
-        for outcome in progress.each(results, total=len(todo), name="register", unit="pairs"):
-            outcomes[outcome.name] = outcome
-            say(f"{len(outcomes) - done}/{len(todo)} {line_of(outcome)}")
-            if _due(path):
-                write_results(path, pairs, outcomes)
+        for number, outcome in enumerate(tried, start=1):
+            if outcome.status == "unfinished":
+                elsewhere.append(outcome.name)
+            else:
+                outcomes[outcome.name] = outcome
+            say(f"{number}/{len(todo)} {line_of(outcome)}")
+            tables.write_if_due(outcomes)
     finally:
-        write_results(path, pairs, outcomes)
-    reasons = {name: outcome.reason for name, outcome in outcomes.items()}
-    failed = {name: reason for name, reason in reasons.items() if reason is not None}
-    batch = Batch(path, [name for name in reasons if name not in failed], failed)
-    say(f"{len(batch.done)} of {len(pairs)} pairs done, {len(failed)} failed; the table is {path}")
+        tables.write(outcomes)
+    names = (pair.name for pair in job.pairs)
+    page = None
+    if len(job.own) == len(job.pairs):
+        with progress.phase("group page"):
+            write_page_of(work.out, job.pairs, {**outcomes, **outcomes_of(work.out, names)})
+        page = work.out / GROUP
+    failed = {name: o for name, o in outcomes.items() if o.status != "done"}
+    batch = Batch(
+        work.out / RESULTS,
+        [name for name in outcomes if name not in failed],
+        {name: o.reason or "" for name, o in failed.items()},
+        {name: o.kind or "internal" for name, o in failed.items()},
+        elsewhere,
+        page,
+    )
+    say(_ending(batch, len(job.own)))
     return batch
 
 
-def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
-    """A pair registered into its folder, unless its result stands there; never fails."""
-    config = dataclasses.replace(
-        work.config,
-        **{name: Path(pair.files[name]) for name in OPTIONAL_FILES if name in pair.files},
-    )
-    folder = work.out / pair.name
+def register_one(work: Work, pair: FilePair, methods: Methods) -> Outcome:
+    """A pair registered into its folder, unless its result stands there; never fails.
+
+    The outcome of a pair that another process is registering is unfinished.
+    """
     try:
-        remove_leftovers(work.out, {pair.name})
-        if state_of(folder, pair, Ingredients(work.config, method)) != DONE:
+        with claimed(failures.path_of(work.out, pair.name)):
+            with claimed(work.out / pair.name):
+                pass  # what killed processes left is removed, or comes back
+            return _registered(work, pair, methods)
+    except InUse as error:
+        return Outcome(pair.name, "unfinished", "environment", reason_of(error))
+    except Exception as error:  # whatever it is, the other pairs go on
+        return Outcome(pair.name, "failed", kind_of(error), reason_of(error))
+
+
+def _registered(work: Work, pair: FilePair, methods: Methods) -> Outcome:
+    """The outcome of a pair that no other process of a batch works on."""
+    folder, ingredients = work.out / pair.name, Ingredients(work.config, methods)
+    try:
+        if state_of(folder, pair, ingredients) != DONE:
+            failures.record(work.out, pair, failures.started_here())
+            config = pair.config(work.config)
             register_files(
                 Path(pair.files["fixed"]),
                 Path(pair.files["moving"]),
@@ -130,68 +187,114 @@ def register_one(work: Work, pair: FilePair, method: Method) -> Outcome:
                 config,
                 overwrite=work.overwrite,
                 say=lambda line: None,
-                method=method,
+                method=methods.of(config),
             )
-        return Outcome(pair.name, None, numbers_in(folder))
-    except Exception as error:  # whatever it is, the other pairs go on
-        return Outcome(pair.name, reason_of(error), {})
+        failures.forget(work.out, pair.name)
+    except InUse:
+        failures.forget(work.out, pair.name)
+        raise
+    except Exception as error:
+        kind, reason = kind_of(error), reason_of(error)
+        found = ingredients.of(pair) if kind == "input" else None
+        failures.record(work.out, pair, failures.Failure(kind, reason, False, found))
+        return Outcome(pair.name, "failed", kind, reason)
+    except BaseException:  # interrupted; the process lives, and so can say that nothing failed
+        failures.forget(work.out, pair.name)
+        raise
+    outcome = outcome_of(work.out, pair.name)
+    assert outcome is not None
+    return outcome
 
 
 def register_sent(job: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of a job that `_job` made, on a worker; the network is loaded once for all."""
+    """The outcome of a job that `_job` made, on a worker; a network is loaded once for all."""
     config = from_json(RegisterConfig, job["config"])
-    work = Work(Path(job["out"]), config, job["overwrite"])
-    method = _shared_method(config, job["weights_sha256"])
-    return register_one(work, FilePair(**job["pair"]), method)._asdict()
+    work, pair = Work(Path(job["out"]), config, job["overwrite"]), FilePair(**job["pair"])
+    methods = _shared_methods(config.model, job["weights_sha256"])
+    if methods.of(pair.config(config)).weights_sha256 != job["weights_sha256"]:
+        raise InputError(f"{config.model}: the worker finds other weights there than the client.")
+    return register_one(work, pair, methods)._asdict()
 
 
-def _job(work: Work, pair: FilePair, weights_sha256: str | None) -> dict[str, Any]:
+def _job(work: Work, pair: FilePair, methods: Methods) -> dict[str, Any]:
     """What a worker needs of a pair: text, numbers and dictionaries of them."""
     return {
         "pair": pair._asdict(),
         "out": str(work.out),
         "config": as_json(work.config),
         "overwrite": work.overwrite,
-        "weights_sha256": weights_sha256,
+        "weights_sha256": methods.of(pair.config(work.config)).weights_sha256,
     }
 
 
-@functools.lru_cache(maxsize=1)
-def _shared_method(config: RegisterConfig, weights_sha256: str | None) -> Method:
-    """The method with these weights; a worker may outlive the run that asked for others."""
-    method = load_method(config)
-    if method.weights_sha256 != weights_sha256:
-        raise InputError(f"{config.model}: the worker finds other weights there than the client.")
-    return method
+@functools.lru_cache(maxsize=2)
+def _shared_methods(model: Path | None, weights_sha256: str | None) -> Methods:
+    """The methods with these weights; a worker may outlive the run that asked for others."""
+    return Methods()
 
 
-def _on_cluster(address, work, todo, weights_sha256, say) -> Iterator[Outcome]:
-    jobs = {pair.name: _job(work, pair, weights_sha256) for pair in todo}
+def _on_cluster(address, work, todo, methods, say) -> Iterator[Outcome]:
+    jobs = {pair.name: _job(work, pair, methods) for pair in todo}
+    pairs = {pair.name: pair for pair in todo}
     for name, found in run_jobs(address, register_sent, jobs, say=say):
-        yield Outcome(name, found, {}) if isinstance(found, str) else Outcome(**found)
+        if isinstance(found, BaseException):
+            failure = failures.Failure(kind_of(found), reason_of(found))
+            failures.record(work.out, pairs[name], failure)
+            yield Outcome(name, "failed", failure.kind, failure.reason)
+        else:
+            yield Outcome(**found)
 
 
-def _finished_outcomes(
-    work: Work, pairs: list[FilePair], ingredients: Ingredients
-) -> dict[str, Outcome]:
-    """The outcomes of the pairs that are done; the folders of all others are free, or made so."""
-    remove_leftovers(work.out, {RESULTS, *(pair.name for pair in pairs)})
+def _sorted_out(
+    work: Work, pairs: Sequence[FilePair], ingredients: Ingredients
+) -> tuple[dict[str, Outcome], list[FilePair]]:
+    """(the outcomes that stand, the pairs to register), those that may kill a process last.
+
+    The folders of the pairs to register are free, or may be overwritten.
+    """
     outcomes: dict[str, Outcome] = {}
+    todo: list[FilePair] = []
+    last: list[FilePair] = []
     for pair in pairs:
-        folder = work.out / pair.name
+        folder, outcome = work.out / pair.name, outcome_of(work.out, pair.name)
         found = state_of(folder, pair, ingredients)
-        if found == DONE:
-            outcomes[pair.name] = Outcome(pair.name, None, numbers_in(folder))
-        elif found != FREE and not work.overwrite:
+        if found not in (DONE, FREE) and not work.overwrite:
             raise InputError(f"{folder}: {found}; give --overwrite, or another --out.")
-    return outcomes
+        failure = failures.failure_of(work.out, pair.name)
+        stands = not work.retry and failure is not None and _is_final(failure, pair, ingredients)
+        if outcome is not None and (stands or (found == DONE and failure is None)):
+            outcomes[pair.name] = outcome
+        elif failure is not None and failure.unfinished:
+            last.append(pair)
+        else:
+            todo.append(pair)
+    return outcomes, todo + last
 
 
-def _due(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > _SECONDS_BETWEEN_TABLES
-    except FileNotFoundError:
-        return True
+def _is_final(failure: failures.Failure, pair: FilePair, ingredients: Ingredients) -> bool:
+    """Whether a pair would fail again: by its input, which is still the same."""
+    if failure.kind != "input":
+        return False
+    own = ingredients.of(pair)
+    return failure.ingredients == json.loads(json.dumps(own))
+
+
+def _beginning(job: Job, done: int, kept: int) -> str:
+    """The first line: how much there is to do."""
+    part = "" if len(job.own) == len(job.pairs) else f" of {len(job.pairs)}"
+    text = f"{len(job.own)}{part} pairs, {done} of them done already"
+    if kept:
+        text += f", {kept} failed by an input that is still the same (--retry tries again)"
+    return text
+
+
+def _ending(batch: Batch, count: int) -> str:
+    """The last line: what became of the pairs."""
+    text = f"{len(batch.done)} of {count} pairs done, {len(batch.failed)} failed"
+    if batch.elsewhere:
+        text += f", {len(batch.elsewhere)} in the hands of another process"
+    text = f"{text}; the table is {batch.table}"
+    return text if batch.page is None else f"{text}, the page {batch.page}"
 
 
 def _check_settings(config: RegisterConfig) -> None:
@@ -220,4 +323,5 @@ def _folder(out: Path, table: Path) -> Path:
     except OSError as error:
         raise InputError(f"{out}: no folder for the results ({error.strerror}).") from error
     require_writable(out / RESULTS)
+    failures.folder_for(out)
     return out.absolute()

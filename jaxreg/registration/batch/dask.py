@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg import runtime
-from jaxreg.errors import EnvironmentFailure, InputError, first_line, reason_of
+from jaxreg.errors import EnvironmentFailure, InputError, first_line
 
 _IN_FLIGHT = 5000
 """Jobs that the scheduler knows at a time; a million at once would cost it gigabytes."""
@@ -25,8 +25,8 @@ def run_jobs(
     jobs: Mapping[str, dict[str, Any]],
     *,
     say: Callable[[str], None] = print,
-) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """(name, outcome) of each job in the order in which they end; of a job that failed, the reason.
+) -> Iterator[tuple[str, dict[str, Any] | BaseException]]:
+    """(name, outcome) of each job in the order in which they end; of a job that failed, its error.
 
     `run` is a module's function, which gives a job's outcome. `address` is that of a scheduler
     (tcp://HOST:PORT), or of its file. A worker that dies costs only what it was working on: Dask
@@ -55,7 +55,9 @@ def run_jobs(
                 text = f"--cluster: {address} is gone; the same command continues."
                 raise EnvironmentFailure(text)
             error = future.exception()
-            yield names.pop(future.key), future.result() if error is None else reason_of(error)
+            if isinstance(error, distributed.KilledWorker):
+                error = EnvironmentFailure(f"its workers died (memory, time limit): {error}")
+            yield names.pop(future.key), future.result() if error is None else error
             running.update(submit(1))
 
 

@@ -1,18 +1,25 @@
-"""pairs.tsv: which files are registered to which, and the name of each pair's folder."""
+"""pairs.tsv: which files are registered to which, how, and the name of each pair's folder."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxreg.configuration.registration import OPTIONAL_FILES
+from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.io.atomic import is_plain
 from jaxreg.io.tables import read_table
+from jaxreg.registration.batch.columns import (
+    SETTINGS,
+    config_of,
+    is_file_of_start,
+    require_known,
+    setting_of,
+)
 
-RESULTS = "results.tsv"
-_COLUMNS = ("name", "fixed", "moving", *OPTIONAL_FILES)
+RESULTS, FAILURES, GROUP = "results.tsv", "failures", "index.html"
+"""What lies beside the pairs' folders: the table, a file for each pair that failed, the page."""
 _GIVEN_BY_NONE = ("", "n/a")
 _LONGEST = 80
 """Of a name that is made from two file names, characters of each."""
@@ -21,51 +28,77 @@ _LONGEST = 80
 class FilePair(NamedTuple):
     """A row of the table: the folder's name, and absolute paths by column; others are not given.
 
-    `fixed` and `moving` are as the table has them.
+    `fixed` and `moving` are as the table has them; `settings` are the pair's own, JSON values.
     """
 
     name: str
     fixed: str
     moving: str
     files: dict[str, str]
+    settings: dict[str, Any]
+
+    def config(self, shared: RegisterConfig) -> RegisterConfig:
+        """The settings of this pair, given those of all pairs.
+
+        Raises:
+            InputError: settings that contradict each other.
+        """
+        try:
+            return config_of(shared, self.files, self.settings)
+        except InputError as error:
+            raise InputError(f"pair {self.name!r}: {error}") from error
 
 
 def read_pairs(table: Path) -> list[FilePair]:
     """The pairs of a table in its order; paths are relative to the table's folder.
 
     Raises:
-        InputError: no such table, an unknown column, a pair without both images, a name that is no
-            plain one or that two pairs have, no pairs.
+        InputError: no such table, an unknown column, a cell that is no value of its column, a pair
+            without both images, a name that is no plain one or that two pairs have, no pairs.
     """
     rows = read_table(table, ("fixed", "moving"))
     if not rows:
         raise InputError(f"{table}: expected at least one pair, got none.")
     for number, row in enumerate(rows, start=2):
         _check(table, number, row)
-    folder = table.absolute().parent
     names = _names(table, rows)
     return [
-        FilePair(
-            name,
-            row["fixed"],
-            row["moving"],
-            {
-                c: str(folder / row[c])
-                for c in ("fixed", "moving", *OPTIONAL_FILES)
-                if _given(row, c)
-            },
-        )
-        for name, row in zip(names, rows, strict=True)
+        _pair(table, n, name, row)
+        for n, (name, row) in enumerate(zip(names, rows, strict=True), start=2)
     ]
 
 
+def rows_of(text: str, count: int) -> list[int]:
+    """The indices, from 0, of the rows that `--rows` names, such as 1-10,20 of `count` rows.
+
+    Raises:
+        InputError: no such rows.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match is None:
+            raise InputError(f"--rows: expected rows such as 7 or 1-10,20; got {text!r}.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= count:
+            raise InputError(f"--rows: expected rows from 1 to {count}, got {part.strip()}.")
+        found.update(range(first - 1, last))
+    return sorted(found)
+
+
+def _pair(table: Path, number: int, name: str, row: dict[str, str]) -> FilePair:
+    """The pair of a row."""
+    folder, where = table.absolute().parent, f"{table}, line {number}"
+    settings = {c: setting_of(c, row[c], where) for c in SETTINGS if _given(row, c)}
+    if "init" in settings and is_file_of_start(settings["init"]):
+        settings["init"] = str(folder / settings["init"])
+    columns = ("fixed", "moving", *OPTIONAL_FILES)
+    files = {column: str(folder / row[column]) for column in columns if _given(row, column)}
+    return FilePair(name, row["fixed"], row["moving"], files, settings)
+
+
 def _check(table: Path, number: int, row: dict[str, str]) -> None:
-    unknown = [column for column in row if column not in _COLUMNS]
-    if unknown:
-        raise InputError(
-            f"{table}: expected the columns {', '.join(_COLUMNS)}; got "
-            f"{unknown[0] or 'more values than columns'!r} (line {number})."
-        )
+    require_known(row, f"{table}, line {number}")
     for column in ("fixed", "moving"):
         if not _given(row, column):
             raise InputError(f"{table}: expected a file in column {column}, line {number}.")
@@ -77,7 +110,7 @@ def _given(row: dict[str, str], column: str) -> bool:
 
 def _names(table: Path, rows: Sequence[dict[str, str]]) -> list[str]:
     """The name of each pair: as given, or made of both file names and, if taken, a number."""
-    taken = {_key(RESULTS)}
+    taken = {_key(name) for name in (RESULTS, FAILURES, GROUP)}
     for row in rows:
         if not _given(row, "name"):
             continue
@@ -85,7 +118,8 @@ def _names(table: Path, rows: Sequence[dict[str, str]]) -> list[str]:
         if not is_plain(name) or name.startswith("."):
             raise InputError(f"{table}: expected a plain name of a folder, got {name!r}.")
         if _key(name) in taken:
-            raise InputError(f"{table}: expected each name once, and not {RESULTS}; got {name!r}.")
+            text = f"expected each name once, and not {RESULTS}, {FAILURES} or {GROUP}"
+            raise InputError(f"{table}: {text}; got {name!r}.")
         taken.add(_key(name))
     return [row["name"] if _given(row, "name") else _made(row, taken) for row in rows]
 

@@ -13,33 +13,54 @@ from jaxreg.configuration.registration import (
 )
 from jaxreg.configuration.serialization import as_json
 from jaxreg.io.checksums import file_sha256
+from jaxreg.models.model import Model
+from jaxreg.models.release import load_model
 from jaxreg.registration.batch.pairs import FilePair
-from jaxreg.registration.deformable.method import Method
+from jaxreg.registration.deformable.method import Method, load_method
 from jaxreg.registration.output.files import holds_nothing
-from jaxreg.registration.output.provenance import init_sha256
 
 DONE, FREE = "done", "free"
+
+
+class Methods:
+    """How the pairs of a run are registered; a network that several of them use is loaded once."""
+
+    def __init__(self):
+        """No network has been loaded yet."""
+        self._models: dict[Path, Model] = {}
+
+    def of(self, config: RegisterConfig) -> Method:
+        """The method of a pair's settings.
+
+        Raises:
+            InputError: no such network, a λ that it does not take.
+        """
+        return load_method(config, load=self._model)
+
+    def _model(self, folder: Path) -> Model:
+        if folder not in self._models:
+            self._models[folder] = load_model(folder)
+        return self._models[folder]
 
 
 class Ingredients:
     """What decides a result beside its versions: settings, weights, the contents of the files."""
 
-    def __init__(self, config: RegisterConfig, method: Method):
-        """`config` holds what all pairs share, `method` is what `load_method` gives for it."""
+    def __init__(self, config: RegisterConfig, methods: Methods):
+        """`config` holds what all pairs share."""
         self.config = config
-        self.settings = _settings(as_json(config))
-        self.weights_sha256 = method.weights_sha256
-        self.init_sha256 = init_sha256(config)
+        self._methods = methods
         self._hashes: dict[str, str | None] = {}
 
     def of(self, pair: FilePair) -> dict[str, Any]:
         """The ingredients of a pair as its files are now, comparable with `recorded`."""
-        files = {column: self._sha256(path) for column, path in pair.files.items()}
+        config = pair.config(self.config)
+        start = config.init if config.init is not None and config.init_mode is None else None
         return {
-            "settings": self.settings,
-            "weights": self.weights_sha256,
-            "--init file": self.init_sha256,
-            "input files": files,
+            "settings": _settings(as_json(config)),
+            "weights": self._methods.of(config).weights_sha256,
+            "--init file": None if start is None else self._sha256(start),
+            "input files": {column: self._sha256(path) for column, path in pair.files.items()},
         }
 
     def _sha256(self, path: str) -> str | None:
@@ -60,7 +81,7 @@ def state_of(folder: Path, pair: FilePair, ingredients: Ingredients) -> str:
     """
     if holds_nothing(folder):
         return FREE
-    record = _record(folder)
+    record = record_in(folder)
     if record is None:
         return "holds something else than a complete result"
     lacking = [name for name in record["outputs_sha256"] if not (folder / name).is_file()]
@@ -69,13 +90,6 @@ def state_of(folder: Path, pair: FilePair, ingredients: Ingredients) -> str:
     own = ingredients.of(pair)
     other = [name for name, value in recorded(record).items() if value != own[name]]
     return f"holds a result of other {other[0]}" if other else DONE
-
-
-def numbers_in(folder: Path) -> dict[str, float]:
-    """The numbers of a finished result."""
-    record = _record(folder)
-    assert record is not None
-    return record["metrics"]
 
 
 def recorded(record: dict[str, Any]) -> dict[str, Any]:
@@ -107,8 +121,8 @@ def _settings(command: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "optimize_only": direct, "init": init}
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
-    """A result's provenance.json, None where there is none, or not one of this kind."""
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """A result's provenance.json; None where there is none, or not one of this kind."""
     try:
         record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -117,3 +131,12 @@ def _record(folder: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not all(isinstance(record.get(k), dict) for k in kinds):
         return None
     return record
+
+
+def timings_in(folder: Path) -> dict[str, Any]:
+    """A result's timings.json, empty where there is none."""
+    try:
+        timings = json.loads((folder / "timings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return timings if isinstance(timings, dict) else {}

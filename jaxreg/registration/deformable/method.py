@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -75,8 +77,10 @@ def routed(
     )
 
 
-def load_method(config: RegisterConfig) -> Method:
-    """The method that a configuration asks for, in the order of its network, which is loaded.
+def load_method(config: RegisterConfig, *, load: Callable[[Path], Model] = load_model) -> Method:
+    """The method that a configuration asks for, in the order of its network.
+
+    `load` gives the network of a folder, and may have it already.
 
     Raises:
         InputError: no such run, a λ that its network does not take.
@@ -96,7 +100,7 @@ def load_method(config: RegisterConfig) -> Method:
             lam=direct.lam,
             weights_sha256=None,
         )
-    model = load_model(config.model or SHIPPED)
+    model = load(config.model or SHIPPED)
     own = model.config.cohort.domain_pair
     objective = _with_labels(model.config.objective.of_a_pair, config, REFINE_LABEL_WEIGHT)
     learned = model.encoder_stem is not None

@@ -24,6 +24,8 @@ from jaxreg.io.itk_transforms import write_affine
 from jaxreg.registration.register import Registration
 from jaxreg.runtime import in_threads
 
+THUMBNAIL = "thumbnail.jpg"
+"""A small picture for the page over many pairs."""
 NAMES = (
     "moved.nii.gz",
     "warp.nii.gz",
@@ -36,6 +38,7 @@ NAMES = (
     "provenance.json",
     "report.html",
     "view3d.html",
+    THUMBNAIL,
     "timings.json",
     "curve.tsv",
     "atlas_labels.nii.gz",

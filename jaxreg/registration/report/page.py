@@ -194,13 +194,20 @@ def _picture_url(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
 
 
-def write_page(path: Path | str, template: str, *, script: str, **parts: Any) -> None:
-    """Write a page from a template of `templates/`: its one script, the style, and its parts.
+def write_page(
+    path: Path | str,
+    template: str,
+    *,
+    script: str,
+    styles: Sequence[str] = ("page.css",),
+    **parts: Any,
+) -> None:
+    """Write a self-contained page from a template, its style files, its script and its parts.
 
     Raises:
         InputError: the folder does not exist, or the page cannot be written.
     """
-    style = page_file("page.css")
+    style = "".join(page_file(name) for name in styles)
     page = _TEMPLATES.get_template(template).render(
         style=Markup(style),
         style_hash=_source_hash(style),
@@ -297,5 +304,5 @@ def _source_hash(source: str) -> Markup:
 
 
 def page_file(name: str) -> str:
-    """The text of a file of `templates/`."""
+    """The text of a file in `templates`."""
     return (_FOLDER / name).read_text(encoding="utf-8")

@@ -32,6 +32,8 @@ from jaxreg.registration.batch.results import COLUMNS, NUMBERS
 DIRECT = ("--optimize-only", "--spacing=8", "--steps=2", "--init=com")
 HEAD = "name\tfixed\tmoving\tfixed_labels\tmoving_labels"
 PEOPLE = 3
+PASSING = ("results.tsv", "index.html")
+"""What every run of a table writes again."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def results(out):
 
 def times(out):
     """When each folder and file was written, by name."""
-    return {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != "results.tsv"}
+    return {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name not in PASSING}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,11 @@ def test_each_pair_is_done_or_recorded_with_its_reason(images, cohort):
     assert found["lost"]["reason"] == f"{images / 'nowhere.nii.gz'}: no such file."
     assert found["lost"]["similarity"] == "n/a" and found["no labels"]["dice"] == "n/a"
     assert float(found["second"]["dice"]) > 0.3 and found["second"]["reason"] == "n/a"
-    assert {p.name for p in out.iterdir()} == {*found, "results.tsv"} - {"lost"}
+    assert {p.name for p in out.iterdir()} == {*found, "results.tsv", "failures", "index.html"} - {
+        "lost"
+    }
+    assert [p.name for p in (out / "failures").iterdir()] == ["lost.json"]
+    assert found["lost"]["kind"] == "input" and found["second"]["kind"] == "n/a"
 
 
 def test_a_pair_ends_as_a_run_of_its_own_writes_it(images, cohort, tmp_path):
@@ -97,7 +103,7 @@ def test_a_pair_ends_as_a_run_of_its_own_writes_it(images, cohort, tmp_path):
     argv = ["register", str(f), str(m), f"--out={tmp_path / 'one'}", *DIRECT]
     argv += [f"--fixed-labels={str(f)[:-7]}_labels.nii.gz"]
     assert main([*argv, f"--moving-labels={str(m)[:-7]}_labels.nii.gz"]) == 0
-    assert same_but_for_timings(out / "second", tmp_path / "one") == 8
+    assert same_but_for_timings(out / "second", tmp_path / "one") == 9
 
 
 def test_dice_is_that_of_the_written_labels(images, cohort):
@@ -117,30 +123,48 @@ def test_dice_is_that_of_the_written_labels(images, cohort):
 def test_the_table_has_every_number_of_a_run(cohort):
     _, out = cohort
     pair = read_pairs(cohort[0])[0]
-    numbers = batch.numbers_in(out / pair.name)
-    assert set(numbers) == set(NUMBERS)
-    assert float(results(out)[pair.name]["similarity"]) == pytest.approx(
-        numbers["similarity"], 1e-5
-    )
+    record = json.loads((out / pair.name / "provenance.json").read_text())
+    row = results(out)[pair.name]
+    assert set(record["metrics"]) == set(NUMBERS)
+    assert float(row["similarity"]) == pytest.approx(record["metrics"]["similarity"], 1e-5)
+    assert row["verdict"] == record["verdict"]["state"] != "green"
+    assert row["verdict_reasons"] == "; ".join(record["verdict"]["reasons"])
+    assert int(row["warnings"]) == len(record["warnings"])
+    assert row["warning_texts"] == ("; ".join(record["warnings"]) or "n/a")
+    timings = json.loads((out / pair.name / "timings.json").read_text())
+    assert float(row["seconds"]) == pytest.approx(sum(timings["seconds"].values()), abs=0.1)
+    assert float(row["peak_gigabytes"]) == pytest.approx(timings["peak_gigabytes"], 1e-3)
 
 
-def test_the_same_command_again_tries_only_what_failed(cohort, capsys):
+def test_the_same_command_again_tries_nothing_whose_input_is_the_same(cohort, capsys):
     pairs, out = cohort
     before, text = times(out), (out / "results.tsv").read_bytes()
     assert register(pairs, out) == 1
     assert times(out) == before and (out / "results.tsv").read_bytes() == text
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "4 pairs, 3 of them done already" and said[1].startswith("1/1 lost: failed")
+    assert said[0].startswith("4 pairs, 3 of them done already, 1 failed by an input")
+    assert said[1].startswith("3 of 4 pairs done, 1 failed")
+
+
+def test_retry_tries_only_what_failed(cohort, capsys):
+    pairs, out = cohort
+    before, text = times(out / "second"), (out / "results.tsv").read_bytes()
+    assert register(pairs, out, "--retry") == 1
+    assert times(out / "second") == before and (out / "results.tsv").read_bytes() == text
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "4 pairs, 3 of them done already"
+    assert said[1].startswith("1/1 lost: failed (input): ")
     assert said[2].startswith("3 of 4 pairs done, 1 failed")
 
 
 def test_json_is_one_object_and_progress_goes_to_standard_error(cohort, capsys):
     pairs, out = cohort
-    assert register(pairs, out, "--json") == 1
+    assert register(pairs, out, "--json", "--retry") == 1
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert found["table"] == str(out / "results.tsv") and len(found["done"]) == 3
     assert list(found["failed"]) == ["lost"] and "no such file" in found["failed"]["lost"]
+    assert found["kinds"] == {"lost": "input"} and found["elsewhere"] == []
     lines = captured.err.splitlines()
     assert "register: 0 of 1 pairs in 00:00, ? left" in lines
     assert "3 of 4 pairs done, 1 failed" in lines[-1]
@@ -178,8 +202,9 @@ def test_any_exception_fails_its_pair_alone(images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(batch, "register_files", fails)
     pairs = table(images, row(0, 1, "a"), row(1, 2, "b"), row(2, 0, "c"), name="three.tsv")
-    assert register(pairs, tmp_path) == 1
+    assert register(pairs, tmp_path) == 75  # memory may be there another time
     found = results(tmp_path)
+    assert found["b"]["kind"] == "environment"
     assert [found[name]["status"] for name in "abc"] == ["done", "failed", "done"]
     assert found["b"]["reason"] == "MemoryError: no room at all"
     monkeypatch.undo()
@@ -212,11 +237,15 @@ def test_leftovers_of_killed_processes_are_cleaned_and_no_others(tmp_path):
     assert not {p.name for p in tmp_path.iterdir()} & {".80.old-a", ".80-a"}
 
 
-def test_two_runs_do_not_write_one_folder_and_the_table_is_no_output(images, tmp_path, capsys):
-    pairs = table(images, row(0, 1, "a"), name="claim.tsv")
-    with claimed(tmp_path / "out"):
-        assert register(pairs, tmp_path / "out") == 75
-    assert "another run is writing there" in capsys.readouterr().err
+def test_a_pair_of_another_run_is_left_to_it_and_the_table_is_no_output(images, tmp_path, capsys):
+    pairs, out = table(images, row(0, 1, "a"), name="claim.tsv"), tmp_path / "out"
+    out.mkdir()
+    with claimed(out / "a"):
+        assert register(pairs, out, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["elsewhere"] == ["a"]
+    assert f"1/1 a: unfinished (environment): {out / 'a'}: another run is writing" in captured.err
+    assert not any((out / "failures").iterdir()) and not (out / "a").exists()
     own = table(tmp_path, row(0, 1, "a"), name="results.tsv")
     before = own.read_bytes()
     assert register(own, tmp_path) == 2
@@ -233,6 +262,8 @@ def test_two_runs_do_not_write_one_folder_and_the_table_is_no_output(images, tmp
         ([".hidden\tf.nii\tm.nii\t\t"], "plain name"),
         (["A\tf.nii\tm.nii\t\t", "a\tf.nii\tm.nii\t\t"], "each name once"),
         (["Results.TSV\tf.nii\tm.nii\t\t"], "each name once"),
+        (["failures\tf.nii\tm.nii\t\t"], "each name once"),
+        (["Index.html\tf.nii\tm.nii\t\t"], "each name once"),
         (["a\tf.nii\tm.nii\t\t\tmore"], "more values than columns"),
     ],
 )
@@ -381,6 +412,9 @@ def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, dask, t
     )
     assert one.returncode == 1, one.stderr
     assert {p.name for p in together.iterdir()} == {p.name for p in alone.iterdir()}
-    assert (together / "results.tsv").read_bytes() == (alone / "results.tsv").read_bytes()
+    passing = ("seconds", "peak_gigabytes")
+    for name, found in results(together).items():
+        expected = results(alone)[name]
+        assert all(found[c] == expected[c] for c in COLUMNS if c not in passing)
     for r in rows:
-        assert same_but_for_timings(together / r[:2], alone / r[:2]) == 8
+        assert same_but_for_timings(together / r[:2], alone / r[:2]) == 9
