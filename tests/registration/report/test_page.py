@@ -2,15 +2,12 @@
 
 import dataclasses
 import re
-import shutil
 import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from selenium import webdriver
 from selenium.webdriver import ActionChains
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
@@ -28,13 +25,6 @@ from jaxreg.registration.report.page import (
     write_report,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--window-size=1440,900"
-).split()
 VIEWS = [f"view-{row}-{plane}" for row in (0, 1) for plane in ("axial", "coronal", "sagittal")]
 NASTY = "</script><script>window.owned=1</script><img src=x onerror='window.owned=1'>{{data}}\"&"
 SHAPE = (31, 36, 28)
@@ -91,20 +81,6 @@ def made_report(lams: tuple[float, ...] = (0.0, 0.5, 1.0), *, finer: int = 1) ->
 @pytest.fixture(scope="module")
 def report():
     return made_report()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("no chromium and chromedriver on the path (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
 
 
 def test_the_page_has_a_legend_for_the_map_of_the_estimate(report, tmp_path):
