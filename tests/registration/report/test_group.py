@@ -139,7 +139,7 @@ def test_pictures_are_given_to_those_who_need_a_look_where_pairs_are_many(tmp_pa
 
 def test_the_robust_z_score_is_that_of_scipy():
     values = np.random.default_rng(0).gamma(2, size=50)
-    mad = stats.median_abs_deviation(values, scale=stats.norm.ppf(0.75))
+    mad = stats.median_abs_deviation(values, scale=float(stats.norm.ppf(0.75)))
     expected = (values - np.median(values)) / mad
     np.testing.assert_allclose(robust_z([*values, np.nan])[:-1], expected, rtol=1e-4)
     assert robust_z([*values, np.nan])[-1] == 0
