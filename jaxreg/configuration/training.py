@@ -129,6 +129,8 @@ class SessionConfig:
     """Steps between validations, with a picture in TensorBoard; 0 never."""
     log_every: int = 10
     """Steps between TensorBoard scalars."""
+    logger: str | None = None
+    """MODULE:FUNCTION of one's own that gets (step, {name: value}) as TensorBoard does."""
     processes: ProcessConfig = field(default_factory=ProcessConfig)
 
     def __post_init__(self):
@@ -138,6 +140,8 @@ class SessionConfig:
                 raise InputError(
                     f"{flag_of(name)}: expected at least 1, got {getattr(self, name)}."
                 )
+        if self.logger is not None and not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.logger):
+            raise InputError(f"--logger: expected MODULE:FUNCTION, got {self.logger!r}.")
 
 
 @dataclass(frozen=True)

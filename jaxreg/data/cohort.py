@@ -92,22 +92,30 @@ def read_cohort(folder: Path | str) -> Cohort:
     return Cohort(folder, participants, structures, frozenset(automatic))
 
 
+def first_command(folder: Path) -> str:
+    """What to do with a folder of scans that nobody prepared, in words."""
+    bids = _is_bids(folder)
+    layout = " --layout=bids" if bids else ""
+    return f"make a cohort of it first: jaxreg prepare {folder}{layout} --out DIR"
+
+
+def _is_bids(folder: Path) -> bool:
+    return any(folder.glob("sub-*/anat")) or any(folder.glob("sub-*/ses-*/anat"))
+
+
 def _check_prepared(folder: Path, table: Path) -> None:
     """Refuse a folder of scans that nobody prepared, with the command that prepares them.
 
     Raises:
         InputError: there is no table, or that of a BIDS dataset, which has no column split.
     """
-    bids = any(folder.glob("sub-*/anat")) or any(folder.glob("sub-*/ses-*/anat"))
-    first = f"make a cohort of it first: jaxreg prepare {folder}{' --layout=bids' if bids else ''}"
+    first = first_command(folder)
     if not table.is_file():
-        raise InputError(
-            f"{table}: no such file; {folder} is no prepared cohort; {first} --out DIR"
-        )
-    if bids and "split" not in next(iter(read_table(table, ())), {"split": ""}):
+        raise InputError(f"{table}: no such file; {folder} is no prepared cohort; {first}")
+    if _is_bids(folder) and "split" not in next(iter(read_table(table, ())), {"split": ""}):
         raise InputError(
             f"{table}: expected the column split of a prepared cohort; this is a BIDS dataset; "
-            f"{first} --out DIR"
+            f"{first}"
         )
 
 

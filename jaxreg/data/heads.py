@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from jaxreg.data.cohort import Cohort, read_cohort
+from jaxreg.data.cohort import Cohort, first_command, read_cohort
 from jaxreg.data.label_codes import CLUSTERS, FIRST_CLUSTER, FIRST_HEAD, encode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
@@ -50,7 +50,8 @@ def find_cohorts(folders: Sequence[Path]) -> list[Cohort]:
         places = places or sorted(p.parent for p in folder.glob("*/participants.tsv"))
         if not places:
             raise InputError(
-                f"{folder}: expected participants.tsv, or folders that have one, found none."
+                f"{folder}: expected participants.tsv, or folders that have one, found none; "
+                f"{first_command(folder)}"
             )
         found += [read_cohort(place) for place in places]
     return found

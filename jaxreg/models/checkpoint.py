@@ -192,7 +192,10 @@ def open_run(workdir: Path, stage: str) -> tuple[Checkpoints, Meta]:
     checkpoints = Checkpoints(workdir)
     meta = checkpoints.newest()
     if meta is None:
-        raise InputError(f"{workdir}: expected a training workdir with checkpoints, found none.")
+        raise InputError(
+            f"{workdir}: expected a training workdir with checkpoints, found none; train it first "
+            f"(jaxreg train --stage={stage} --workdir={workdir})."
+        )
     if meta.stage != stage:
         raise InputError(f"{workdir}: expected a run of --stage={stage}, got --stage={meta.stage}.")
     return checkpoints, meta

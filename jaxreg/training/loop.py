@@ -24,6 +24,7 @@ from jaxreg.errors import InputError
 from jaxreg.io.atomic import claimed
 from jaxreg.models.checkpoint import Checkpoints, Meta
 from jaxreg.progress import SILENT, Progress, write_line
+from jaxreg.training.own_logger import Logger, OwnLogger
 from jaxreg.training.step import TrainState, data_mesh, make_optimizer, make_step
 from jaxreg.training.tensorboard import EventLog
 from jaxreg.training.validation_log import append_row, forget_rows_after, read_rows
@@ -83,8 +84,11 @@ def run(
     workdir: Path,
     *,
     progress: Progress = SILENT,
+    log: Logger | None = None,
 ) -> None:
     """Train to `optimizer_config.steps`, from the newest whole checkpoint where there is one.
+
+    `log` gets the scalars too, in the first process.
 
     Raises:
         InputError: the workdir holds another run or cannot be written, or the loss is not finite.
@@ -112,7 +116,7 @@ def run(
             checkpoints.set_aside_after(start)
             if distributed.index() == 0:
                 forget_rows_after(workdir / VALIDATION, start)
-        loop = _Loop(task, session, workdir, checkpoints, steps)
+        loop = _Loop(task, session, workdir, checkpoints, steps, log)
         _train(loop, state, optimizer, optimizer_config, mesh, progress)
 
 
@@ -228,13 +232,14 @@ class _Stop(Exception):
 class _Loop:
     """One process's way through the steps, with what it keeps between them."""
 
-    def __init__(self, task, session, workdir, checkpoints, steps):
+    def __init__(self, task, session, workdir, checkpoints, steps, log):
         self.task, self.session, self.workdir = task, session, workdir
         self.checkpoints, self.steps = checkpoints, steps
         self.first = distributed.index() == 0
         self.signum: int | None = None
         self.validating = False
         self.saved: int | None = None
+        self.own = OwnLogger(log)
 
     def run(self, state, frozen, step, split, progress) -> None:
         start = int(state.step)
@@ -283,7 +288,7 @@ class _Loop:
     def _after(self, state, frozen, done, values, log, stop):
         last = done == self.steps
         if log is not None and (done % self.session.log_every == 0 or last):
-            log.scalars(done, {f"train/{name}": value for name, value in values.items()})
+            self._tell(log, done, {f"train/{name}": value for name, value in values.items()})
         if done % self.session.checkpoint_every == 0 or last or stop:
             self._save(state, frozen, done, log)
         if stop and not last:
@@ -291,6 +296,10 @@ class _Loop:
         every = self.session.validate_every
         if self.task.validate is not None and every and (done % every == 0 or last):
             self._validate(state, frozen, done, log)
+
+    def _tell(self, log, done, values):
+        log.scalars(done, values)
+        self.own.scalars(done, values)
 
     def _leave(self, done):
         signum = self.signum or signal.SIGTERM  # of several processes, another one was told
@@ -331,7 +340,7 @@ class _Loop:
         finally:
             self.validating = False
         if log is not None:
-            log.scalars(done, {f"val/{name}": value for name, value in scalars.items()})
+            self._tell(log, done, {f"val/{name}": value for name, value in scalars.items()})
             if picture is not None:
                 log.image(done, "val/picture", picture)
             log.flush()

@@ -24,6 +24,7 @@ from jaxreg.io.remarks import WARNING, grouped
 from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.autoencoder import autoencoder_task, held_out_of
 from jaxreg.training.loop import Task, run
+from jaxreg.training.own_logger import Logger, load_logger
 from jaxreg.training.registration import registration_task, training_people
 from jaxreg.training.segmentation import segmentation_task
 
@@ -32,6 +33,7 @@ def train(
     config: AutoencoderConfig | RegistrationConfig | SegmentationConfig,
     *,
     progress: Progress = SILENT,
+    log: Logger | None = None,
 ) -> Path:
     """Train the stage that a configuration describes, or continue its run.
 
@@ -42,6 +44,10 @@ def train(
             `SegmentationConfig`, of `jaxreg.configuration.training`. Without a cohort the first two
             train on the embedded phantoms.
         progress: what shows how far the training is; by default nothing does.
+        log: a function that gets each step's number and its values by name (`train/loss`,
+            `val/dice`, …), as TensorBoard does, in the first process; by default the one that
+            `config.session.logger` names, or none. A run that continues tells the steps after its
+            last checkpoint again.
 
     Returns:
         The folder of the run, with its checkpoints, `validation.csv` and TensorBoard's files.
@@ -68,13 +74,17 @@ def train(
         >>> (workdir / "checkpoints").is_dir()
         True
     """
+    if log is None and config.session.logger is not None:
+        log = load_logger(config.session.logger)
     distributed.start(config.session.processes)
     if isinstance(config, SegmentationConfig):
-        return _train_segmentation(config, progress)
-    return _train_on_cohort(config, progress)
+        return _train_segmentation(config, progress, log)
+    return _train_on_cohort(config, progress, log)
 
 
-def _train_on_cohort(config: AutoencoderConfig | RegistrationConfig, progress: Progress) -> Path:
+def _train_on_cohort(
+    config: AutoencoderConfig | RegistrationConfig, progress: Progress, log: Logger | None
+) -> Path:
     stage = "ae" if isinstance(config, AutoencoderConfig) else "reg"
     embedded = config.cohort.data is None
     cohort = read_cohort(config.cohort.data or embedded_cohort(progress=progress))
@@ -97,11 +107,11 @@ def _train_on_cohort(config: AutoencoderConfig | RegistrationConfig, progress: P
         print("embedded phantom cohort: it shows that everything works and is no benchmark.")
     if short:
         print("ends within 15 minutes on two cores.")
-    run(task, config.optimizer, config.session, workdir, progress=progress)
+    run(task, config.optimizer, config.session, workdir, progress=progress, log=log)
     return workdir
 
 
-def _train_segmentation(config: SegmentationConfig, progress: Progress) -> Path:
+def _train_segmentation(config: SegmentationConfig, progress: Progress, log: Logger | None) -> Path:
     if config.data is None:
         raise InputError("--data: expected folders of labelled subjects, got none.")
     folders = [Path(part) for part in config.data.split(",")]
@@ -115,7 +125,7 @@ def _train_segmentation(config: SegmentationConfig, progress: Progress) -> Path:
         task = segmentation_task(config, remark=remarks.append)
     _say(grouped(remarks))
     _print_settings(task, workdir)
-    run(task, config.optimizer, config.session, workdir, progress=progress)
+    run(task, config.optimizer, config.session, workdir, progress=progress, log=log)
     return workdir
 
 
