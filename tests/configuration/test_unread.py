@@ -163,6 +163,7 @@ TEXTS = {
     "--loss": "mind",
     "--taps": "0,1",
     "--coordinator": "auto",
+    "--logger": "module:function",
 }
 JOB = ["--coordinator=host:1234", "--num-processes=2", "--process-id=1"]
 
