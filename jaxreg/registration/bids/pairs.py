@@ -33,14 +33,17 @@ class Found(NamedTuple):
     choices: list[Choice]
 
 
-def find_pairs(root: Path, selection: BidsSelection) -> Found:
-    """The pair of each subject and session: moving to fixed of one session, or to the template.
+def find_pairs(root: Path, selection: BidsSelection) -> tuple[Found, Found]:
+    """(the pairs of a whole data set, those of the participants and sessions that are asked for).
+
+    There is one for each subject and session: moving to fixed of one session, or to the template.
 
     Of several images of a kind one is taken by the rules of `data.prepare.candidates`; a session
     that they do not decide, or that lacks an image, is left out.
 
     Raises:
-        InputError: no folder, a participant, session or entity that no image has, or no pair.
+        InputError: no folder, a participant, session or entity that no image has, or no pair that
+            is asked for.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder.")
@@ -48,19 +51,38 @@ def find_pairs(root: Path, selection: BidsSelection) -> Found:
     suffixes = (moving,) if fixed is None else (fixed, moving)
     images = raw_images(root, suffixes)
     every = [one for several in images.values() for one in several]
-    sessions = {one.entities["ses"] for one in every if "ses" in one.entities}
+    sessions = {f"ses-{one.entities['ses']}" for one in every if "ses" in one.entities}
     wanted = _labels("participant-label", selection.participant_label, "sub-", images)
-    wanted_sessions = _labels("session", selection.session, "ses-", {f"ses-{s}" for s in sessions})
+    wanted_sessions = _labels("session", selection.session, "ses-", sessions)
     if every:
         require_met(selection.wishes, every)
     found = Found([], {}, [])
     for subject, candidates in images.items():
-        if subject in wanted:
-            _add(found, subject, candidates, suffixes, wanted_sessions, selection)
-    if not found.pairs:
-        first = "".join(f" The first: {n}: {r}." for n, r in [*found.left_out.items()][:1])
+        _add(found, subject, candidates, suffixes, selection)
+    asked = _asked(found, wanted, wanted_sessions if selection.session else None, suffixes)
+    if not asked.pairs:
+        first = "".join(f" The first: {n}: {r}." for n, r in [*asked.left_out.items()][:1])
         raise InputError(f"{root}: no subject has {' and '.join(suffixes)}.{first}")
-    return found
+    return found, asked
+
+
+def _asked(
+    found: Found, subjects: set[str], sessions: set[str] | None, suffixes: Sequence[str]
+) -> Found:
+    """What of it belongs to these subjects and sessions; every session where they are None."""
+
+    def is_asked(name: str) -> bool:
+        subject, _, session = name.partition("_ses-")
+        return subject in subjects and (sessions is None or f"ses-{session}" in sessions)
+
+    pairs = [pair for pair in found.pairs if is_asked(pair.name)]
+    left_out = {name: reason for name, reason in found.left_out.items() if is_asked(name)}
+    if sessions is not None:
+        there = {pair.subject for pair in pairs} | {name.partition("_")[0] for name in left_out}
+        reason = f"no {' or '.join(suffixes)} in {', '.join(sorted(sessions))}"
+        left_out |= dict.fromkeys(sorted(subjects - there), reason)
+    choices = [choice for choice in found.choices if is_asked(choice.participant)]
+    return Found(pairs, left_out, choices)
 
 
 def _labels(flag: str, asked: Sequence[str], prefix: str, known: Collection[str]) -> set[str]:
@@ -77,17 +99,13 @@ def _add(
     subject: str,
     candidates: Sequence[Candidate],
     suffixes: Sequence[str],
-    sessions: set[str],
     selection: BidsSelection,
 ) -> None:
     """Add the pairs of a subject, a session each, and the sessions that are left out."""
-    own = sorted({one.entities.get("ses", "") for one in candidates})
-    if selection.session:
-        own = [session for session in own if f"ses-{session}" in sessions]
-    if not own:
-        asked = f" in {', '.join(sorted(sessions))}" if selection.session else ""
-        found.left_out[subject] = f"no {' or '.join(suffixes)}{asked}"
-    for session in own:
+    sessions = sorted({one.entities.get("ses", "") for one in candidates})
+    if not sessions:
+        found.left_out[subject] = f"no {' or '.join(suffixes)}"
+    for session in sessions:
         there = [one for one in candidates if one.entities.get("ses", "") == session]
         name = f"{subject}_ses-{session}" if session else subject
         paths = _images(found, name, there, suffixes, selection)

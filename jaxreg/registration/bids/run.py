@@ -62,23 +62,38 @@ def register_dataset(
     if selection.template is not None and not selection.template.is_file():
         raise InputError(f"{selection.template}: no such file.")
     space = selection.fixed_space
-    found = find_pairs(root, selection)
-    for line in (*map(str, found.choices), *(f"{n}: {r}" for n, r in found.left_out.items())):
+    every, asked = find_pairs(root, selection)
+    for line in (*map(str, asked.choices), *(f"{n}: {r}" for n, r in asked.left_out.items())):
         say(line)
     describe(root, out)
     to_template = selection.template is not None
     job = Job(root, out, selection.moving_suffix, space, to_template)
     folder = out / WORK / job.name
-    table = _write_tables(folder, found)
+    table = _write_tables(folder, every)
     linear = config.transform != "deformable"
     config = dataclasses.replace(config, outputs=LINEAR_OUTPUTS if linear else DEFORMABLE_OUTPUTS)
     try:
         batch = register_pairs(
-            table, folder, config, overwrite=overwrite, cluster=cluster, say=say, progress=progress
+            table,
+            folder,
+            config,
+            rows=_rows(every.pairs, asked.pairs),
+            overwrite=overwrite,
+            cluster=cluster,
+            say=say,
+            progress=progress,
         )
     finally:
-        _publish(job, found.pairs, folder, say)
-    return BidsBatch(out, batch, found.left_out, found.choices)
+        _publish(job, asked.pairs, folder, say)
+    return BidsBatch(out, batch, asked.left_out, asked.choices)
+
+
+def _rows(pairs: Sequence[BidsPair], asked: Sequence[BidsPair]) -> str | None:
+    """The rows of the table that are asked for, as --rows; None for all."""
+    if len(asked) == len(pairs):
+        return None
+    numbers = {pair.name: number for number, pair in enumerate(pairs, start=1)}
+    return ",".join(str(numbers[pair.name]) for pair in asked)
 
 
 def _publish(job: Job, pairs: Sequence[BidsPair], folder: Path, say: Callable[[str], None]) -> None:

@@ -21,7 +21,7 @@ def touch(root, *names):
 
 def found(root, **selection):
     """(name, fixed, moving) of the pairs, and who is left out."""
-    found = find_pairs(root, BidsSelection(**selection))
+    _, found = find_pairs(root, BidsSelection(**selection))
     pairs = [(p.name, p.fixed.name.split(".")[0], p.moving.name.split(".")[0]) for p in found.pairs]
     return pairs, found.left_out
 
@@ -48,6 +48,8 @@ def test_participants_and_sessions_are_chosen_with_or_without_their_prefix(tmp_p
     pairs, left_out = found(tmp_path, participant_label=("01", "sub-04"), session=("ses-a",))
     assert [name for name, *_ in pairs] == ["sub-01_ses-a"]
     assert left_out == {"sub-04": "no T1w or T2w in ses-a"}
+    every, _ = find_pairs(tmp_path, BidsSelection(participant_label=("01",)))
+    assert len(every.pairs) == 7 and every.left_out == {}  # the tables are of the whole data set
     with pytest.raises(InputError, match="--participant-label: .*sub-01, .*; got sub-1"):
         found(tmp_path, participant_label=("1",))
     with pytest.raises(InputError, match="--session: .*ses-a, ses-b; got ses-c"):
