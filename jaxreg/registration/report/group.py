@@ -21,6 +21,8 @@ OUTLIER = 3.5
 """Of the robust z score, 0.6745 · (x − median) / MAD (Iglewicz and Hoaglin 1993)."""
 _FEWEST = 8
 """Values without which nothing is called an outlier."""
+_ROUNDING = 1e-9
+"""Numbers whose range is a smaller share of them are the same number."""
 _BINS = 24
 _PICTURES = 1000
 """Rows with a picture, so that a page of ten thousand pairs still opens."""
@@ -119,9 +121,14 @@ def robust_z(values: Sequence[float]) -> Float[np.ndarray, " n"]:
         return np.zeros(len(array))
     distance = np.abs(known - np.median(known))
     spread = np.median(distance) / 0.6745 or 1.2533 * distance.mean()
-    if not spread:
+    if not _varies(known):
         return np.zeros(len(array))
     return np.nan_to_num((array - np.median(known)) / spread, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _varies(values: Float[np.ndarray, " n"]) -> bool:
+    """Whether numbers differ by more than rounding, as the determinants of rigid maps do not."""
+    return bool(np.ptp(values) > _ROUNDING * np.abs(values).max())
 
 
 def _badness(worse: Worse, z: float) -> float:
@@ -171,7 +178,7 @@ def _histogram(column: Column, rows: Sequence[Row], scores) -> dict | None:
     """The bars of a number in a box of 240 × 60; None where it hardly varies."""
     values = np.array([row.values.get(column.name, np.nan) for row in rows])
     known = np.isfinite(values)
-    if known.sum() < 2 or values[known].min() == values[known].max():
+    if known.sum() < 2 or not _varies(values[known]):
         return None
     counts, edges = np.histogram(values[known], bins=_BINS)
     low, high = float(edges[0]), float(edges[-1])

@@ -173,8 +173,8 @@ def test_other_settings_are_refused_and_replaced_on_request(root, out, tmp_path,
     assert "--overwrite" in capsys.readouterr().err
     assert bids(root, other, *flags, "--transform=affine", "--overwrite") == 0
     there = files(other)
-    assert any("desc-affine_T2w.nii.gz" in name for name in there)
-    assert not any("desc-rigid" in name for name in there)
+    assert MOVED.replace("rigid", "affine") + ".nii.gz" in there
+    assert not {f"{MOVED}.nii.gz", f"{MOVED}.json"} & there
     assert XFM.format("T2w", "T1w", ".json") in there and validation_errors(other) == []
 
 

@@ -137,6 +137,14 @@ def test_pictures_are_given_to_those_who_need_a_look_where_pairs_are_many(tmp_pa
     assert (tmp_path / "index.html").read_bytes().count(b"data:image/jpeg") == 1000
 
 
+def test_numbers_that_differ_by_rounding_alone_have_no_histogram(tmp_path):
+    rigid = [row(index) for index in range(3)]
+    for index, one in enumerate(rigid):
+        one.values["affine_determinant"] = 1 + 4e-16 * index
+    write_group_page(tmp_path / "index.html", rigid, title="rigid")
+    assert (tmp_path / "index.html").is_file()
+
+
 def test_the_robust_z_score_is_that_of_scipy():
     values = np.random.default_rng(0).gamma(2, size=50)
     mad = stats.median_abs_deviation(values, scale=float(stats.norm.ppf(0.75)))
@@ -148,6 +156,7 @@ def test_the_robust_z_score_is_that_of_scipy():
 def test_the_robust_z_score_of_few_equal_or_mostly_equal_values():
     assert not robust_z([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 99.0]).any()
     assert not robust_z([2.0] * 20).any()
+    assert not robust_z([1.0] * 10 + [1 + 4e-16 * n for n in range(12)]).any()
     score = robust_z([0.0] * 30 + [5.0])
     assert score[-1] > OUTLIER and not score[:-1].any()
 
