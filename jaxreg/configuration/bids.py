@@ -3,20 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxreg.configuration.normalization import MNI152, TemplateSettings
 from jaxreg.configuration.preparation import parse_entities
 from jaxreg.errors import InputError
 
+MNI152_SPACE = "MNI152NLin2009cSym"
+"""The name of its space in BIDS and TemplateFlow."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class BidsSelection:
+class BidsSelection(TemplateSettings):
     """Which images of which subjects."""
 
     moving: str | None = None
     """Suffix of the moving images; by default T2w, with --template T1w."""
     fixed: str | None = None
     """Suffix of the fixed images of the same session; by default T1w."""
-    template: Path | None = None
-    """Image that every subject is registered to, in place of its own."""
+    template: str | None = None
+    """mni152, or the image of a template: what every subject is registered to."""
     space: str | None = None
     """Name of the template's space; by default tpl-NAME of its file's name."""
     participant_label: tuple[str, ...] = ()
@@ -30,8 +34,10 @@ class BidsSelection:
         """Refuse what contradicts itself before a file is read."""
         if self.template is not None and self.fixed is not None:
             raise InputError("--fixed: not read with --template, which is the fixed image.")
-        if self.space is not None and self.template is None:
-            raise InputError("--space: read only with --template.")
+        for name in ("space", "template_mask", "template_labels"):
+            if getattr(self, name) is not None and self.template in (None, MNI152):
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag}: read only with --template PATH.")
         for flag, label in (("moving", self.moving), ("fixed", self.fixed), ("space", self.space)):
             if label is not None and not (label.isascii() and label.isalnum()):
                 raise InputError(f"--{flag}: expected letters and digits, got {label!r}.")
@@ -62,7 +68,9 @@ class BidsSelection:
         if self.fixed_suffix is not None:
             return self.fixed_suffix
         assert self.template is not None
-        parts = (part.partition("-") for part in self.template.name.split(".")[0].split("_"))
+        if self.template == MNI152:
+            return MNI152_SPACE
+        parts = (p.partition("-") for p in Path(self.template).name.split(".")[0].split("_"))
         named = {key: value for key, _, value in parts}
         space = self.space or named.get("tpl") or named.get("space")
         if not space:

@@ -16,9 +16,14 @@ import numpy as np
 from jaxreg.data.prepare.candidates import entities_of, suffix_of
 from jaxreg.io.atomic import completed
 from jaxreg.io.checksums import file_sha256
+from jaxreg.io.displacement_fields import read_field
+from jaxreg.io.headers import read_header
+from jaxreg.io.images import smallest_labels, write_like
 from jaxreg.io.itk_transforms import read_transform, write_affine
 from jaxreg.registration.bids.dataset import generated_by, write_json
 from jaxreg.registration.bids.pairs import BidsPair
+from jaxreg.registration.bids.template import Atlas, SharedTemplate
+from jaxreg.registration.output.files import written_map
 
 _LAST = ("space", "split", "recording", "chunk", "seg", "res", "den", "label", "desc")
 """Entities that come after all others in a name, in the order of BIDS."""
@@ -31,7 +36,12 @@ class Job(NamedTuple):
     out: Path
     moving: str
     fixed: str
-    to_template: bool
+    template: SharedTemplate | None
+
+    @property
+    def atlas(self) -> Atlas | None:
+        """The labels of the template."""
+        return None if self.template is None else self.template.atlas
 
     @property
     def name(self) -> str:
@@ -60,14 +70,18 @@ def publish(job: Job, pair: BidsPair, folder: Path) -> bool:
     record_sha256 = file_sha256(folder / "provenance.json")
     former = _former(marker)
     files = [job.out / name for name in former.get("Files", [])]
-    if former.get("RecordSHA256") == record_sha256 and all(path.is_file() for path in files):
+    state = {"RecordSHA256": record_sha256}
+    if job.atlas is not None:
+        state["AtlasSHA256"] = job.atlas.sha256
+    known = {key: former.get(key) for key in ("RecordSHA256", "AtlasSHA256") if key in former}
+    if known == state and all(path.is_file() for path in files):
         return False
     record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     own.anat.mkdir(parents=True, exist_ok=True)
     new = list(_written(own, folder, record))
     names = sorted(path.relative_to(job.out.absolute()).as_posix() for path in new)
     forward = _transform_record(own, record, job.moving, job.fixed)
-    write_json(marker, forward | {"RecordSHA256": record_sha256, "Files": names})
+    write_json(marker, forward | state | {"Files": names})
     _remove_former([path for path in files if path.absolute() not in new], new)
     return True
 
@@ -133,7 +147,7 @@ def _written(own: _Names, folder: Path, record: dict[str, Any]) -> Iterator[Path
         ),
     )
     masks = [("moving", pair.moving, job.moving)]
-    masks += [] if job.to_template else [("fixed", pair.fixed, job.fixed)]
+    masks += [] if job.template is not None else [("fixed", pair.fixed, job.fixed)]
     for role, image, space in masks:
         mask = folder / f"{role}_mask.nii.gz"
         if mask.is_file():
@@ -142,9 +156,33 @@ def _written(own: _Names, folder: Path, record: dict[str, Any]) -> Iterator[Path
             text = f"The brain in the {space} image, by segmentation."
             sidecar = _sidecar(text, [image], job, reference=image, Type="Brain")
             yield _placed(mask, path, sidecar)
+    if job.atlas is not None:
+        yield _atlas_labels(own, job.atlas, folder, kind)
     report = folder / "report.html"
     if report.is_file():
         yield _placed(report, own.report, None)
+
+
+def _atlas_labels(own: _Names, atlas: Atlas, folder: Path, kind: str) -> Path:
+    """Write the template's labels on the grid of the subject's image, with their volumes."""
+    job, pair = own.job, own.pair
+    header = read_header(pair.moving)
+    back = own.transform(job.fixed, job.moving, ".nii.gz" if kind == "deformable" else ".txt")
+    if kind == "deformable":
+        inverse = read_field(folder / "inverse_warp.nii.gz")
+    else:
+        inverse = written_map(read_transform(back), header.grid)
+    labels = atlas.in_subject(inverse)
+    path = own.anat / derived_name(pair.moving.name, suffix="dseg", seg=atlas.name)
+    with completed(path) as partial:
+        write_like(partial, smallest_labels(labels), header.geometry)
+    text = (
+        f"The labels of {atlas.name} in the {job.moving} image; their names are in {atlas.table}."
+    )
+    volumes = atlas.volumes_ml(labels, header.grid.affine)
+    sidecar = _sidecar(text, [pair.moving, back], job, reference=pair.moving, VolumesML=volumes)
+    write_json(_beside(path), sidecar)
+    return path
 
 
 def _transforms(own: _Names, folder: Path, record: dict[str, Any], kind: str) -> Iterator[Path]:
@@ -215,8 +253,13 @@ def _placed(source: Path, target: Path, sidecar: dict[str, Any] | None) -> Path:
         except OSError:  # a file system without hard links
             shutil.copyfile(source, partial)
     if sidecar is not None:
-        write_json(target.with_name(target.name.removesuffix(".nii.gz") + ".json"), sidecar)
+        write_json(_beside(target), sidecar)
     return target
+
+
+def _beside(path: Path) -> Path:
+    """The sidecar of an image."""
+    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
 
 
 def _former(marker: Path) -> dict[str, Any]:

@@ -33,10 +33,13 @@ class Found(NamedTuple):
     choices: list[Choice]
 
 
-def find_pairs(root: Path, selection: BidsSelection) -> tuple[Found, Found]:
+def find_pairs(
+    root: Path, selection: BidsSelection, *, template: Path | None = None
+) -> tuple[Found, Found]:
     """(the pairs of a whole data set, those of the participants and sessions that are asked for).
 
-    There is one for each subject and session: moving to fixed of one session, or to the template.
+    There is one for each subject and session: moving to fixed of one session, or to the image
+    `template` where the selection asks for one.
 
     Of several images of a kind one is taken by the rules of `data.prepare.candidates`; a session
     that they do not decide, or that lacks an image, is left out.
@@ -58,7 +61,7 @@ def find_pairs(root: Path, selection: BidsSelection) -> tuple[Found, Found]:
         require_met(selection.wishes, every)
     found = Found([], {}, [])
     for subject, candidates in images.items():
-        _add(found, subject, candidates, suffixes, selection)
+        _add(found, subject, candidates, suffixes, selection, template)
     asked = _asked(found, wanted, wanted_sessions if selection.session else None, suffixes)
     if not asked.pairs:
         first = "".join(f" The first: {n}: {r}." for n, r in [*asked.left_out.items()][:1])
@@ -100,6 +103,7 @@ def _add(
     candidates: Sequence[Candidate],
     suffixes: Sequence[str],
     selection: BidsSelection,
+    template: Path | None,
 ) -> None:
     """Add the pairs of a subject, a session each, and the sessions that are left out."""
     sessions = sorted({one.entities.get("ses", "") for one in candidates})
@@ -110,7 +114,7 @@ def _add(
         name = f"{subject}_ses-{session}" if session else subject
         paths = _images(found, name, there, suffixes, selection)
         if paths is not None:
-            fixed = selection.template or paths[suffixes[0]]
+            fixed = template or paths[suffixes[0]]
             moving = paths[selection.moving_suffix]
             found.pairs.append(BidsPair(subject, session, fixed.absolute(), moving.absolute()))
 

@@ -13,10 +13,10 @@ from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch.batch import Batch, register_pairs
-from jaxreg.registration.batch.pairs import RESULTS
 from jaxreg.registration.bids.dataset import WORK, check_place, describe
 from jaxreg.registration.bids.derivatives import Job, publish
 from jaxreg.registration.bids.pairs import BidsPair, Found, find_pairs
+from jaxreg.registration.bids.template import SharedTemplate, shared_template
 
 LINEAR_OUTPUTS = "moved,affine,masks,report"
 DEFORMABLE_OUTPUTS = "moved,warp,inverse_warp,masks,report"
@@ -59,17 +59,17 @@ def register_dataset(
     check_place(root, out)
     if config.outputs is not None:
         raise InputError("--outputs: not read here; the derivatives are always the same files.")
-    if selection.template is not None and not selection.template.is_file():
-        raise InputError(f"{selection.template}: no such file.")
-    space = selection.fixed_space
-    every, asked = find_pairs(root, selection)
+    direction = f"from-{selection.moving_suffix}_to-{selection.fixed_space}"
+    folder = out.absolute() / WORK / direction
+    template = shared_template(selection, folder)
+    every, asked = find_pairs(root, selection, template=template and template.image)
     for line in (*map(str, asked.choices), *(f"{n}: {r}" for n, r in asked.left_out.items())):
         say(line)
     describe(root, out)
-    to_template = selection.template is not None
-    job = Job(root, out, selection.moving_suffix, space, to_template)
-    folder = out / WORK / job.name
-    table = _write_tables(folder, every)
+    table = _write_tables(folder, every, template)
+    if template is not None and template.atlas is not None:
+        _write(out / template.atlas.table, ("index", "name"), template.atlas.rows)
+    job = Job(root, out, selection.moving_suffix, selection.fixed_space, template)
     linear = config.transform != "deformable"
     config = dataclasses.replace(config, outputs=LINEAR_OUTPUTS if linear else DEFORMABLE_OUTPUTS)
     try:
@@ -103,18 +103,21 @@ def _publish(job: Job, pairs: Sequence[BidsPair], folder: Path, say: Callable[[s
     say(f"{len(finished)} of {len(pairs)} pairs are in {job.out}, {new} of them new")
 
 
-def _write_tables(folder: Path, found: Found) -> Path:
+def _write_tables(folder: Path, found: Found, template: SharedTemplate | None) -> Path:
     """Write the tables of the pairs, of who is left out and of the choices; gives the first."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: no folder for the results ({error.strerror}).") from error
-    pairs = ((pair.name, str(pair.fixed), str(pair.moving)) for pair in found.pairs)
-    _write(folder / "pairs.tsv", ("name", "fixed", "moving"), pairs)
+    mask = None if template is None else template.mask
+    if template is not None:
+        template.write()
+    fixed_mask = "n/a" if mask is None else str(mask.absolute())
+    pairs = ((p.name, str(p.fixed), str(p.moving), fixed_mask) for p in found.pairs)
+    _write(folder / "pairs.tsv", ("name", "fixed", "moving", "fixed_mask"), pairs)
     _write(folder / "left_out.tsv", ("name", "reason"), found.left_out.items())
     choices = ((c.participant, c.what, c.taken, " ".join(c.others), c.rule) for c in found.choices)
     _write(folder / "choices.tsv", ("name", "what", "taken", "others", "rule"), choices)
-    assert RESULTS not in ("pairs.tsv", "left_out.tsv", "choices.tsv")
     return folder / "pairs.tsv"
 
 

@@ -14,6 +14,7 @@ from nibabel.nifti1 import Nifti1Image
 from registration_data import motion, write_subject
 
 from jaxreg.cli import main
+from jaxreg.io.images import read_labels
 from jaxreg.io.itk_transforms import LPS_MATRIX
 from jaxreg.io.tables import read_table
 from jaxreg.registration.bids.derivatives import Job, publish
@@ -167,6 +168,9 @@ def test_the_same_command_continues_and_restores_what_was_deleted(root, out):
 def test_other_settings_are_refused_and_replaced_on_request(root, out, tmp_path, capsys):
     other, flags = tmp_path / "other", ("--participant-label", "sub-01", "--session", "a")
     assert bids(root, other, *flags) == 0
+    assert bids(root, other, "--participant-label", "02") == 0
+    done = {name: row["status"] for name, row in results(other).items()}
+    assert done == {"sub-01_ses-a": "done", "sub-02": "done"}
     description = json.loads((other / "dataset_description.json").read_text())
     assert description["DatasetLinks"]["raw"] == root.as_uri()
     assert bids(root, other, *flags, "--transform=affine") == 2
@@ -178,29 +182,57 @@ def test_other_settings_are_refused_and_replaced_on_request(root, out, tmp_path,
     assert XFM.format("T2w", "T1w", ".json") in there and validation_errors(other) == []
 
 
-def test_every_subject_to_a_template(root, tmp_path):
-    template = write_subject(tmp_path, 0, "T1w", axes="psl", spacing_mm=(8, 9, 8))["image"]
-    template = template.rename(tmp_path / "tpl-Phantom_T1w.nii.gz")
+def test_every_subject_to_a_template_and_its_labels_back(root, tmp_path):
+    files_of = write_subject(tmp_path, 0, "T1w", axes="psl", spacing_mm=(8, 9, 8))
+    template = files_of["image"].rename(tmp_path / "tpl-Phantom_T1w.nii.gz")
+    labels = files_of["labels"].rename(tmp_path / "labels.nii.gz")
+    codes = np.unique(read_labels(labels).array)[1:]
+    rows = "".join(f"{code}\tstructure {code}\n" for code in codes)
+    (tmp_path / "labels.tsv").write_text(f"index\tname\n{rows}")
     out, direct = tmp_path / "out", ("--optimize-only", "--steps=2", "--spacing=8", "--init=com")
-    flags = ("--participant-label", "02", f"--template={template}", *direct)
-    assert bids(root, out, *flags) == 0
+    flags = (f"--template={template}", f"--template-labels={labels}", *direct)
+    assert bids(root, out, "--participant-label", "02", *flags) == 0
     anat = "sub-02/anat/sub-02"
-    moved = f"{anat}_run-01_space-Phantom_desc-deformable_T1w"
-    forth = f"{anat}_from-T1w_to-Phantom_mode-image_xfm"
-    assert {f"{moved}.nii.gz", f"{forth}.nii.gz", f"{forth}.json"} < files(out)
-    assert f"{anat}_from-Phantom_to-T1w_mode-image_xfm.nii.gz" in files(out)
+    moved, dseg = (
+        f"{anat}_run-01_{rest}"
+        for rest in ("space-Phantom_desc-deformable_T1w", "seg-Phantom_dseg")
+    )
+    forth, back = (
+        f"{anat}_from-{ways}_mode-image_xfm" for ways in ("T1w_to-Phantom", "Phantom_to-T1w")
+    )
+    expected = {f"{name}{e}" for name in (moved, dseg, forth, back) for e in (".nii.gz", ".json")}
+    assert expected | {"seg-Phantom_dseg.tsv"} < files(out)
     assert validation_errors(out) == []
     assert sidecar(out, moved)["SpatialReference"] == template.as_uri()
-    field = sitk.ReadImage(str(out / f"{forth}.nii.gz"), sitk.sitkVectorFloat64)
-    image = sitk.ReadImage(
-        str(root / "sub-02" / "anat" / "sub-02_run-01_T1w.nii.gz"), sitk.sitkFloat64
-    )
-    expected = sitk.Resample(
-        image, sitk.ReadImage(str(template)), sitk.DisplacementFieldTransform(field)
-    )
-    ours = sitk.ReadImage(str(out / f"{moved}.nii.gz"), sitk.sitkFloat64)
-    apart = np.abs(sitk.GetArrayFromImage(expected) - sitk.GetArrayFromImage(ours))
+
+    t1w = root / "sub-02" / "anat" / "sub-02_run-01_T1w.nii.gz"
+    image = sitk.ReadImage(str(t1w), sitk.sitkFloat64)
+    pulled = sitk.Resample(image, sitk.ReadImage(str(template)), field_in(out / f"{forth}.nii.gz"))
+    apart = np.abs(voxels(pulled) - voxels(sitk.ReadImage(str(out / f"{moved}.nii.gz"))))
     assert np.percentile(apart, 99) < 1  # of 1000; where the field of view ends, ITK is strict
+
+    own = sitk.ReadImage(str(out / f"{dseg}.nii.gz"))
+    nearest = sitk.Resample(
+        sitk.ReadImage(str(labels)),
+        image,
+        field_in(out / f"{back}.nii.gz"),
+        sitk.sitkNearestNeighbor,
+    )
+    same = voxels(own)[voxels(nearest) > 0] == voxels(nearest)[voxels(nearest) > 0]
+    assert same.mean() > 0.8  # jaxreg's borders are smoother than the nearest neighbour's
+    volumes = sidecar(out, dseg)["VolumesML"]
+    millilitres = {code: 0.512 * (voxels(own) == code).sum() for code in codes}
+    assert volumes == pytest.approx({f"structure-{c}": ml for c, ml in millilitres.items()})
+
+
+def field_in(path):
+    """A displacement field as SimpleITK reads it."""
+    image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
+    return sitk.DisplacementFieldTransform(image)
+
+
+def voxels(image):
+    return sitk.GetArrayFromImage(image).astype(float)
 
 
 def test_masks_that_were_found_are_published_as_brain_masks(root, out, tmp_path):
@@ -222,7 +254,7 @@ def test_masks_that_were_found_are_published_as_brain_masks(root, out, tmp_path)
     derived.mkdir()
     for name in ("dataset_description.json", ".bidsignore", "README.md"):
         (derived / name).write_bytes((out / name).read_bytes())
-    job = Job(root, derived, "T2w", "T1w", False)
+    job = Job(root, derived, "T2w", "T1w", None)
     assert publish(job, pair, folder) and not publish(job, pair, folder)
     t1w, t2w = (
         "sub-02/anat/sub-02_run-01_desc-brain_mask",

@@ -74,13 +74,16 @@ def test_other_suffixes_and_a_template(tmp_path):
     touch(tmp_path, "sub-01_T1w", "sub-01_FLAIR", "sub-02_T2w")
     assert found(tmp_path, moving="FLAIR")[0] == [("sub-01", "sub-01_T1w", "sub-01_FLAIR")]
     template = tmp_path / "tpl-MNI152NLin2009cAsym_res-01_T1w.nii.gz"
-    pairs, left_out = found(tmp_path, template=template)
-    assert pairs == [("sub-01", template.name[:-7], "sub-01_T1w")]
-    assert left_out == {"sub-02": "no T1w"}
-    assert BidsSelection(template=template).fixed_space == "MNI152NLin2009cAsym"
-    assert BidsSelection(template=template, space="mine").fixed_space == "mine"
+    selection = BidsSelection(template=str(template))
+    _, asked = find_pairs(tmp_path, selection, template=template)
+    (pair,) = asked.pairs
+    assert (pair.fixed, pair.moving.name) == (template, "sub-01_T1w.nii.gz")
+    assert asked.left_out == {"sub-02": "no T1w"}
+    assert selection.fixed_space == "MNI152NLin2009cAsym"
+    assert BidsSelection(template="mni152").fixed_space == "MNI152NLin2009cSym"
+    assert BidsSelection(template=str(template), space="mine").fixed_space == "mine"
     with pytest.raises(InputError, match="--space"):
-        BidsSelection(template=tmp_path / "brain.nii.gz").fixed_space  # noqa: B018
+        BidsSelection(template="brain.nii.gz").fixed_space  # noqa: B018
 
 
 def test_derivatives_are_no_input(tmp_path):
@@ -111,7 +114,8 @@ def test_entities_stand_in_the_order_of_bids(source, entities, name):
         (["--out=."], "holds the data set itself"),
         (["--out=sub-01/out"], "derivatives"),
         (["--out=derivatives/fmriprep"], "not jaxreg's derivatives"),
-        (["--out=derivatives/x", "--space=MNI"], "--space: read only with --template"),
+        (["--out=derivatives/x", "--space=MNI"], "--space: read only with --template PATH"),
+        (["--out=derivatives/x", "--template=mni152", "--template-mask=a.nii"], "--template-mask"),
         (["--out=derivatives/x", "--template=t.nii", "--fixed=T1w"], "--fixed: not read"),
         (["--out=derivatives/x", "--moving=T1w"], "two kinds of images"),
         (["--out=derivatives/x", "--moving=T1-w"], "--moving: expected letters and digits"),
