@@ -40,6 +40,8 @@ class Registration(TransformSettings):
 class Advanced(AdvancedSettings):
     """How the deformation is found, and where the pairs are worked on."""
 
+    retry: bool = False
+    """Try pairs again that failed by their input."""
     cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Dask scheduler: tcp://HOST:PORT, or its file."""
 
@@ -49,7 +51,7 @@ class Config:
     """Register the images of a BIDS data set and write BIDS derivatives to --out.
 
     Without --template, the T2w image of each subject and session is aligned rigidly with the T1w
-    image of the same session. With --template, each T1w image is registered to that image.
+    image of the same session. With --template, each T1w image is registered to that template.
     """
 
     dataset: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATASET")]
@@ -91,6 +93,7 @@ def main(argv: Sequence[str]) -> int:
         config.selection,
         config.settings(),
         overwrite=config.output.overwrite,
+        retry=config.advanced.retry,
         cluster=config.advanced.cluster,
         say=console.say,
         progress=console.progress,
