@@ -43,7 +43,8 @@ def check_place(root: Path, out: Path) -> None:
         raise InputError(f"{out}: holds the data set itself; give another --out.")
     if there in here.parents and here.relative_to(there).parts[0] != "derivatives":
         raise InputError(f"{out}: expected {root / 'derivatives'}/NAME inside the data set.")
-    if not out.is_dir() or not entries(out):
+    shown = [name for name in entries(out) if name[0] != "."] if out.is_dir() else []
+    if not shown:  # hidden ones are another run's, on the way
         return
     names = [tool.get("Name") for tool in description_of(out).get("GeneratedBy", [])]
     if "jaxreg" not in names:

@@ -14,6 +14,7 @@ from nibabel.nifti1 import Nifti1Image
 from registration_data import motion, write_subject
 
 from jaxreg.cli import main
+from jaxreg.data.prepare import layouts
 from jaxreg.io.images import read_labels
 from jaxreg.io.itk_transforms import LPS_MATRIX
 from jaxreg.io.tables import read_table
@@ -266,3 +267,11 @@ def test_masks_that_were_found_are_published_as_brain_masks(root, out, tmp_path)
     moved = "sub-02/anat/sub-02_acq-space_space-T1w_desc-rigid_T2w"
     assert sidecar(derived, moved)["SkullStripped"] is False
     assert validation_errors(derived) == []
+
+    again = tmp_path / "again"
+    (again / "sub-02" / "anat").mkdir(parents=True)
+    (again / "sub-02" / "anat" / pair.fixed.name).touch()
+    (again / "derivatives").mkdir()
+    derived.rename(again / "derivatives" / "jaxreg")
+    (subject,) = layouts.find("bids", again).subjects  # what `jaxreg prepare` takes
+    assert subject.mask == again / "derivatives" / "jaxreg" / f"{t1w}.nii.gz"
