@@ -16,10 +16,10 @@ import numpy as np
 from jaxreg.data.prepare.candidates import entities_of, suffix_of
 from jaxreg.io.atomic import completed
 from jaxreg.io.checksums import file_sha256
-from jaxreg.io.displacement_fields import read_field
 from jaxreg.io.headers import read_header
 from jaxreg.io.images import smallest_labels, write_like
 from jaxreg.io.itk_transforms import read_transform, write_affine
+from jaxreg.registration.apply import load_chain
 from jaxreg.registration.bids.dataset import generated_by, write_json
 from jaxreg.registration.bids.pairs import BidsPair
 from jaxreg.registration.bids.template import Atlas, SharedTemplate
@@ -157,21 +157,18 @@ def _written(own: _Names, folder: Path, record: dict[str, Any]) -> Iterator[Path
             sidecar = _sidecar(text, [image], job, reference=image, Type="Brain")
             yield _placed(mask, path, sidecar)
     if job.atlas is not None:
-        yield _atlas_labels(own, job.atlas, folder, kind)
+        yield _atlas_labels(own, job.atlas, kind)
     report = folder / "report.html"
     if report.is_file():
         yield _placed(report, own.report, None)
 
 
-def _atlas_labels(own: _Names, atlas: Atlas, folder: Path, kind: str) -> Path:
+def _atlas_labels(own: _Names, atlas: Atlas, kind: str) -> Path:
     """Write the template's labels on the grid of the subject's image, with their volumes."""
     job, pair = own.job, own.pair
     header = read_header(pair.moving)
     back = own.transform(job.fixed, job.moving, ".nii.gz" if kind == "deformable" else ".txt")
-    if kind == "deformable":
-        inverse = read_field(folder / "inverse_warp.nii.gz")
-    else:
-        inverse = written_map(read_transform(back), header.grid)
+    inverse = written_map(load_chain([back]), header.grid)
     labels = atlas.in_subject(inverse)
     path = own.anat / derived_name(pair.moving.name, suffix="dseg", seg=atlas.name)
     with completed(path) as partial:
