@@ -6,9 +6,12 @@ is the mean distance in the brain between where the estimated and the true map t
 
     python experiments/known_maps.py --cohort COHORT --subjects 6
     python experiments/known_maps.py --label-maps FOLDER --subjects 3
+    python experiments/known_maps.py --heads FOLDER --subjects 3
 
 The second form draws 1 mm images from whole-head label maps (FreeSurfer's numbers): three tissues,
-texture and noise of their own in each contrast.
+texture and noise of their own in each contrast. The third one takes whole heads of which T1w and
+T2w lie on each other, and registers them as `jaxreg register --same-subject` does: the known map is
+put into the header of the T2w, whose neck is cut off 5 mm below the brain.
 """
 
 import argparse
@@ -19,10 +22,12 @@ import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
-from jaxreg.io.images import read_image, read_labels
+from jaxreg.io.images import read_image, read_labels, source_of
 from jaxreg.registration.linear.affine import register_affine
+from jaxreg.registration.register import Clock, register_pair
 
 WHITE, FLUID = (2, 41, 7, 46, 16, 251, 252, 253, 254, 255), (4, 43, 5, 44, 14, 15, 24)
 
@@ -69,13 +74,46 @@ def drawn(path, seed):
     return images
 
 
+def without_neck(volume, lowest_mm):
+    """A volume in RAS order from a plane (mm, bottom to top) on."""
+    first = int(np.ceil((lowest_mm - volume.affine[2, 3]) / volume.affine[2, 2]))
+    first = max(first, 0)
+    affine = volume.affine.copy()
+    affine[:3, 3] = affine_points(affine, np.array([[0.0, 0.0, first]]))[0]
+    return Volume(volume.array[:, :, first:], affine)
+
+
+def whole_heads(folder, names):
+    """One line a subject: mean and largest error of --same-subject in the brain, and seconds."""
+    print("subject\tmean\tlargest\ts")
+    for seed, name in enumerate(names):
+        files = {k: folder / name / f"{name}_{k}.nii.gz" for k in ("T1w", "T2w", "dseg")}
+        labels, t2w = read_labels(files["dseg"]), read_image(files["T2w"])
+        brain = np.argwhere((labels.array > 0) & (labels.array < 500))[::50]
+        points = affine_points(labels.affine, brain.astype(float))
+        wanted = known_map(seed, points.mean(axis=0))
+        cut = without_neck(t2w, points[:, 2].min() - 5)
+        moving = source_of((cut.array, wanted @ cut.affine), "moving_T2w")
+        start, config = time.process_time(), RegisterConfig(same_subject=True)
+        found = register_pair(files["T1w"], moving, config, Clock(), say=lambda line: None).affine
+        apart = affine_points(found, points) - affine_points(wanted, points)
+        apart_mm = np.linalg.norm(apart, axis=1)
+        seconds = time.process_time() - start
+        print(f"{name}\t{apart_mm.mean():.3f}\t{apart_mm.max():.3f}\t{seconds:.0f}", flush=True)
+
+
 def main():
     """One line a subject: error and seconds without and with the last level, and of the affine."""
     parser = argparse.ArgumentParser(description="Errors of rigid and affine maps.")
     parser.add_argument("--cohort", type=Path)
     parser.add_argument("--label-maps", type=Path)
+    parser.add_argument("--heads", type=Path)
     parser.add_argument("--subjects", type=int, default=6)
     options = parser.parse_args()
+    if options.heads:
+        both = [p.parent.name for p in sorted(options.heads.glob("sub-*/sub-*_T2w.nii.gz"))]
+        whole_heads(options.heads, both[: options.subjects])
+        return
     folder = options.cohort or options.label_maps
     print("subject\trigid to 4 mm\ts\trigid\ts\taffine\ts")
     names = [p.name for p in sorted(folder.glob("sub-*")) if p.is_dir()]

@@ -16,6 +16,7 @@ from jaxreg.configuration.registration import (
     InputSettings,
     OutputSettings,
     RegisterConfig,
+    SubjectPairSettings,
     TransformSettings,
 )
 from jaxreg.errors import InputError
@@ -32,6 +33,14 @@ class Input(InputSettings):
     """Rows of --pairs, such as 7 or 1-10,20; by default all."""
     retry: bool = False
     """Try pairs again that failed by their input (--pairs)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration(SubjectPairSettings, TransformSettings):
+    """What is computed, by which network, and how smooth it is."""
+
+    also: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE …")] = ()
+    """More images in the moving space, moved by the same map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +69,7 @@ class Config:
     moving: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[MOVING]")] = None
     """Moving image."""
     input: Input = field(default_factory=Input)
-    registration: TransformSettings = field(default_factory=TransformSettings)
+    registration: Registration = field(default_factory=Registration)
     output: Output
     advanced: Advanced = field(default_factory=Advanced)
 
@@ -76,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
     if config.input.pairs is not None:
         if config.fixed is not None:
             raise InputError(f"--pairs: expected no FIXED beside it, got {config.fixed}.")
+        if settings.also:
+            raise InputError("--also: not read with --pairs.")
         return _register_table(config.input.pairs, config, settings)
     unread = {"cluster": config.advanced.cluster, "rows": config.input.rows}
     for name, value in (*unread.items(), ("retry", config.input.retry or None)):
@@ -99,7 +110,7 @@ def run(
 ) -> None:
     """Register a pair as the flags say."""
     beside = (getattr(settings, name) for name in OPTIONAL_FILES)
-    for path in (fixed, moving, *beside):
+    for path in (fixed, moving, *beside, *settings.also):
         if path is not None:
             require_file(path)  # before JAX is imported, which takes longer
     from jaxreg.registration.register import Clock

@@ -116,6 +116,18 @@ class TransformSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SubjectPairSettings:
+    """Images of one subject, and more images that go by the same map."""
+
+    same_subject: bool = False
+    """Both images show one subject: a rigid map within the brains."""
+    halfway: bool = False
+    """Write both images halfway between them (--same-subject)."""
+    also: tuple[Path, ...] = ()
+    """More images in the moving space, moved by the same map."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdvancedSettings:
     """How the velocity is found."""
 
@@ -148,16 +160,23 @@ class OutputSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisterConfig(AdvancedSettings, OutputSettings, TransformSettings, InputSettings):
+class RegisterConfig(
+    AdvancedSettings, OutputSettings, SubjectPairSettings, TransformSettings, InputSettings
+):
     """Settings of a registration; a velocity comes from a network, or from --optimize-only.
 
-    Defaults that are None are those of the model. Of a training workdir without defaults of its
-    own, and of --optimize-only, they are in docs/register.md.
+    With `same_subject` the transform is rigid. Defaults that are None are those of the model. Of a
+    training workdir without defaults of its own, and of --optimize-only, they are in
+    docs/register.md.
     """
 
     def __post_init__(self):
         """Refuse what contradicts itself before a file is read."""
         require_choice("transform", self.transform, get_args(TransformKind))
+        if self.same_subject and self.transform == "affine":
+            raise InputError("--same-subject: one subject needs a rigid map, got affine.")
+        if self.same_subject:
+            object.__setattr__(self, "transform", "rigid")
         require_choice("extract", self.extract, get_args(Extraction))
         if self.loss is not None:
             require_choice("loss", self.loss, DIRECT_LOSSES)
@@ -195,6 +214,8 @@ class RegisterConfig(AdvancedSettings, OutputSettings, TransformSettings, InputS
         """The settings that the chosen kind of registration does not read, and why."""
         direct, network = ("loss", "steps", "spacing"), ("model", "domains", "refine", "passes")
         unread = {}
+        if not self.same_subject:
+            unread["halfway"] = "read only with --same-subject"
         if self.extract == "never":
             never = "not read with --extract never"
             unread |= dict.fromkeys(("segmentation", "label_weight"), never)

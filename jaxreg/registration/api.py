@@ -54,6 +54,9 @@ def register(
     domains: str | None = None,
     extract: Extraction = "auto",
     transform: TransformKind = "deformable",
+    same_subject: bool = False,
+    halfway: bool = False,
+    also: Sequence[ImageLike] = (),
     model: Path | str | None = None,
     lam: float | Literal["auto"] | None = None,
     init: Path | str | ArrayLike | None = None,
@@ -87,7 +90,10 @@ def register(
             else in the order of the model.
         extract: whose brains are those that segmentation finds: "auto" (whole heads without a
             mask) or "always"; masks that are given stay. "never" segments nothing.
-        transform: "deformable", or "affine" or "rigid", which is enough for one subject.
+        transform: "deformable", or "affine" or "rigid".
+        same_subject: whether both images show one subject: a rigid map within the brains.
+        halfway: whether `save` writes both images of one subject halfway between them, too.
+        also: more images in the space of the moving one, which `save` writes moved by the same map.
         model: a training workdir or a released network; by default the bundled network.
         lam: smoothness λ in [0, 1], or "auto": chosen for this pair by a sweep. By default that of
             the model.
@@ -437,12 +443,14 @@ def _register(
     if init is not None and not isinstance(init, str | Path):
         init, start = GIVEN_MATRIX, _start_of(init)
     folders = {name: settings[name] for name in ("model", "segmentation")}
+    also = [source_of(image, f"also{n}") for n, image in enumerate(settings.get("also", ()), 1)]
     config = RegisterConfig(
         **{
             **settings,
             **files,
             **{name: None if path is None else Path(path) for name, path in folders.items()},
             "init": None if init is None else str(init),
+            "also": tuple(source for source in also if isinstance(source, Path)),
         }
     )
     finished = register_images(
@@ -451,6 +459,7 @@ def _register(
         config,
         in_memory=in_memory,
         start=start,
+        also=also,
         say=(lambda line: None)
         if say is None
         else (lambda line: say(in_arguments(line, register))),

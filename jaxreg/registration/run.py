@@ -16,6 +16,7 @@ from jaxreg.io.files import require_file
 from jaxreg.io.stored_images import MemoryImage
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.output.checks import Number, Verdict, numbers_of, verdict_of
+from jaxreg.registration.output.companions import Companion, check_names, companion_writer
 from jaxreg.registration.output.estimate import EstimatedDice, as_record, estimated_dice
 from jaxreg.registration.output.files import (
     THUMBNAIL,
@@ -26,6 +27,7 @@ from jaxreg.registration.output.files import (
     write_curve,
     write_outputs,
 )
+from jaxreg.registration.output.halfway import write_halfway
 from jaxreg.registration.output.metrics import metrics_of
 from jaxreg.registration.output.provenance import file_hashes, provenance_of, provenance_of_settings
 from jaxreg.registration.register import Clock, Registration, register_pair
@@ -123,17 +125,21 @@ def register_images(
     say: Callable[[str], None] = print,
     clock: Clock | None = None,
     method: Method | None = None,
+    also: Sequence[Path | MemoryImage] | None = None,
 ) -> Finished:
     """Register two images; writes nothing.
 
     `in_memory` has masks and label maps that no file holds, by the name of their setting, `start` a
     linear start. `clock` may have been started before; `method` is what `load_method` gives for
-    `config`, where several pairs share it.
+    `config`, where several pairs share it. `also` are images that go by the same map, in place of
+    those of `config`.
 
     Raises:
         InputError: wrong images or settings.
     """
     clock, given = clock or Clock(), in_memory or {}
+    companions = tuple(Companion(image, None) for image in (config.also if also is None else also))
+    check_names(moving, companions)
     provenance = provenance_of_settings(fixed, moving, config, in_memory=given)
     result = register_pair(
         fixed, moving, config, clock, in_memory=given, start=start, say=say, method=method
@@ -146,7 +152,16 @@ def register_images(
         metrics = metrics_of(result, outputs, estimate)
         numbers = numbers_of(result, metrics)
         provenance |= provenance_of(result, metrics, estimate)
-    return Finished(result, outputs, metrics, estimate, numbers, provenance, clock)
+        if companions:
+            provenance["also"] = [companion.record() for companion in companions]
+    write_also = companion_writer(result, companions)
+
+    def further(folder: Path) -> None:
+        write_also(folder)
+        if config.halfway:
+            write_halfway(result, folder)
+
+    return Finished(result, outputs, metrics, estimate, numbers, provenance, clock, further)
 
 
 def register_files(
@@ -216,7 +231,7 @@ def _inputs(fixed: Path, moving: Path, config: RegisterConfig) -> list[Path]:
     """All files that a registration reads."""
     given = [getattr(config, name) for name in (*OPTIONAL_FILES, "model")]
     init = None if config.init is None or config.init_mode is not None else Path(config.init)
-    return [path for path in (fixed, moving, init, *given) if path is not None]
+    return [path for path in (fixed, moving, init, *given, *config.also) if path is not None]
 
 
 def _fill_claimed(out, work, known, overwrite, every_lam, say, detail) -> Finished:

@@ -158,7 +158,8 @@ def test_the_arguments_are_the_settings_with_their_defaults():
     assert given.pop("say") is None
     assert given == config
     swept = inspect.signature(jaxreg.sweep).parameters
-    assert set(swept) == {"fixed", "moving", "say", *config} - {"lam", "transform"}
+    one_map = {"lam", "transform", "same_subject", "halfway", "also"}
+    assert set(swept) == {"fixed", "moving", "say", *config} - one_map
 
 
 def test_saving_writes_what_the_command_writes(pair, result, tmp_path):

@@ -68,7 +68,7 @@ class Companion(NamedTuple):
 
 def check_names(moving: Path | MemoryImage, companions: Sequence[Companion]) -> None:
     """Raise InputError where two images would be written to one file."""
-    names = [moving.name.split(".")[0], *(companion.name for companion in companions)]
+    names = ["labels", moving.name.split(".")[0], *(companion.name for companion in companions)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"expected images of different names, got {twice} twice.")

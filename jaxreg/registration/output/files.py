@@ -45,9 +45,12 @@ NAMES = (
     "volumes.tsv",
 )
 """What a run may write; of a sweep also `moved_lam-<λ>.nii.gz`, and of more images of one subject
-`moved_<name>.nii.gz` and `rigid_<name>.mat`."""
+`moved_<name>.nii.gz` and `rigid_<name>.mat`, and halfway between two images of one subject
+`fixed_halfway.nii.gz` and `halfway_to_fixed.mat`, and the same of the moving one."""
 
-_FURTHER = re.compile(r"moved_.+\.nii\.gz|rigid_.+\.mat")
+_FURTHER = re.compile(
+    r"moved_.+\.nii\.gz|rigid_.+\.mat|(fixed|moving)_halfway\.nii\.gz|halfway_to_(fixed|moving)\.mat"
+)
 STEP_MM = 1 / 1024
 """Warps are multiples of it, so each component is off by 0.0005 mm at most."""
 
