@@ -54,6 +54,8 @@ class Advanced(AdvancedSettings):
 
     cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Dask scheduler for --pairs: tcp://HOST:PORT, or its file."""
+    at_once: int | None = None
+    """Pairs of --pairs at a time, each with its own memory; by default 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,14 @@ def main(argv: Sequence[str]) -> int:
         if settings.also:
             raise InputError("--also: not read with --pairs.")
         return _register_table(config.input.pairs, config, settings)
-    unread = {"cluster": config.advanced.cluster, "rows": config.input.rows}
-    for name, value in (*unread.items(), ("retry", config.input.retry or None)):
+    advanced, given = config.advanced, config.input
+    unread = {
+        "cluster": advanced.cluster,
+        "at-once": advanced.at_once,
+        "rows": given.rows,
+        "retry": given.retry or None,
+    }
+    for name, value in unread.items():
         if value is not None:
             raise InputError(f"--{name}: read only with --pairs.")
     if config.fixed is None or config.moving is None:
@@ -135,7 +143,13 @@ def run(
 
 def _register_table(table: Path, config: Config, settings: RegisterConfig) -> int:
     """Register the pairs of a table; returns the exit code, which is not 0 if one failed."""
+    at_once, cluster = config.advanced.at_once, config.advanced.cluster
+    if at_once is not None and cluster is not None:
+        raise InputError("--at-once: not read with --cluster; start more workers.")
+    if at_once is not None and at_once < 1:
+        raise InputError(f"--at-once: expected at least 1, got {at_once}.")
     from jaxreg.registration.batch.batch import register_pairs
+    from jaxreg.registration.batch.side_by_side import AT_ONCE
 
     console = Console(config.output)
     batch = register_pairs(
@@ -145,7 +159,8 @@ def _register_table(table: Path, config: Config, settings: RegisterConfig) -> in
         rows=config.input.rows,
         overwrite=config.output.overwrite,
         retry=config.input.retry,
-        cluster=config.advanced.cluster,
+        cluster=cluster,
+        at_once=at_once or AT_ONCE,
         say=console.say,
         progress=console.progress,
     )

@@ -29,6 +29,7 @@ from jaxreg.registration.batch.results import (
     outcomes_of,
 )
 from jaxreg.registration.batch.resume import DONE, FREE, Ingredients, Methods, state_of
+from jaxreg.registration.batch.side_by_side import AT_ONCE, side_by_side
 from jaxreg.registration.linear.starts import read_affine
 from jaxreg.registration.run import register_files
 
@@ -86,6 +87,7 @@ def register_pairs(
     overwrite: bool = False,
     retry: bool = False,
     cluster: str | None = None,
+    at_once: int = AT_ONCE,
     say: Callable[[str], None] = print,
     progress: Progress = SILENT,
 ) -> Batch:
@@ -94,7 +96,7 @@ def register_pairs(
     Each pair gets `out`/NAME as a run of its own would write it, all together `out`/results.tsv. A
     pair that fails is recorded with its reason; one that failed by its input is tried again when
     that has changed, or with `retry`. Several processes may do this at once. `cluster` is the
-    address of a Dask scheduler.
+    address of a Dask scheduler; without one, `at_once` pairs are registered at a time.
 
     Raises:
         InputError: a wrong table or setting, a folder that cannot be written, or with other results
@@ -106,13 +108,14 @@ def register_pairs(
     work = Work(_folder(out, table), _absolute(config), overwrite, retry)
     for pair in own:
         pair.config(work.config)  # what contradicts itself is said before the work
-    return _register(Job(pairs, own), work, cluster, say, progress)
+    return _register(Job(pairs, own), work, cluster, at_once, say, progress)
 
 
 def _register(
     job: Job,
     work: Work,
     cluster: str | None,
+    at_once: int,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Batch:
@@ -123,7 +126,7 @@ def _register(
     kept = sum(outcome.status != "done" for outcome in outcomes.values())
     say(_beginning(job, len(outcomes) - kept, kept))
     if cluster is None:
-        results = (register_one(work, pair, methods) for pair in todo)
+        results = side_by_side(lambda pair: register_one(work, pair, methods), todo, at_once)
     else:
         results = _on_cluster(cluster, work, todo, methods, say)
     elsewhere, tables = [], ResultsTable(work.out, job.pairs)

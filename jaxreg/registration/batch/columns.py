@@ -31,7 +31,7 @@ SETTINGS = (
     "passes",
     "label_weight",
 )
-"""Fields of `RegisterConfig`; --model, --segmentation and --outputs are those of all pairs."""
+"""Fields of `RegisterConfig`; networks and what is written are those of all pairs."""
 COLUMNS = ("name", "fixed", "moving", *OPTIONAL_FILES, *SETTINGS)
 _HINTS = get_type_hints(RegisterConfig)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

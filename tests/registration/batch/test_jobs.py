@@ -154,15 +154,17 @@ def test_a_pair_that_killed_its_process_is_recorded_and_tried_last(table, regist
     row = results(table)["p0"]
     assert (row["status"], row["kind"]) == ("unfinished", "environment")
     assert "killed" in row["reason"] and row["fixed"] == "f0.nii"
-    assert register(table) == 0
+    assert register(table, "--at-once=1") == 0
     assert calls == ["p1", "p2", "p3", "p4", "p5", "p0"]
     assert results(table)["p0"]["status"] == "done"
 
 
 def test_an_interruption_is_no_failure(table, registered):
     registered[1]["p2"] = KeyboardInterrupt()
-    assert register(table) == 128 + signal.SIGINT
+    assert register(table, "--at-once=1") == 128 + signal.SIGINT
     assert list(results(table)) == ["p0", "p1"]
+    assert register(table, "--at-once=2") == 128 + signal.SIGINT
+    assert list(results(table))[:2] == ["p0", "p1"] and "p2" not in results(table)
     assert not any((table.parent / "out" / "failures").iterdir())
 
 
@@ -230,7 +232,7 @@ def test_a_column_or_cell_that_cannot_be_is_refused_before_any_pair(
 
 
 def test_every_setting_of_a_registration_is_a_column_or_one_of_all_pairs():
-    shared = {"model", "segmentation", "outputs"}
+    shared = {"model", "segmentation", "outputs", "warp_spacing"}
     assert set(RegisterConfig.__dataclass_fields__) == {*COLUMNS, *shared} - {
         "name",
         "fixed",
