@@ -90,6 +90,7 @@ def register_pairs(
     at_once: int = AT_ONCE,
     say: Callable[[str], None] = print,
     progress: Progress = SILENT,
+    finished: Callable[[str], None] = lambda name: None,
 ) -> Batch:
     """Register what is not done yet of a table's pairs, or of some `rows` such as 1-10,20.
 
@@ -97,6 +98,7 @@ def register_pairs(
     pair that fails is recorded with its reason; one that failed by its input is tried again when
     that has changed, or with `retry`. Several processes may do this at once. `cluster` is the
     address of a Dask scheduler; without one, `at_once` pairs are registered at a time.
+    `finished` gets the name of each pair when its result is there.
 
     Raises:
         InputError: a wrong table or setting, a folder that cannot be written, or with other results
@@ -108,7 +110,7 @@ def register_pairs(
     work = Work(_folder(out, table), _absolute(config), overwrite, retry)
     for pair in own:
         pair.config(work.config)  # what contradicts itself is said before the work
-    return _register(Job(pairs, own), work, cluster, at_once, say, progress)
+    return _register(Job(pairs, own), work, cluster, at_once, say, progress, finished)
 
 
 def _register(
@@ -118,6 +120,7 @@ def _register(
     at_once: int,
     say: Callable[[str], None],
     progress: Progress,
+    finished: Callable[[str], None],
 ) -> Batch:
     methods = Methods()
     with progress.phase("load model"):
@@ -137,6 +140,8 @@ def _register(
                 elsewhere.append(outcome.name)
             else:
                 outcomes[outcome.name] = outcome
+            if outcome.status == "done":
+                finished(outcome.name)
             say(f"{number}/{len(todo)} {line_of(outcome)}")
             tables.write_if_due(outcomes)
     finally:

@@ -52,7 +52,7 @@ def register_dataset(
     """Register the pairs of a data set that are not done yet, and write BIDS derivatives.
 
     The pairs are registered below `out`/work as `register_pairs` does it, with its results.tsv. A
-    finished pair is published below `out` when the run ends, also where it is interrupted.
+    pair is published below `out` as soon as it is finished.
 
     Raises:
         InputError: no pair, a folder that holds other files, or what `register_pairs` refuses.
@@ -73,20 +73,28 @@ def register_dataset(
     job = Job(root, out, selection.moving_suffix, selection.fixed_space, template)
     linear = config.transform != "deformable"
     config = dataclasses.replace(config, outputs=LINEAR_OUTPUTS if linear else DEFORMABLE_OUTPUTS)
-    try:
-        batch = register_pairs(
-            table,
-            folder,
-            config,
-            rows=_rows(every.pairs, asked.pairs),
-            overwrite=overwrite,
-            retry=retry,
-            cluster=cluster,
-            say=say,
-            progress=progress,
-        )
-    finally:
-        _publish(job, asked.pairs, folder, say)
+    pairs, new = {pair.name: pair for pair in asked.pairs}, []
+
+    def publish_one(name: str) -> None:
+        if publish(job, pairs[name], folder / name):
+            new.append(name)
+
+    for name in pairs:  # what an earlier run finished and did not publish
+        if (folder / name / "provenance.json").is_file():
+            publish_one(name)
+    batch = register_pairs(
+        table,
+        folder,
+        config,
+        rows=_rows(every.pairs, asked.pairs),
+        overwrite=overwrite,
+        retry=retry,
+        cluster=cluster,
+        say=say,
+        progress=progress,
+        finished=publish_one,
+    )
+    say(f"{len(batch.done)} of {len(asked.pairs)} pairs are in {out}, {len(new)} of them new")
     return BidsBatch(out, batch, asked.left_out, asked.choices)
 
 
@@ -96,13 +104,6 @@ def _rows(pairs: Sequence[BidsPair], asked: Sequence[BidsPair]) -> str | None:
         return None
     numbers = {pair.name: number for number, pair in enumerate(pairs, start=1)}
     return ",".join(str(numbers[pair.name]) for pair in asked)
-
-
-def _publish(job: Job, pairs: Sequence[BidsPair], folder: Path, say: Callable[[str], None]) -> None:
-    """Publish the pairs that are finished now."""
-    finished = [pair for pair in pairs if (folder / pair.name / "provenance.json").is_file()]
-    new = sum(publish(job, pair, folder / pair.name) for pair in finished)
-    say(f"{len(finished)} of {len(pairs)} pairs are in {job.out}, {new} of them new")
 
 
 def _write_tables(folder: Path, found: Found, template: SharedTemplate | None) -> Path:

@@ -14,12 +14,15 @@ from nibabel.nifti1 import Nifti1Image
 from registration_data import motion, write_subject
 
 from jaxreg.cli import main
+from jaxreg.configuration.bids import BidsSelection
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.prepare import layouts
 from jaxreg.io.images import read_labels
 from jaxreg.io.itk_transforms import LPS_MATRIX
 from jaxreg.io.tables import read_table
 from jaxreg.registration.bids.derivatives import Job, publish
 from jaxreg.registration.bids.pairs import BidsPair
+from jaxreg.registration.bids.run import register_dataset
 
 MOTION = motion(7, (4, -6, 5))
 XFM = "sub-01/ses-a/anat/sub-01_ses-a_from-{}_to-{}_mode-image_xfm{}"
@@ -168,7 +171,16 @@ def test_the_same_command_continues_and_restores_what_was_deleted(root, out):
 
 def test_other_settings_are_refused_and_replaced_on_request(root, out, tmp_path, capsys):
     other, flags = tmp_path / "other", ("--participant-label", "sub-01", "--session", "a")
-    assert bids(root, other, *flags) == 0
+    seen = []
+
+    def say(line):
+        if line.startswith("1/1"):  # the pair, before the tables and the page
+            seen.append(files(other))
+
+    selection = BidsSelection(participant_label=("sub-01",), session=("a",))
+    rigid = RegisterConfig(transform="rigid", extract="never")
+    register_dataset(root, other, selection, rigid, say=say)
+    assert f"{MOVED}.nii.gz" in seen[0]  # published as soon as it is finished
     assert bids(root, other, "--participant-label", "02") == 0
     done = {name: row["status"] for name, row in results(other).items()}
     assert done == {"sub-01_ses-a": "done", "sub-02": "done"}
