@@ -124,7 +124,7 @@ def dice(one: np.ndarray, other: np.ndarray, numbers: list[int]) -> dict[int, fl
 
 def main():
     """Print a line a subject and tool."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="jaxreg normalize beside ANTs.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--ants-python", required=True)
     parser.add_argument("--subjects", type=int, default=3)

@@ -19,6 +19,7 @@ from jaxreg.data.synthetic.icbm import write_template_cohort
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.colors import ListedColormap  # noqa: E402
 
 SLICES = ((2, 6.0), (1, -18.0))
 """Axis and millimetre (RAS) of the rows: axial and coronal."""
@@ -50,7 +51,7 @@ def draw(columns: list[tuple[str, Any, Any, bool]], path: Path) -> None:
         figsize=(11, 11 / len(columns) * sum(h / w for h, w in shapes) + 0.3),
         layout="constrained",
     )
-    colours = matplotlib.colors.ListedColormap(np.random.default_rng(4).uniform(0.2, 1, (103, 3)))
+    colours = ListedColormap(np.random.default_rng(4).uniform(0.2, 1, (103, 3)))
     for row, place in zip(axes, SLICES, strict=True):
         for panel, (title, image, labels, filled) in zip(row, columns, strict=True):
             values, regions = plane(image, *place), plane(labels, *place).astype(float)
@@ -83,7 +84,7 @@ def draw(columns: list[tuple[str, Any, Any, bool]], path: Path) -> None:
 
 def main():
     """Simulate a subject, normalise both of its images, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Picture of a normalised subject.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", type=Path, help="a folder that already has subject and run")
     options = parser.parse_args()

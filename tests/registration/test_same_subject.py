@@ -105,11 +105,12 @@ def test_the_halfway_grid_lies_in_the_middle():
 
 def test_what_does_not_fit_one_subject_is_refused():
     assert RegisterConfig(same_subject=True).transform == "rigid"
-    for settings, said in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"same_subject": True, "transform": "affine"}, "--same-subject: .* got affine"),
         ({"halfway": True}, "--halfway: read only with --same-subject"),
         ({"same_subject": True, "lam": 0.5}, "--lam: not read with"),
-    ):
+    )
+    for settings, said in refused:
         with pytest.raises(InputError, match=said):
             RegisterConfig(**settings)
 
