@@ -125,6 +125,8 @@ COMMANDS = {
 """In the order in which a newcomer meets them."""
 _ON_ONE_DEVICE = ("register", "bids", "sweep", "normalize", "segment", "compare", "demo")
 """The commands that compute with JAX and are no part of a job of several processes."""
+CLOSED_OUTPUT = 141
+"""The exit code where nobody reads the output: 128 and the number of SIGPIPE."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError as error:
         if not _drop_closed_output():
             return _failed(error, argv)  # of another pipe, such as a cluster's
-        code = 128 + signal.SIGPIPE
+        code = CLOSED_OUTPUT
         processes = _processes()
         return code if processes is None else processes.leave(code)
 
@@ -169,17 +171,31 @@ def _flush(stream: Any) -> None:
 
 def _drop_closed_output() -> bool:
     """Whether a pipe that nobody reads is standard output or error, which then leads nowhere."""
-    pipes = select.poll()
-    for stream in _output():
-        with contextlib.suppress(io.UnsupportedOperation):
-            pipes.register(stream, 0)
-    closed = [
-        number for number, event in pipes.poll(0) if event & (select.POLLERR | select.POLLHUP)
-    ]
+    closed = _closed_pipes() if hasattr(select, "poll") else _refusing_output()
     for number in closed:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), number)
     return bool(closed)
+
+
+def _closed_pipes() -> list[int]:
+    """The numbers of standard output and error that are pipes which nobody reads."""
+    pipes = select.poll()
+    for stream in _output():
+        with contextlib.suppress(io.UnsupportedOperation):
+            pipes.register(stream, 0)
+    return [number for number, event in pipes.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+
+
+def _refusing_output() -> list[int]:
+    """The same where the system cannot be asked (Windows): the first that refuses a blank line."""
+    for stream in _output():
+        try:
+            stream.write("\n")
+            stream.flush()
+        except OSError:
+            return [stream.fileno()]
+    return []
 
 
 def _run(argv: list[str]) -> int:

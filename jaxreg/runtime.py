@@ -4,14 +4,19 @@ Scripts call `prepare` before JAX starts. Importing jaxreg changes nothing, and 
 no JAX.
 """
 
+import ctypes
 import importlib.metadata
 import os
-import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _CPU_FUSIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
@@ -61,6 +66,25 @@ def in_threads(*jobs: Callable[[], Any]) -> list[Any]:
 
 
 def peak_gigabytes() -> float:
-    """The largest memory that this process has held."""
+    """The largest memory that this process has held; 0 where the system does not tell."""
+    if resource is None:
+        return _peak_gigabytes_on_windows()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def _peak_gigabytes_on_windows() -> float:
+    """The largest working set of this process."""
+
+    class Counters(ctypes.Structure):
+        _fields_ = [("size", ctypes.c_ulong), ("faults", ctypes.c_ulong)] + [
+            (name, ctypes.c_size_t)
+            for name in ("peak", "now", "peak_paged", "paged", "peak_other", "other", "file", "top")
+        ]
+
+    counters = Counters(size=ctypes.sizeof(Counters))
+    windows = getattr(ctypes, "windll").kernel32  # noqa: B009 (unknown to type checkers elsewhere)
+    windows.GetCurrentProcess.restype = ctypes.c_void_p
+    process = ctypes.c_void_p(windows.GetCurrentProcess())
+    known = windows.K32GetProcessMemoryInfo(process, ctypes.byref(counters), counters.size)
+    return counters.peak / 1e9 if known else 0.0

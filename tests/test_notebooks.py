@@ -57,7 +57,8 @@ def test_the_first_cells_offer_colab_and_install_the_package_where_it_is_missing
     notebook = read(path)
     assert "https://colab.research.google.com" in notebook.cells[0].source
     install = code_cells(notebook)[0].source
-    assert 'if find_spec("jaxreg") is None:\n    %pip install -q "jaxreg[' in install
+    assert 'if find_spec("jaxreg") is None:\n    if Path("../pyproject.toml").is_file():' in install
+    assert '%pip install -q "..[notebooks]"' in install and '%pip install -q "jaxreg[' in install
 
 
 @pytest.mark.slow

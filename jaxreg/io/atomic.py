@@ -1,7 +1,6 @@
 """Writing files so that they appear only when they are complete."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxreg.errors import EnvironmentFailure, InputError
+from jaxreg.io import locks
 
 KEPT = ("lost+found",)
 """What a file system itself puts into its topmost folder."""
@@ -194,8 +194,7 @@ def claimed(path: Path | str, *, seconds: float = 0.0) -> Iterator[None]:
                 _recover(path)
         yield
     finally:
-        lock.unlink(missing_ok=True)  # still locked, so that nobody removes another's
-        os.close(handle)
+        locks.release(handle, lock)
 
 
 def _locked(lock: Path) -> tuple[int | None, bool]:
@@ -206,12 +205,11 @@ def _locked(lock: Path) -> tuple[int | None, bool]:
         except OSError as error:
             raise InputError(f"{lock}: cannot be written ({error.strerror}).") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not locks.lock(handle):  # what is there in the end is looked at again
+                return handle, False
         except BlockingIOError:
             os.close(handle)
             return None, False
-        except OSError:  # a file system without locks: what is there in the end is looked at again
-            return handle, False
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(lock)):
                 return handle, True

@@ -26,8 +26,13 @@ LPS_MATRIX = np.diag([*LPS.astype(float), 1.0])
 _DEEPEST = 16
 """Composites within composites; deeper ones are no transform that a program writes."""
 _PROBE = """
-import resource, sys
+import sys
 import SimpleITK
+try:
+    import resource
+except ImportError:
+    SimpleITK.ReadTransform(sys.argv[1])
+    sys.exit()
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
 limit = int(sys.argv[2]) if hard < 0 else min(int(sys.argv[2]), hard)
 resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -134,7 +139,18 @@ def _check_hdf5(path: Path | str) -> None:
     size = Path(path).stat().st_size
     memory, seconds = (2 << 30) + 16 * size, 5 + size // 10**7
     probe = [sys.executable, "-c", _PROBE, str(path), str(memory), str(seconds)]
-    done = subprocess.run(probe, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        done = subprocess.run(
+            probe,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=10 * seconds,  # where the system limits no processor time
+        )
+    except subprocess.TimeoutExpired as error:
+        reason = "it takes too long"
+        raise InputError(f"{path}: not readable as an ITK transform ({reason}).") from error
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1] if done.returncode > 0 and lines else "damaged"

@@ -13,6 +13,7 @@ from jaxreg.data.cohort import (
     scoring_gaps,
     training_gap,
 )
+from jaxreg.data.heads import find_cohorts
 from jaxreg.data.intensities import normalize
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
@@ -109,7 +110,9 @@ def test_of_a_bids_dataset_the_command_that_prepares_it_is_named(table, tmp_path
     (tmp_path / "sub-01" / "anat").mkdir(parents=True)
     if table is not None:
         (tmp_path / "participants.tsv").write_text(table)
-    refuses(lambda: read_cohort(tmp_path), f"jaxreg prepare {tmp_path} --layout=bids")
+    command = f"jaxreg prepare {tmp_path} --layout=bids"
+    refuses(lambda: read_cohort(tmp_path), command)
+    refuses(lambda: find_cohorts([tmp_path]), command)  # as the training of a segmentation reads it
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json
-from jaxreg.io import atomic
+from jaxreg.io import locks as io_locks
 from jaxreg.io.checksums import file_sha256
 from jaxreg.registration.batch.pairs import read_pairs
 from jaxreg.registration.batch.results import NUMBERS, join_results
@@ -44,7 +44,7 @@ def write_result(fixed, moving, folder, config):
 def main(table: Path, job: int, locks: str) -> None:
     """Add a job's pairs, one after the other."""
     if locks == "none":
-        atomic.fcntl.flock = _no_locks
+        io_locks.fcntl.flock = _no_locks
     pairs, out = read_pairs(table), table.parent / "out"
     (table.parent / f"ready-{job}").touch()
     while not (table.parent / "go").exists():
