@@ -74,9 +74,7 @@ def label_names(table: Path) -> dict[int, str]:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         sides = (("Right", "RH Label"), ("Left", "LH Labels"))
-        pairs = [
-            (row[c], f"{side}-{row['Label Name']}") for row in rows for side, c in sides.items()
-        ]
+        pairs = [(row[c], f"{side}-{row['Label Name']}") for row in rows for side, c in sides]
     else:
         rows = read_table(table, ("name",))
         code = "code" if rows and "code" in rows[0] else "index"

@@ -19,6 +19,8 @@ from jaxreg.errors import InputError
 
 SETTINGS = (
     "transform",
+    "same_subject",
+    "halfway",
     "lam",
     "init",
     "domains",

@@ -232,7 +232,7 @@ def test_a_column_or_cell_that_cannot_be_is_refused_before_any_pair(
 
 
 def test_every_setting_of_a_registration_is_a_column_or_one_of_all_pairs():
-    shared = {"model", "segmentation", "outputs", "warp_spacing"}
+    shared = {"model", "segmentation", "outputs", "warp_spacing", "also"}
     assert set(RegisterConfig.__dataclass_fields__) == {*COLUMNS, *shared} - {
         "name",
         "fixed",
