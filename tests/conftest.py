@@ -24,9 +24,12 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# All but the configurations, which refuse wrong values themselves, in words for the user.
+# All but the configurations, which refuse wrong values themselves, in words for the user, and the
+# pipelines, whose functions other libraries call by the names of their arguments.
 PACKAGES = {m.name for m in pkgutil.iter_modules(jaxreg.__path__, "jaxreg.")}
-install_import_hook(sorted(PACKAGES - {"jaxreg.configuration"}), "beartype.beartype")
+install_import_hook(
+    sorted(PACKAGES - {"jaxreg.configuration", "jaxreg.pipelines"}), "beartype.beartype"
+)
 
 
 def pytest_terminal_summary(
