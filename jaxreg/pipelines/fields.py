@@ -72,6 +72,7 @@ def _docstrings() -> Iterator[tuple[str, str]]:
         assert isinstance(body, ast.ClassDef)
         for field, after in zip(body.body, body.body[1:], strict=False):
             text = after.value if isinstance(after, ast.Expr) else None
-            named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if named and isinstance(text, ast.Constant):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant)):
+                continue
+            if isinstance(field.target, ast.Name):
                 yield field.target.id, str(text.value)

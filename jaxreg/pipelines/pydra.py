@@ -1,5 +1,11 @@
 """`jaxreg register` as a pydra task: `register`."""
 
+# The library's types are incomplete: traits are made by metaclasses, specifications by attrs.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalSubscript=false
+# pyright: reportReturnType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportOptionalMemberAccess=false, reportIndexIssue=false, reportPrivateImportUsage=false
+# pyright: reportIncompatibleVariableOverride=false, reportOptionalCall=false
+
 from pathlib import Path
 from typing import Any
 
