@@ -6,6 +6,7 @@ annotations that are checked.
 
 import os
 import pkgutil
+import threading
 
 # Most of the time goes into compiling programs that then run once on a small volume.
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
@@ -30,6 +31,16 @@ PACKAGES = {m.name for m in pkgutil.iter_modules(jaxreg.__path__, "jaxreg.")}
 install_import_hook(
     sorted(PACKAGES - {"jaxreg.configuration", "jaxreg.pipelines"}), "beartype.beartype"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads_without_tracer() -> None:
+    """Coverage is that of the main thread.
+
+    Where two threads begin at once, one of them may fail to install the tracer (Python 3.11), never
+    runs its work, and whoever waits for that waits forever.
+    """
+    threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
 def pytest_terminal_summary(

@@ -85,7 +85,7 @@ def test_no_refinement_is_refused_where_none_is_read():
         RegisterConfig(optimize_only=True, refine=0)
 
 
-def test_a_learned_similarity_is_one_object_for_the_same_weights(monkeypatch):
+def test_a_learned_similarity_is_one_object_for_the_same_weights():
     config = RegistrationConfig(objective=ObjectiveConfig(loss="nce_mi"))
     encoder = encoder_of("fold")
     params = init_params(jax.random.key(0), config, encoder)
@@ -94,8 +94,10 @@ def test_a_learned_similarity_is_one_object_for_the_same_weights(monkeypatch):
     other = dataclasses.replace(config, objective=ObjectiveConfig(loss="nce"))
     models.append(Model(other, params, encoders, 3, (2.0, 2.0, 2.0), "fold"))
     loaded = iter(models)
-    monkeypatch.setattr(method, "load_model", lambda path: next(loaded))
-    same, again, different = (method.load_method(RegisterConfig()).similarity for _ in range(3))
+    same, again, different = (
+        method.load_method(RegisterConfig(), load=lambda path: next(loaded)).similarity
+        for _ in range(3)
+    )
     assert same is again and same is not different
 
 

@@ -1,6 +1,7 @@
 """The nipype interface and the pydra task: their inputs are the flags, their outputs the files."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ VALUES = {
     "spacing": 4.0,
     "steps": 3,
 }
+
+
+@pytest.fixture(autouse=True)
+def command_on_the_path(monkeypatch):
+    """Both libraries call `jaxreg` as a shell does; it lies beside the Python of an environment."""
+    beside = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join([beside, os.environ.get("PATH", "")]))
 
 
 @pytest.fixture(scope="module")

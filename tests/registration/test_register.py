@@ -22,8 +22,7 @@ from jaxreg.io.images import read, read_image, read_labels, write
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.models.model import load_run
 from jaxreg.models.release import load_model
-from jaxreg.registration.batch import batch
-from jaxreg.registration.deformable import method
+from jaxreg.registration.batch import resume
 from jaxreg.registration.deformable.method import load_method
 from jaxreg.registration.linear import starts
 from jaxreg.registration.linear.affine import ImplausibleScales, register_affine
@@ -391,7 +390,7 @@ def test_many_pairs_load_the_network_once_and_know_its_weights(
         loaded.append(path)
         return load_model(path)
 
-    monkeypatch.setattr(method, "load_model", load_and_count)
+    monkeypatch.setattr(resume, "load_model", load_and_count)
     argv = ["register", f"--pairs={tmp_path / 'pairs.tsv'}", f"--out={tmp_path / 'out'}"]
     argv += ["--init=none", f"--model={workdir}"]
     assert main(argv) == 0
@@ -404,10 +403,10 @@ def test_many_pairs_load_the_network_once_and_know_its_weights(
     assert main(argv) == 0
     assert "2 pairs, 2 of them done already" in capsys.readouterr().out
 
-    def other_weights(config):
-        return load_method(config)._replace(weights_sha256="0" * 64)
+    def other_weights(config, **how):
+        return load_method(config, **how)._replace(weights_sha256="0" * 64)
 
-    monkeypatch.setattr(batch, "load_method", other_weights)
+    monkeypatch.setattr(resume, "load_method", other_weights)
     assert main(argv) == 2
     assert "holds a result of other weights" in capsys.readouterr().err
 
