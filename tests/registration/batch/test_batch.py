@@ -365,7 +365,7 @@ def test_a_scheduler_that_dies_ends_the_command_with_a_line(cohort, dask, capsys
     killer = threading.Timer(5, scheduler.kill)
     killer.start()
     try:
-        assert register(pairs, out, f"--cluster={file}") == 75
+        assert register(pairs, out, f"--cluster={file}", "--retry") == 75
     finally:
         killer.cancel()
     error = capsys.readouterr().err
