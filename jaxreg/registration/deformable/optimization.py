@@ -14,7 +14,6 @@ from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import Similarity
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
-from jaxreg.stored_programs import stored_program
 
 _PARAMETER_RATE = 1e-3
 """Adam's learning rate for what is optimised beside the velocity: the networks' own."""
@@ -71,7 +70,7 @@ def load_steps(
     variables = jax.eval_shape(lambda: zero_velocity(pair.fixed.shape[:3])), None
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), steps)))
     losses = jax.ShapeDtypeStruct((steps,), jnp.float32)
-    _some_steps.load(
+    _some_steps.lower(
         (0, 1),
         keys,
         pair,
@@ -80,18 +79,13 @@ def load_steps(
         similarity_of=_constant(similarity),
         config=config,
         learning_rate=learning_rate,
-    )
+    ).compile()
 
 
 @functools.lru_cache(maxsize=16)
 def _constant(similarity: Similarity) -> Callable[[Any], Similarity]:
     """The function that gives `similarity` whatever the parameters; one object, compiled once."""
-
-    def similarity_of(parameters: Any) -> Similarity:
-        return similarity
-
-    similarity_of.stored_as = getattr(similarity, "stored_as", None)
-    return similarity_of
+    return lambda _: similarity
 
 
 def optimize_jointly(
@@ -136,7 +130,7 @@ def optimize_jointly(
 _ADAM = optax.adam(1.0)
 
 
-@stored_program(static_argnames=("similarity_of", "config", "learning_rate"))
+@functools.partial(jax.jit, static_argnames=("similarity_of", "config", "learning_rate"))
 def _some_steps(bounds, keys, pair, lam, state, *, similarity_of, config, learning_rate):
     """The (variables, state of Adam, losses) after the steps from the first to before the last.
 

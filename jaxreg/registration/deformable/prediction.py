@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 from jaxreg.models.model import Model, load_velocities, velocities
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image
-from jaxreg.stored_programs import StoredProgram
 
 SHARE = 0.5
 """How much of a later pass is added by a network that was trained without second passes: a pair as
@@ -46,7 +45,7 @@ def load_network(model: Model, pair: Pair, *, passes: int) -> None:
         velocity = load_velocities(model.params["network"], image, config=model.config.network)
     if passes > 1:
         squarings = model.config.objective.squarings
-        _moved.load(images[0], velocity, squarings=squarings)
+        _moved.lower(images[0], velocity, squarings=squarings).compile()
 
 
 def _later_passes(model: Model, pair: Pair, velocity, lam: float, passes: int):
@@ -60,7 +59,7 @@ def _later_passes(model: Model, pair: Pair, velocity, lam: float, passes: int):
     return velocity
 
 
-_moved = StoredProgram(moved_image, ("squarings",))
+_moved = jax.jit(moved_image, static_argnames="squarings")
 
 
 def _answers(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:
