@@ -160,7 +160,7 @@ def candidates(fixed, moving, fields, spacing_mm) -> Iterator[tuple[str, np.ndar
 
 def gradient(image: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
     """Length of the image's gradient."""
-    return np.linalg.norm(np.stack(np.gradient(image)), axis=0)
+    return np.linalg.norm(np.stack(list(np.gradient(image))), axis=0)
 
 
 def ranks(

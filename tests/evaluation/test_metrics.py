@@ -153,7 +153,7 @@ def test_folds_and_spread_are_those_of_numpy_in_a_brain_that_touches_the_border(
     mask[:7, 2:, 3:10] = random.random((7, 7, 7)) < 0.8
     # Every number again: ∂φ_a/∂x_b by NumPy's differences, the determinant by its LU.
     phi = u + np.moveaxis(np.indices(SHAPE), 0, -1)
-    jacobian = np.stack([np.stack(np.gradient(phi[..., a]), -1) for a in range(3)], -2)
+    jacobian = np.stack([np.stack(list(np.gradient(phi[..., a])), -1) for a in range(3)], -2)
     determinant = np.linalg.det(jacobian)[mask]
     log_j = np.log(np.maximum(determinant, 1e-3))
     folds, spread = (
