@@ -9,8 +9,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AT_ONCE = 2
-"""Pairs at once. A pair alone leaves a fifth of two cores idle, and two pairs hardly any
-(docs/scaling.md)."""
+"""Pairs at once: a 2 mm pair alone takes 15 s of processor time in 10 s, so a quarter of two cores
+is idle (docs/experiments/benchmarks.md)."""
 
 
 def side_by_side(

@@ -5,19 +5,17 @@ import gzip
 import io
 import json
 import re
-import shutil
 import time
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from chromium import chromium
 from nibabel.affines import apply_affine
 from PIL import Image
 from registration_data import write_subject
 from scipy import ndimage
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -28,8 +26,6 @@ from jaxreg.registration.output.files import check_folder
 from jaxreg.registration.report import view3d
 from jaxreg.registration.report.view3d import View, view_of, write_view
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-CHROMEDRIVER = shutil.which("chromedriver")
 FLAGS = (
     "--headless=new --no-sandbox --use-gl=angle --use-angle=swiftshader "
     "--enable-unsafe-swiftshader --disable-quic --no-first-run --disable-background-networking "
@@ -73,16 +69,7 @@ def view():
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("no chromium and chromedriver on the path (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+    yield from chromium(tmp_path_factory.mktemp("chromium"), FLAGS)
 
 
 @pytest.fixture
