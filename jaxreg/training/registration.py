@@ -1,5 +1,6 @@
 """Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -307,10 +308,14 @@ def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict
 
 
 def initialized_from(params: dict[str, Any], config: RegistrationConfig):
-    """Parameters with those of `--init-from` put in, and their hash; projections where they fit."""
+    """Parameters with those of `--init-from` put in, and their hash; projections where they fit.
+
+    The type of the convolutions may differ: parameters are float32 in any case.
+    """
     assert config.init_from is not None
     start = load_model(config.init_from)
-    if start.config.network != config.network:
+    alike = dataclasses.replace(start.config.network, dtype=config.network.dtype)
+    if alike != config.network:
         raise InputError(
             f"{config.init_from}: expected a network of {config.network}, "
             f"got {start.config.network}."

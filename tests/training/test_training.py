@@ -216,7 +216,7 @@ def test_a_network_trained_coarsely_is_scored_on_the_cohorts_own_grid(cohort, tm
     assert main(["eval", f"--workdir={tmp_path / 'coarse'}", "--lambdas=0.5"]) == 0
     summary = json.loads((tmp_path / "coarse" / "eval" / "test" / "summary.json").read_text())
     fine = tmp_path / "fine"
-    start = ["--steps=1", f"--init-from={tmp_path / 'coarse'}"]
+    start = ["--steps=1", f"--init-from={tmp_path / 'coarse'}", "--dtype=bfloat16"]
     assert main([*argv[:-1], f"--workdir={fine}", *start, "--learning-rate=1e-9"]) == 0
     assert main(["eval", f"--workdir={fine}", "--lambdas=0.5"]) == 0
     same = json.loads((fine / "eval" / "test" / "summary.json").read_text())
