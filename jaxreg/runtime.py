@@ -18,6 +18,8 @@ try:
 except ImportError:  # Windows
     resource = None
 
+PROGRAMS_FOLDER = "JAXREG_PROGRAMS"
+"""Environment variable: the folder of `jaxreg.stored_programs`; empty where none is wanted."""
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _CPU_FUSIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _TESTED_JAXLIB = ("0.10.1", "0.12.0.1")
@@ -45,6 +47,7 @@ def prepare() -> None:
     cache = cache_folder()
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "xla"))
+        os.environ.setdefault(PROGRAMS_FOLDER, str(cache / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 

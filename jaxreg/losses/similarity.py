@@ -156,6 +156,8 @@ def make_similarity(
         found = SIMILARITIES[config.loss](view)
         return found if isinstance(found, tuple) else (found, {})
 
+    if features is None:  # else the program would hold their parameters
+        similarity.stored_as = f"{config} {domains}"
     return similarity
 
 

@@ -23,6 +23,7 @@ from jaxreg.models.checkpoint import Checkpoints, open_run, parameters_sha256
 from jaxreg.networks.autoencoder import DEFAULT_CHANNELS, Encoder
 from jaxreg.networks.segmentation_unet import SegmentationEncoder, SegmentationUNet
 from jaxreg.networks.velocity_unet import VelocityUNet
+from jaxreg.stored_programs import stored_program, stored_shapes
 
 CHUNK_BYTES = 1_500_000_000
 """Memory that one chunk of λ may take in the network, roughly."""
@@ -82,6 +83,15 @@ def init_params(key: jax.Array, config: RegistrationConfig, encoder: FeatureNetw
     return params
 
 
+def parameter_shapes(config: RegistrationConfig, encoder: FeatureNetwork | None) -> Any:
+    """Shapes and types of the trainable parameters: to fill a network with numbers takes longer."""
+    return stored_shapes(
+        "parameters of a registration network",
+        (repr(config.network), config.cohort.domain_pair, repr(encoder)),
+        lambda: jax.eval_shape(lambda key: init_params(key, config, encoder), jax.random.key(0)),
+    )
+
+
 def encoder_of(stem: str) -> FeatureNetwork:
     """The encoder of stage 1 with a stem, or the segmentation network that `stem_of` names."""
     if stem.startswith(_SEGMENTATION):
@@ -115,8 +125,7 @@ def load_run(workdir: Path) -> Model:
         stem = meta.identity["encoder_stem"]
         encoder = encoder_of(stem)
         encoders = init_encoders(config.cohort.domain_pair, stem)
-    # Shapes and types alone: to fill a network with numbers would take seconds.
-    trainable = jax.eval_shape(lambda key: init_params(key, config, encoder), jax.random.key(0))
+    trainable = parameter_shapes(config, encoder)
     params = checkpoints.params(meta.step, {"trainable": trainable, "frozen": encoders})
     x, y, z = meta.identity["spacing_mm"]
     params, frozen = params["trainable"], params["frozen"]
@@ -169,14 +178,10 @@ def load_velocities(network_params: Any, image: Any, *, config: NetworkConfig) -
 
     They are compiled, or fetched from the cache on disk. Returns the shape of a velocity.
     """
-    encoded = _encoded.lower(network_params, image, image, config=config)
-    encoded.compile()
+    encoded = _encoded.load(network_params, image, image, config=config)
     lams = jax.ShapeDtypeStruct((1,), jnp.float32)
-    decoded = _decoded.lower(
-        network_params, encoded.out_info, lams, config=config, shape=image.shape[:3]
-    )
-    decoded.compile()
-    return jax.ShapeDtypeStruct(decoded.out_info.shape[1:], jnp.float32)
+    decoded = _decoded.load(network_params, encoded, lams, config=config, shape=image.shape[:3])
+    return jax.ShapeDtypeStruct(decoded.shape[1:], jnp.float32)
 
 
 def chunk_size(shape: tuple[int, int, int]) -> int:
@@ -185,13 +190,13 @@ def chunk_size(shape: tuple[int, int, int]) -> int:
     return max(1, min(CHUNK_BYTES // (voxels * _BYTES_PER_VOXEL), 11))
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@stored_program(static_argnames=("config",))
 def _encoded(network_params, fixed, moving, *, config: NetworkConfig):
     variables = {"params": network_params}
     return network_of(config).apply(variables, fixed[None], moving[None], method="encode")
 
 
-@functools.partial(jax.jit, static_argnames=("config", "shape"))
+@stored_program(static_argnames=("config", "shape"))
 def _decoded(network_params, features, lams, *, config: NetworkConfig, shape: tuple[int, int, int]):
     def at(lam):
         variables = {"params": network_params}

@@ -29,8 +29,8 @@ from jaxreg.models.model import (
     Model,
     encoder_of,
     init_encoders,
-    init_params,
     load_run,
+    parameter_shapes,
     read_template,
 )
 
@@ -114,9 +114,7 @@ def read_release(folder: Path) -> Model:
             stem = described["encoder_stem"]
             encoder = encoder_of(stem)
         like: Any = {
-            "params": jax.eval_shape(
-                lambda key: init_params(key, config, encoder), jax.random.key(0)
-            ),
+            "params": parameter_shapes(config, encoder),
             "encoders": {} if stem is None else init_encoders(config.cohort.domain_pair, stem),
         }
         values = _read_arrays(folder / _WEIGHTS, _by_name(like))

@@ -5,7 +5,6 @@ A release holds `coarse.npz` and `fine.npz`, the parameters by name in half prec
 training workdir holds the two runs, in folders `coarse` and `fine`.
 """
 
-import functools
 import hashlib
 import io
 import json
@@ -24,6 +23,7 @@ from jaxreg.errors import InputError
 from jaxreg.io.archives import DAMAGED_ARCHIVE
 from jaxreg.models.checkpoint import open_run, parameters_sha256
 from jaxreg.networks.segmentation_unet import SegmentationUNet
+from jaxreg.stored_programs import stored_program, stored_shapes
 
 SHIPPED = Path(__file__).parent / "weights" / "segmentation"
 """The networks that segment where no others are named."""
@@ -43,11 +43,11 @@ class SegmentationModel(NamedTuple):
         self, resolution: str, image: Float[Array, "x y z 1"]
     ) -> Float[Array, "x y z k"]:
         """The probability of every class at each voxel of a normalised image."""
-        return _probabilities(self.channels[resolution], self.params[resolution], image)
+        return _probabilities(self.params[resolution], image, channels=self.channels[resolution])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(channels, params, image):
+@stored_program(static_argnames=("channels",))
+def _probabilities(params, image, *, channels):
     network = SegmentationUNet(channels, CLASSES)
     scores = network.apply({"params": params}, image[None])
     assert isinstance(scores, jax.Array)
@@ -142,4 +142,8 @@ def _shapes(channels: tuple[int, ...]) -> Any:
     side = 2 ** len(channels)
     image = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
     network = SegmentationUNet(channels, CLASSES)
-    return jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    return stored_shapes(
+        "parameters of a segmentation network",
+        channels,
+        lambda: jax.eval_shape(network.init, jax.random.key(0), image)["params"],
+    )

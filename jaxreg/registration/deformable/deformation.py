@@ -1,7 +1,6 @@
 """The answer of a method for one pair: its velocity at each λ, and what the warp then is."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from jaxreg.registration.deformable.optimization import (
 )
 from jaxreg.registration.deformable.prediction import load_network, predicted
 from jaxreg.spatial import displacement_of
+from jaxreg.stored_programs import stored_program
 
 OPTIMISED_SQUARINGS = 5
 """Squarings in each step of an optimisation; the answer itself has those of the objective."""
@@ -86,24 +86,24 @@ def load_programs(method: Method, pair: Pair) -> Iterator[str]:
         yield "network"
     images = pair._replace(fixed_labels=None, moving_labels=None)
     velocity = jax.ShapeDtypeStruct((*half_grid(pair.fixed.shape[:3]), 3), jnp.float32)
-    _measured.lower(images, velocity, method.objective).compile()
+    _measured.load(images, velocity, config=method.objective)
     yield "measures"
 
 
 def no_deformation(method: Method, pair: Pair) -> Deformation:
     """The pair as it lies; its λ is 1. Its similarity is taken as that of any other is."""
     still = np.zeros((*pair.fixed.shape[:3], 3), np.float32)
-    similarity = float(_similarity_as_it_lies(pair, method.objective))
+    similarity = float(_similarity_as_it_lies(pair, config=method.objective))
     return Deformation(1.0, still, still, np.asarray(pair.moving[..., 0]), similarity, 0.0, 0.0)
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@stored_program(static_argnames=("config",))
 def _similarity_as_it_lies(pair: Pair, config: ObjectiveConfig) -> Float[Array, ""]:
     return local_correlation(pair, *moved_by(pair, jnp.zeros((*pair.fixed.shape[:3], 3)), config))
 
 
 def _deformation(pair, velocity, lam, config) -> Deformation:
-    u, inverse, moved, similarity, folds, sdlogj = _measured(pair, velocity, config)
+    u, inverse, moved, similarity, folds, sdlogj = _measured(pair, velocity, config=config)
     arrays = np.asarray(u), np.asarray(inverse), np.asarray(moved)
     return Deformation(float(lam), *arrays, float(similarity), float(folds), float(sdlogj))
 
@@ -150,7 +150,7 @@ def refined_lam(lam: float) -> float:
     return smooth / (1 - lam + smooth)
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@stored_program(static_argnames=("config",))
 def _measured(pair: Pair, velocity: Float[Array, "u v w 3"], config: ObjectiveConfig):
     x, y, z = pair.fixed.shape[:3]
     u, inverse = (

@@ -14,6 +14,7 @@ from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import Similarity
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
+from jaxreg.stored_programs import stored_program
 
 _PARAMETER_RATE = 1e-3
 """Adam's learning rate for what is optimised beside the velocity: the networks' own."""
@@ -70,7 +71,7 @@ def load_steps(
     variables = jax.eval_shape(lambda: zero_velocity(pair.fixed.shape[:3])), None
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), steps)))
     losses = jax.ShapeDtypeStruct((steps,), jnp.float32)
-    _some_steps.lower(
+    _some_steps.load(
         (0, 1),
         keys,
         pair,
@@ -79,13 +80,18 @@ def load_steps(
         similarity_of=_constant(similarity),
         config=config,
         learning_rate=learning_rate,
-    ).compile()
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def _constant(similarity: Similarity) -> Callable[[Any], Similarity]:
     """The function that gives `similarity` whatever the parameters; one object, compiled once."""
-    return lambda _: similarity
+
+    def similarity_of(parameters: Any) -> Similarity:
+        return similarity
+
+    similarity_of.stored_as = getattr(similarity, "stored_as", None)
+    return similarity_of
 
 
 def optimize_jointly(
@@ -111,7 +117,7 @@ def optimize_jointly(
     with progress.bar(total=steps, name="optimisation", unit="steps") as bar:
         for first in range(0, steps, _STEPS_AT_A_TIME):
             last = min(first + _STEPS_AT_A_TIME, steps)
-            state = _some_steps(
+            leaves = _some_steps(
                 (first, last),
                 keys,
                 pair,
@@ -121,6 +127,7 @@ def optimize_jointly(
                 config=config,
                 learning_rate=learning_rate,
             )
+            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
             jax.block_until_ready(state)
             bar.update(last - first)
     (velocity, parameters), _, losses = state
@@ -130,9 +137,9 @@ def optimize_jointly(
 _ADAM = optax.adam(1.0)
 
 
-@functools.partial(jax.jit, static_argnames=("similarity_of", "config", "learning_rate"))
+@stored_program(static_argnames=("similarity_of", "config", "learning_rate"))
 def _some_steps(bounds, keys, pair, lam, state, *, similarity_of, config, learning_rate):
-    """The (variables, state of Adam, losses) after the steps from the first to before the last.
+    """The leaves of (variables, state of Adam, losses) after the steps from first to before last.
 
     Both are values, so one program serves all calls, whatever the number of steps in each.
     """
@@ -153,7 +160,7 @@ def _some_steps(bounds, keys, pair, lam, state, *, similarity_of, config, learni
         parameters = jax.tree.map(lambda p, c: p + _PARAMETER_RATE * c, parameters, change)
         return (velocity, parameters), adam, losses.at[number].set(value)
 
-    return jax.lax.fori_loop(bounds[0], bounds[1], step, state)
+    return jax.tree.leaves(jax.lax.fori_loop(bounds[0], bounds[1], step, state))
 
 
 def half_grid(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jaxreg.models.model import Model, load_velocities, velocities
 from jaxreg.pair import Pair
 from jaxreg.spatial import moved_image
+from jaxreg.stored_programs import StoredProgram
 
 SHARE = 0.5
 """How much of a later pass is added by a network that was trained without second passes: a pair as
@@ -45,7 +46,7 @@ def load_network(model: Model, pair: Pair, *, passes: int) -> None:
         velocity = load_velocities(model.params["network"], image, config=model.config.network)
     if passes > 1:
         squarings = model.config.objective.squarings
-        _moved.lower(images[0], velocity, squarings=squarings).compile()
+        _moved.load(images[0], velocity, squarings=squarings)
 
 
 def _later_passes(model: Model, pair: Pair, velocity, lam: float, passes: int):
@@ -59,7 +60,7 @@ def _later_passes(model: Model, pair: Pair, velocity, lam: float, passes: int):
     return velocity
 
 
-_moved = jax.jit(moved_image, static_argnames="squarings")
+_moved = StoredProgram(moved_image, ("squarings",))
 
 
 def _answers(model: Model, pair: Pair, lams: Sequence[float]) -> list[Array]:

@@ -1,6 +1,5 @@
 """The numbers of a registration: similarity, folds, lengths, inverse consistency, Dice."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
@@ -12,6 +11,7 @@ from jaxreg.registration.deformable.grid import in_millimetres
 from jaxreg.registration.output.estimate import EstimatedDice
 from jaxreg.registration.output.files import Outputs
 from jaxreg.registration.register import Registration
+from jaxreg.stored_programs import StoredProgram
 
 
 def metrics_of(
@@ -61,7 +61,7 @@ def _overlap(one: Bool[np.ndarray, "x y z"], other: Bool[np.ndarray, "x y z"]) -
     return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
 
 
-_inverse_consistency = jax.jit(metrics.inverse_consistency_mm)
+_inverse_consistency = StoredProgram(metrics.inverse_consistency_mm)
 
 
 def _dice_numbers(result: Registration, outputs: Outputs) -> dict[str, float]:
