@@ -79,7 +79,7 @@ def compare_files(
     for name in engines:
         lacking = missing(name)
         if lacking:
-            say(f"{name}: not installed ({lacking}; extra `compare`), skipped")
+            say(f"{name}: not installed ({lacking}), skipped")
             continue
         say(f"running {name}")
         rows.append(run_engine(name, result))

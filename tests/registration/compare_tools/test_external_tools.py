@@ -24,10 +24,14 @@ def argv(tmp_path_factory):
 
 
 def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "missing", lambda name: external_tools.DISTRIBUTIONS[name])
-    assert main([*argv, "--with=ants,greedy"]) == 0
+    for name in ("ants", "greedy", "fireants"):
+        monkeypatch.setitem(external_tools.DISTRIBUTIONS, name, f"absent-{name}")
+    assert main([*argv, "--with=ants,greedy,fireants"]) == 0
     out = capsys.readouterr().out
-    assert "ants: not installed (antspyx; extra `compare`), skipped" in out
+    assert "ants: not installed (absent-ants; extra `compare`), skipped" in out
+    assert (
+        "fireants: not installed (absent-fireants; pip install --no-deps fireants), skipped" in out
+    )
     assert "greedy: not installed" in out
     rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines()}
     assert float(rows["jaxreg"][2]) > float(rows["affine alone"][3])  # similarity
@@ -70,7 +74,7 @@ def test_an_engine_that_fails_is_a_row_that_says_so(argv, monkeypatch, capsys):
 def test_an_engine_undoes_a_shift(tmp_path, name, capsys):
     lacking = external_tools.missing(name)
     if lacking:
-        pytest.skip(f"{lacking} is not installed (extra `compare`)")
+        pytest.skip(f"not installed: {lacking}")
     fixed = write_subject(tmp_path, 1, "T1w")
     moving = write_subject(tmp_path, 1, "T2w", motion=motion(0, (9, -6, 0)))
     labels = [f"--fixed-labels={fixed['labels']}", f"--moving-labels={moving['labels']}"]

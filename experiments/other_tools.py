@@ -1,0 +1,87 @@
+"""Other registration tools on the labelled neighbouring pairs of a split: Dice, folds, seconds.
+
+    python experiments/other_tools.py --data=real --tools=ants,fireants
+
+The tools are the engines of `jaxreg compare`, each in a process of its own. They register the pairs
+as they lie in the cohort's common space, so no linear start of jaxreg helps them. Dice is over the
+cohort's structures, nearest neighbour, on the fixed image's grid, which is the moving one's, too.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from register_split import overlap
+from scipy.ndimage import map_coordinates
+
+from jaxreg.data.cohort import Cohort, neighbour_pairs, read_cohort
+from jaxreg.evaluation import metrics
+from jaxreg.io.images import read_labels
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which pairs, and by which tools."""
+
+    data: Path
+    """Folder of a prepared cohort."""
+    tools: str
+    """TOOL[,TOOL...]: some of ants, greedy, elastix, convexadam, fireants."""
+    split: str = "test"
+    """Split whose neighbouring pairs are registered."""
+    domains: str = "T1w,T2w"
+    """Contrasts of the fixed and the moving image."""
+
+
+def main() -> None:
+    """Print a line for each pair and tool, and the means."""
+    config = tyro.cli(Config, description=__doc__)
+    cohort = read_cohort(config.data)
+    fixed, moving = config.domains.split(",")
+    people = [cohort.members(config.split, domain) for domain in (fixed, moving)]
+    for tool in config.tools.split(","):
+        rows = []
+        for one, other in neighbour_pairs(*people):
+            rows.append(registered(cohort, (one, fixed), (other, moving), tool))
+            print(f"{tool} {one} {other}", *(f"{value:.4f}" for value in rows[-1]), flush=True)
+        before, after, folds, seconds = np.mean(rows, axis=0)
+        print(
+            f"{tool}: {len(rows)} pairs, Dice {after:.4f} (none {before:.4f}), "
+            f"folds {folds:.4f} %, {seconds:.0f} s"
+        )
+
+
+def registered(
+    cohort: Cohort, fixed: tuple[str, str], moving: tuple[str, str], tool: str
+) -> tuple[float, float, float, float]:
+    """Dice before and after, % of folds in the fixed brain, and seconds of one pair."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for role, (person, domain) in (("fixed", fixed), ("moving", moving)):
+            (folder / f"{role}.nii.gz").write_bytes(cohort.file(person, domain).read_bytes())
+        module = "jaxreg.registration.compare_tools.external_tools"
+        subprocess.run(
+            [sys.executable, "-m", module, tool, name],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        displacement = np.load(folder / "displacement.npy")
+        seconds = json.loads((folder / "used.json").read_text(encoding="utf-8"))["seconds"]
+    lies, other = (read_labels(cohort.file(p, "dseg")).array for p in (fixed[0], moving[0]))
+    points = np.moveaxis(displacement, -1, 0) + np.indices(lies.shape)
+    moved = map_coordinates(other, points, order=0)
+    structures = jnp.asarray(sorted(cohort.structures), jnp.int32)
+    before, after = (overlap(lies, labels, structures)[0] for labels in (other, moved))
+    folds = metrics.folds_percent(jnp.asarray(displacement), jnp.asarray(lies > 0))
+    return before, after, float(folds), seconds
+
+
+if __name__ == "__main__":
+    main()
