@@ -8,7 +8,7 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -55,6 +55,17 @@ class EnvironmentFailure(InputError):
 
     A subclass, because it too is told to the user in one line.
     """
+
+
+def exit_code_of(kinds: Collection[Kind]) -> int:
+    """The exit code of a command over many pairs or images, given the kinds of those that failed.
+
+    0 where none failed. Where the environment failed one of them, its code, since the same command
+    does that one again, whatever else failed. Otherwise 1.
+    """
+    if "environment" in kinds:
+        return EXIT_CODES["environment"]
+    return 1 if kinds else 0
 
 
 def kind_of(error: BaseException) -> Kind:

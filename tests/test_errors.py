@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxreg import cli
-from jaxreg.errors import EXIT_CODES, EnvironmentFailure, InputError, kind_of
+from jaxreg.errors import EXIT_CODES, EnvironmentFailure, InputError, exit_code_of, kind_of
 from jaxreg.io.atomic import claimed
 
 
@@ -57,6 +57,19 @@ def test_the_command_ends_with_the_code_of_the_kind(error, kind, monkeypatch, ca
     assert last.startswith("jaxreg: ") and found["reason"] in last
     assert cli.main(["apply"]) == EXIT_CODES[kind]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [
+        ([], 0),
+        (["input", "internal"], 1),
+        (["environment"], 75),
+        (["input", "environment", "internal"], 75),
+    ],
+)
+def test_many_that_failed_end_with_75_as_long_as_one_can_be_tried_again(kinds, code):
+    assert exit_code_of(kinds) == code
 
 
 def test_the_codes_differ_from_each_other_and_from_those_of_a_whole_run():

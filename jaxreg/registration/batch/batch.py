@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from jaxreg.configuration.registration import OPTIONAL_FILES, RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json
-from jaxreg.errors import EXIT_CODES, InputError, Kind, kind_of, reason_of
+from jaxreg.errors import InputError, Kind, exit_code_of, kind_of, reason_of
 from jaxreg.io.atomic import InUse, claimed, require_writable
+from jaxreg.io.remarks import WARNING
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch import failures
-from jaxreg.registration.batch.dask import run_jobs
+from jaxreg.registration.batch.dask import require_cluster, run_jobs
 from jaxreg.registration.batch.group import write_page_of
 from jaxreg.registration.batch.pairs import GROUP, RESULTS, FilePair, read_pairs, rows_of
 from jaxreg.registration.batch.results import (
@@ -55,11 +56,9 @@ class Batch(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where pairs failed; where only the environment is at fault, its code."""
-        if not self.failed:
-            return 0
-        again = set(self.kinds.values()) == {"environment"}
-        return EXIT_CODES["environment"] if again else 1
+        """0 where all are done; else 75 where the same command does more of them, else 1."""
+        of_others: list[Kind] = ["environment"] if self.elsewhere else []
+        return exit_code_of([*self.kinds.values(), *of_others])
 
 
 class Work(NamedTuple):
@@ -105,8 +104,10 @@ def register_pairs(
             and no `overwrite`; a cluster that does not answer, no space left for the table.
     """
     _check_settings(config)
+    if cluster is not None:
+        require_cluster(cluster)
     pairs = read_pairs(table)
-    own = pairs if rows is None else [pairs[index] for index in rows_of(rows, len(pairs))]
+    own = pairs if rows is None else [pairs[index] for index in rows_of(rows, len(pairs), say=say)]
     work = Work(_folder(out, table), _absolute(config), overwrite, retry)
     for pair in own:
         pair.config(work.config)  # what contradicts itself is said before the work
@@ -142,7 +143,8 @@ def _register(
                 outcomes[outcome.name] = outcome
             if outcome.status == "done":
                 finished(outcome.name)
-            say(f"{number}/{len(todo)} {line_of(outcome)}")
+            mark = WARNING if outcome.status == "failed" else ""
+            say(f"{mark}{number}/{len(todo)} {line_of(outcome)}")
             tables.write_if_due(outcomes)
     finally:
         tables.write(outcomes)
@@ -297,8 +299,9 @@ def _beginning(job: Job, done: int, kept: int) -> str:
 
 
 def _ending(batch: Batch, count: int) -> str:
-    """The last line: what became of the pairs."""
-    text = f"{len(batch.done)} of {count} pairs done, {len(batch.failed)} failed"
+    """The last line: what became of the pairs; a warning unless all are done."""
+    text = WARNING if batch.exit_code else ""
+    text += f"{len(batch.done)} of {count} pairs done, {len(batch.failed)} failed"
     if batch.elsewhere:
         text += f", {len(batch.elsewhere)} in the hands of another process"
     text = f"{text}; the table is {batch.table}"

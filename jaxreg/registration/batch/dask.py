@@ -7,6 +7,7 @@ used, from files that all workers see.
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from jaxreg.errors import EnvironmentFailure, InputError, first_line
 _IN_FLIGHT = 5000
 """Jobs that the scheduler knows at a time; a million at once would cost it gigabytes."""
 _TIMEOUT_S = 30
+_WORKER_TIMEOUT_S = 600
+"""Workers that a batch system starts may stand in its queue."""
 
 
 def run_jobs(
@@ -34,11 +37,11 @@ def run_jobs(
 
     Raises:
         InputError: `distributed` is not installed.
-        EnvironmentFailure: nobody answers, or the scheduler is gone.
+        EnvironmentFailure: nobody answers, no worker comes, or the scheduler is gone.
     """
     distributed, named = _distributed(), f"{run.__module__}:{run.__qualname__}"
     with _client(distributed, address) as client:
-        say(f"{address}: {len(client.scheduler_info(n_workers=-1)['workers'])} workers so far")
+        _await_a_worker(client, address, say)
         waiting = iter(jobs.items())
         names: dict[str, str] = {}
 
@@ -61,6 +64,20 @@ def run_jobs(
             running.update(submit(1))
 
 
+def _await_a_worker(client: Any, address: str, say: Callable[[str], None]) -> None:
+    """Say how many workers there are, and wait for the first, as long as a queue may take."""
+    count = len(client.scheduler_info(n_workers=-1)["workers"])
+    wait = "" if count else f"; waiting {_WORKER_TIMEOUT_S} s at most for the first one"
+    say(f"{address}: {count} workers so far{wait}")
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_TIMEOUT_S)
+    except TimeoutError as error:
+        raise EnvironmentFailure(
+            f"--cluster: {address} had no worker for {_WORKER_TIMEOUT_S} s; start workers, and "
+            "give the same command again."
+        ) from error
+
+
 def run_prepared(named: str, job: dict[str, Any]) -> dict[str, Any]:
     """A job's outcome, on a worker, by the function that `named` names (module:function).
 
@@ -70,15 +87,28 @@ def run_prepared(named: str, job: dict[str, Any]) -> dict[str, Any]:
     return pkgutil.resolve_name(named)(job)
 
 
+def require_cluster(address: str) -> None:
+    """Refuse an address that no scheduler can have, before anything else is done.
+
+    Raises:
+        InputError: Dask is not installed, or neither an address nor a file.
+        EnvironmentFailure: a scheduler's file that is not there.
+    """
+    _distributed()
+    if "://" in address or Path(address).is_file():
+        return
+    if re.fullmatch(r"[^/]*:\d*", address) or Path(address).is_dir():
+        wanted = "expected tcp://HOST:PORT or a scheduler file"
+        raise InputError(f"--cluster: {wanted}, got {address!r}.")
+    raise EnvironmentFailure(
+        f"--cluster: {address}: no such file; the scheduler has not started, or has ended. `dask "
+        f"scheduler --scheduler-file {address}` starts one."
+    )
+
+
 def _client(distributed: Any, address: str) -> Any:
     """A client of the scheduler at an address or of a scheduler's file."""
-    where = {"address": address}
-    if "://" not in address:
-        if not Path(address).is_file():
-            raise InputError(
-                f"--cluster: expected tcp://HOST:PORT or a scheduler file, got {address!r}."
-            )
-        where = {"scheduler_file": address}
+    where = {"address": address} if "://" in address else {"scheduler_file": address}
     try:
         return distributed.Client(**where, timeout=_TIMEOUT_S, set_as_default=False)
     except ValueError as error:

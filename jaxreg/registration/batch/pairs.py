@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +68,11 @@ def read_pairs(table: Path) -> list[FilePair]:
     ]
 
 
-def rows_of(text: str, count: int) -> list[int]:
+def rows_of(text: str, count: int, *, say: Callable[[str], None] = print) -> list[int]:
     """The indices, from 0, of the rows that `--rows` names, such as 1-10,20 of `count` rows.
+
+    A range that ends beyond the table, as that of the last job of an array may, ends with the
+    table, and a line says so.
 
     Raises:
         InputError: no such rows.
@@ -80,8 +83,11 @@ def rows_of(text: str, count: int) -> list[int]:
         if match is None:
             raise InputError(f"--rows: expected rows such as 7 or 1-10,20; got {text!r}.")
         first, last = int(match[1]), int(match[2] or match[1])
-        if not 1 <= first <= last <= count:
+        if not 1 <= first <= min(last, count):
             raise InputError(f"--rows: expected rows from 1 to {count}, got {part.strip()}.")
+        if last > count:
+            say(f"--rows: {part.strip()} ends with row {count}, the last one of the table")
+            last = count
         found.update(range(first - 1, last))
     return sorted(found)
 

@@ -173,6 +173,8 @@ class ResultsTable:
 
 def line_of(outcome: Outcome) -> str:
     """The outcome in a line for readers."""
+    if outcome.status == "unfinished":
+        return f"{outcome.name}: left to another run, which is registering this pair"
     if outcome.status != "done":
         return f"{outcome.name}: {outcome.status} ({outcome.kind}): {outcome.reason}"
     numbers = outcome.numbers

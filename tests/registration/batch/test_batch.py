@@ -141,9 +141,12 @@ def test_the_same_command_again_tries_nothing_whose_input_is_the_same(cohort, ca
     before, text = times(out), (out / "results.tsv").read_bytes()
     assert register(pairs, out) == 1
     assert times(out) == before and (out / "results.tsv").read_bytes() == text
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("4 pairs, 3 of them done already, 1 failed by an input")
-    assert said[1].startswith("3 of 4 pairs done, 1 failed")
+    said = capsys.readouterr()
+    assert said.out.startswith("4 pairs, 3 of them done already, 1 failed by an input")
+    assert "\nwarning: 3 of 4 pairs done, 1 failed" in said.err
+    assert register(pairs, out, "--quiet") == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("warning: 3 of 4 pairs done, 1 failed")
 
 
 def test_retry_tries_only_what_failed(cohort, capsys):
@@ -151,10 +154,19 @@ def test_retry_tries_only_what_failed(cohort, capsys):
     before, text = times(out / "second"), (out / "results.tsv").read_bytes()
     assert register(pairs, out, "--retry") == 1
     assert times(out / "second") == before and (out / "results.tsv").read_bytes() == text
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "4 pairs, 3 of them done already"
-    assert said[1].startswith("1/1 lost: failed (input): ")
-    assert said[2].startswith("3 of 4 pairs done, 1 failed")
+    said = capsys.readouterr()
+    assert said.out == "4 pairs, 3 of them done already\n"
+    assert "\nwarning: 1/1 lost: failed (input): " in said.err
+    assert "\nwarning: 3 of 4 pairs done, 1 failed" in said.err
+
+
+def test_quiet_says_what_failed_on_standard_error_and_nothing_else(cohort, capsys):
+    pairs, out = cohort
+    assert register(pairs, out, "--retry", "--quiet") == 1
+    said = capsys.readouterr()
+    failed, ending = said.err.splitlines()
+    assert failed.startswith("warning: 1/1 lost: failed (input): ") and "no such file" in failed
+    assert ending.startswith("warning: 3 of 4 pairs done, 1 failed") and said.out == ""
 
 
 def test_json_is_one_object_and_progress_goes_to_standard_error(cohort, capsys):
@@ -166,7 +178,7 @@ def test_json_is_one_object_and_progress_goes_to_standard_error(cohort, capsys):
     assert list(found["failed"]) == ["lost"] and "no such file" in found["failed"]["lost"]
     assert found["kinds"] == {"lost": "input"} and found["elsewhere"] == []
     lines = captured.err.splitlines()
-    assert "register: 0 of 1 pairs in 00:00, ? left" in lines
+    assert any(line.startswith("register: 0 of 1 pairs in 00:00") for line in lines)
     assert "3 of 4 pairs done, 1 failed" in lines[-1]
 
 
@@ -241,10 +253,10 @@ def test_a_pair_of_another_run_is_left_to_it_and_the_table_is_no_output(images, 
     pairs, out = table(images, row(0, 1, "a"), name="claim.tsv"), tmp_path / "out"
     out.mkdir()
     with claimed(out / "a"):
-        assert register(pairs, out, "--json") == 0
+        assert register(pairs, out, "--json") == 75  # not all are done; the same command may
     captured = capsys.readouterr()
     assert json.loads(captured.out)["elsewhere"] == ["a"]
-    assert f"1/1 a: unfinished (environment): {out / 'a'}: another run is writing" in captured.err
+    assert "1/1 a: left to another run, which is registering this pair\n" in captured.err
     assert not any((out / "failures").iterdir()) and not (out / "a").exists()
     own = table(tmp_path, row(0, 1, "a"), name="results.tsv")
     before = own.read_bytes()
@@ -307,17 +319,41 @@ def test_flags_that_contradict_are_refused_in_one_line(tmp_path, capsys, flags, 
     assert wanted in error and error.count("\n") == 1 and not out.exists()
 
 
-@pytest.mark.parametrize("address", ["nowhere.json", "tcp://127.0.0.1:9"])
-def test_a_cluster_that_does_not_answer_is_a_line(images, cohort, capsys, monkeypatch, address):
+@pytest.mark.parametrize(
+    ("address", "code", "wanted"),
+    [
+        ("nowhere.json", 75, "no such file; the scheduler has not started, or has ended"),
+        ("no/folder/s.json", 75, "no such file"),
+        ("tcp://127.0.0.1:9", 75, "no scheduler answers"),
+        ("127.0.0.1:9", 2, "expected tcp://HOST:PORT"),
+        (".", 2, "expected tcp://HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_a_line(
+    cohort, capsys, monkeypatch, address, code, wanted
+):
+    """A scheduler that is gone, or has not begun, is the environment's; a wrong form is not."""
     monkeypatch.setattr("jaxreg.registration.batch.dask._TIMEOUT_S", 1)
     pairs, out = cohort
-    code = register(pairs, out, f"--cluster={address}", "--quiet")
-    assert code == (75 if address.startswith("tcp") else 2)  # a file that is not there is a flag
+    assert register(pairs, out, f"--cluster={address}", "--quiet") == code
     error = capsys.readouterr().err
-    assert address in error and error.count("\n") == 1
+    assert address in error and wanted in error and error.count("\n") == 1
+
+
+def test_a_cluster_without_workers_ends_with_a_line(cohort, dask, capsys, monkeypatch):
+    monkeypatch.setattr("jaxreg.registration.batch.dask._WORKER_TIMEOUT_S", 1)
+    pairs, out = cohort
+    assert register(pairs, out, f"--cluster={dask[0]}", "--retry") == 75
+    said = capsys.readouterr()
+    assert "0 workers so far; waiting 1 s at most for the first one" in said.out
+    assert f"{dask[0]} had no worker for 1 s" in said.err
 
 
 def test_without_dask_a_line_says_what_to_install(cohort, capsys, monkeypatch):
+    def load(*_):
+        raise AssertionError("the model was loaded before")
+
+    monkeypatch.setattr("jaxreg.registration.batch.resume.load_method", load)
     monkeypatch.setitem(sys.modules, "distributed", None)
     pairs, out = cohort
     assert register(pairs, out, "--cluster=tcp://h:1") == 2

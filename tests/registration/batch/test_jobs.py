@@ -77,7 +77,7 @@ def test_rows_count_from_one(text, expected):
     assert rows_of(text, 9) == expected
 
 
-@pytest.mark.parametrize("text", ["0", "10", "5-4", "1-10", "a", "", "1,,2", "-3", "1.5"])
+@pytest.mark.parametrize("text", ["0", "10", "5-4", "10-12", "3,11-20", "a", "", "1,,2", "-3"])
 def test_rows_that_are_none_are_refused(text):
     with pytest.raises(InputError, match="--rows: expected rows"):
         rows_of(text, 9)
@@ -98,6 +98,16 @@ def test_a_job_registers_its_rows_and_adds_them_to_the_table(table, registered, 
     assert register(table) == 0
     assert calls[4:] == ["p3", "p4"] and list(results(table)) == [f"p{i}" for i in range(6)]
     assert (table.parent / "out" / "index.html").is_file()
+
+
+def test_the_last_job_of_an_array_may_ask_for_more_rows_than_there_are(table, registered, capsys):
+    """Every row is registered by jobs of four, as the script of docs/scaling.md names them."""
+    for first in range(1, PAIRS + 1, 4):
+        assert register(table, f"--rows={first}-{first + 3}") == 0
+    assert f"--rows: 5-8 ends with row {PAIRS}, the last one" in capsys.readouterr().out
+    assert sorted(registered[0]) == [f"p{i}" for i in range(PAIRS)] == list(results(table))
+    assert register(table, "--rows=9-12") == 2
+    assert f"--rows: expected rows from 1 to {PAIRS}, got 9-12." in capsys.readouterr().err
 
 
 def test_blank_lines_and_the_header_are_no_rows(table, registered):
@@ -140,9 +150,16 @@ def test_what_is_no_fault_of_the_input_is_tried_again(table, registered, error, 
     assert register(table) == 0 and calls.count("p3") == 2
 
 
-def test_kinds_that_differ_end_with_1(table, registered):
-    registered[1].update(p0=MemoryError("no room"), p1=InputError("f1.nii: damaged."))
+def test_one_pair_that_can_be_tried_again_asks_for_the_same_command(table, registered):
+    """Of a mixture the retryable pairs are done by the loop of docs/scaling.md, then it ends."""
+    calls, errors, _ = registered
+    errors.update(p0=MemoryError("no room"), p1=InputError("f1.nii: damaged."))
+    assert register(table) == 75
+    del errors["p0"]
     assert register(table) == 1
+    assert calls.count("p0") == 2 and calls.count("p1") == 1
+    errors["p0"], errors["p1"] = ValueError("shapes"), ValueError("shapes")
+    assert register(table, "--retry") == 1
 
 
 def test_a_pair_that_killed_its_process_is_recorded_and_tried_last(table, registered, capsys):
