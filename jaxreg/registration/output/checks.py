@@ -28,7 +28,9 @@ ESTIMATE_WARN, ESTIMATE_FAIL = 0.58, 0.45
 LINEAR_ESTIMATE_WARN, LINEAR_ESTIMATE_FAIL = 0.45, 0.30
 """The same of a linear map: validation pairs of two subjects have 0.51 to 0.71."""
 JACOBIAN_WARN = (0.0, 10.0)
-"""det J: validation pairs have −0.09 to 0.05 at least and 4.5 to 9.5 at most."""
+JACOBIAN_LEAST, JACOBIAN_MOST = (-0.09, 0.05), (4.5, 9.5)
+"""Least and largest det J of the validation pairs: small minima are usual in single voxels, so that
+only a fold is a reason to look."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, 
     deformable = result.config.transform == "deformable"
     low, high = SCALES_WARN
     determinant = values["affine_determinant"]
-    note = f"volume change of the linear part; {low} to {high} is usual between two heads"
+    note = (
+        "volume of the moving brain by that of the fixed one, as the linear part has it; "
+        f"{low} to {high} is usual between two heads"
+    )
     least, most = SCALES_FAIL
     overlap = values["mask_overlap"]
     rows = [
@@ -112,7 +117,7 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, 
 
 
 def _estimate_number(values: dict[str, float], *, deformable: bool) -> Number:
-    """The Dice that true labels most likely have."""
+    """The Dice that labels of the structures most likely have, were they right in both images."""
     before, after = values["estimated_dice_affine"], values["estimated_dice"]
     low, high = values["estimated_dice_low"], values["estimated_dice_high"]
     warn, fail = ESTIMATE_WARN, ESTIMATE_FAIL
@@ -121,8 +126,9 @@ def _estimate_number(values: dict[str, float], *, deformable: bool) -> Number:
     return _number(
         "estimated Dice",
         f"{after:.2f} ({low:.2f} to {high:.2f})",
-        "of structures that are labelled rightly, from the segmentations of both images; "
-        f"{before:.2f} after the linear part",
+        "how well the structures of both brains most likely overlap after the registration, had "
+        f"they been outlined correctly in both images; 1 is perfect, {before:.2f} after the linear "
+        "part, and in parentheses the range of nine results in ten",
         after >= warn,
         wrong=after < fail,
     )
@@ -131,8 +137,7 @@ def _estimate_number(values: dict[str, float], *, deformable: bool) -> Number:
 def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]:
     """λ, similarity, folds, det J, lengths and inverse consistency."""
     before, after = values["similarity_affine"], values["similarity"]
-    folds, lowest = values["folds_percent"], values["jacobian_min"]
-    error = values["inverse_consistency_mm"]
+    folds, error = values["folds_percent"], values["inverse_consistency_mm"]
     mean_mm, most_mm = values["displacement_mean_mm"], values["displacement_max_mm"]
     return [
         _number("λ", f"{values['lam']:g}", lam_note),
@@ -150,13 +155,7 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
             "voxels of the fixed brain with det J ≤ 0, on the grid of the deformation",
             folds <= FOLDS_WARN_PERCENT,
         ),
-        _number(
-            "det J in the mask",
-            f"{lowest:.2f} … {values['jacobian_max']:.2f}",
-            "local volume change of the deformable part; at most 0 is a fold, above "
-            f"{JACOBIAN_WARN[1]:g} unusual",
-            JACOBIAN_WARN[0] < lowest and values["jacobian_max"] <= JACOBIAN_WARN[1],
-        ),
+        _determinant_number(values["jacobian_min"], values["jacobian_max"]),
         _number(
             "displacement",
             f"{mean_mm:.1f} mm, at most {most_mm:.1f}",
@@ -169,6 +168,21 @@ def _deformable_numbers(values: dict[str, float], lam_note: str) -> list[Number]
             error <= INVERSE_WARN_MM,
         ),
     ]
+
+
+def _determinant_number(lowest: float, highest: float) -> Number:
+    """The two extremes of det J, beside those of the validation pairs."""
+    low, high = JACOBIAN_WARN
+    least, most = (f"{a:g} to {b:g}" for a, b in (JACOBIAN_LEAST, JACOBIAN_MOST))
+    return _number(
+        "det J in the mask",
+        f"{lowest:.2f} … {highest:.2f}",
+        "volume of the moving anatomy by that of the fixed one after the linear part, in the two "
+        "most extreme voxels. Single voxels are extreme in good results too: validation pairs "
+        f"have {least} as their least and {most} as their largest value. At most {low:g} is a "
+        f"fold, above {high:g} is unusual",
+        low < lowest and highest <= high,
+    )
 
 
 def _number(

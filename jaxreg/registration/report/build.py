@@ -47,6 +47,8 @@ def report_of(
         displacement=chosen.displacement,
         jacobian=np.asarray(_jacobian(chosen.displacement)),
         spacing_mm=result.grid.spacing_mm,
+        affine=result.grid.affine,
+        fixed_grid=result.fixed.header.grid,
         moving_spacing_mm=moving.spacing_mm,
         frames=frames,
         spread_mm=spread_mm(result),

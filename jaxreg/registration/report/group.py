@@ -44,8 +44,8 @@ COLUMNS = (
     Column("similarity", "similarity", "low", ".3f"),
     Column("mask_overlap", "brain overlap", "low", ".3f"),
     Column("folds_percent", "folds, %", "high", ".3f"),
-    Column("jacobian_min", "least det J", "low", ".2f"),
-    Column("jacobian_max", "most det J", "high", ".1f"),
+    Column("jacobian_min", "least det\N{NO-BREAK SPACE}J", "low", ".2f"),
+    Column("jacobian_max", "most det\N{NO-BREAK SPACE}J", "high", ".1f"),
     Column("inverse_consistency_mm", "inverse error, mm", "high", ".2f"),
     Column("displacement_max_mm", "longest shift, mm", "high", ".1f"),
     Column("affine_determinant", "affine det", "both", ".3f"),
@@ -151,7 +151,7 @@ def _shown(row: Row, index: int, columns: Sequence[Column], scores) -> dict:
         picture = Markup("data:image/jpeg;base64," + base64.b64encode(row.picture).decode("ascii"))
     return {
         "name": row.name,
-        "files": row.files,
+        "files": row.files.replace(" ← ", "\n← ").split("\n"),
         "state": state,
         "note": row.note,
         "report": row.report,

@@ -24,6 +24,7 @@ from markupsafe import Markup
 
 from jaxreg import spatial
 from jaxreg.evaluation.figures.colours import DICE_COLOURS
+from jaxreg.geometry.grid import Grid
 from jaxreg.io.atomic import completed
 from jaxreg.registration.output.checks import Number, verdict_of
 from jaxreg.registration.report import encoding
@@ -119,6 +120,8 @@ class Report:
         displacement: the deformable part, voxels of the display grid; it pulls `affine_moved` back.
         jacobian: its determinant, ≤ 0 where it folds.
         spacing_mm: of the display grid.
+        affine: of the display grid's indices to the fixed image's space, RAS mm.
+        fixed_grid: the grid of the fixed image's file.
         moving_spacing_mm: of `moving`.
         frames: the sweep in ascending λ; empty without one.
         spread_mm: how far the displacement differs between neighbouring λ, None without a sweep.
@@ -138,6 +141,8 @@ class Report:
     displacement: Float[np.ndarray, "x y z 3"]
     jacobian: Real[np.ndarray, "x y z"]
     spacing_mm: tuple[float, float, float]
+    affine: Float[np.ndarray, "4 4"]
+    fixed_grid: Grid
     moving_spacing_mm: tuple[float, float, float]
     frames: tuple[Frame, ...]
     spread_mm: Real[np.ndarray, "x y z"] | None
@@ -227,6 +232,9 @@ def _payload(report: Report) -> dict[str, Any]:
     return {
         "shape": report.fixed.shape,
         "spacing_mm": report.spacing_mm,
+        "to_world": report.affine.tolist(),
+        "to_fixed_voxel": (np.linalg.inv(report.fixed_grid.affine) @ report.affine).tolist(),
+        "fixed_shape": report.fixed_grid.shape,
         "moving_shape": report.moving.shape,
         "moving_spacing_mm": report.moving_spacing_mm,
         "determinant_steps": encoding.DETERMINANT_STEPS,

@@ -1,6 +1,7 @@
 """The page over many pairs: its order, its outliers, its pictures, and how fast it opens."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from jaxreg.data.synthetic.phantom import phantom_subject
-from jaxreg.registration.report.group import OUTLIER, Row, robust_z, write_group_page
+from jaxreg.registration.report.group import COLUMNS, OUTLIER, Row, robust_z, write_group_page
 from jaxreg.registration.report.thumbnail import HEIGHT, thumbnail
 
 NASTY = "</script><script>window.owned=1</script><img src=x onerror='window.owned=1'>\"&"
@@ -106,6 +107,32 @@ def test_it_fits_its_width(page, width):
     assert outer <= inner
     image = page.find_element(By.CSS_SELECTOR, "#pairs img")
     assert image.size["height"] == HEIGHT and image.rect["x"] + image.size["width"] <= width
+
+
+@pytest.mark.parametrize("width", [1400, 500])
+def test_nothing_covers_or_cuts_anything_where_every_number_is_shown(browser, tmp_path, width):
+    wide = np.zeros((*SHAPE[:2], 2 * SHAPE[2]), np.float32)
+    wide[5:-5, 5:-5, 5:-5] = 1
+    values = {column.name: 1234.5 for column in COLUMNS}
+    files = f"sub-{'0' * 20}_T1w.nii.gz ← sub-{'1' * 20}_T2w.nii.gz"
+    for shown in (picture(0), thumbnail(wide, wide, (SPACING_MM, 3 * SPACING_MM, SPACING_MM))):
+        many = [Row("sub-01", files, "amber", "estimated Dice", values, "report.html", shown)] * 2
+        write_group_page(tmp_path / "index.html", many, title="all")
+        browser.set_window_size(width, 900)
+        browser.get((tmp_path / "index.html").as_uri())
+        cells = browser.find_elements(By.CSS_SELECTOR, "#pairs tbody tr:first-child td")
+        heads = browser.find_elements(By.CSS_SELECTOR, "#pairs thead th button")
+        boxes = [e.rect for e in [*cells, *heads] if e.is_displayed()]
+        boxes += [browser.find_element(By.CSS_SELECTOR, "#pairs img").rect]
+        picture_cell, image = boxes[0], boxes[-1]
+        assert image["x"] + image["width"] <= picture_cell["x"] + picture_cell["width"]
+        assert all(box["x"] + box["width"] <= width - 20 for box in boxes)
+        for one, other in itertools.combinations(boxes[:-1], 2):
+            across = min(b["x"] + b["width"] for b in (one, other)) - max(one["x"], other["x"])
+            down = min(b["y"] + b["height"] for b in (one, other)) - max(one["y"], other["y"])
+            assert across < 0.5 or down < 0.5, (one, other)
+        cut = "return arguments[0].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+        assert browser.execute_script(cut, cells) == 0
 
 
 def test_five_hundred_pairs_with_pictures_open_in_a_second(browser, tmp_path):

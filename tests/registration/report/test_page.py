@@ -16,6 +16,7 @@ from jaxreg import spatial
 from jaxreg.data.synthetic import simulate
 from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid
 from jaxreg.registration.output.checks import Number
 from jaxreg.registration.report.page import (
     Estimate,
@@ -28,6 +29,17 @@ from jaxreg.registration.report.page import (
 VIEWS = [f"view-{row}-{plane}" for row in (0, 1) for plane in ("axial", "coronal", "sagittal")]
 NASTY = "</script><script>window.owned=1</script><img src=x onerror='window.owned=1'>{{data}}\"&"
 SHAPE = (31, 36, 28)
+FIXED_GRID = Grid(
+    (80, 60, 95), np.array([[0, -2, 0, 70.0], [0, 0, 1.5, -60], [3, 0, 0, -75], [0, 0, 0, 1]])
+)
+"""The file of the fixed image: its axes run upwards, to the left and to the front."""
+
+
+def display_affine(spacing_mm):
+    """The display grid of `made_report` in the fixed image's space."""
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = -60.5, -52.25, -70
+    return affine
 
 
 def made_report(lams: tuple[float, ...] = (0.0, 0.5, 1.0), *, finer: int = 1) -> Report:
@@ -64,6 +76,8 @@ def made_report(lams: tuple[float, ...] = (0.0, 0.5, 1.0), *, finer: int = 1) ->
         displacement=frames[1].displacement,
         jacobian=np.asarray(spatial.jacobian_determinant(jnp.asarray(frames[1].displacement))),
         spacing_mm=(spacing, spacing, spacing),
+        affine=display_affine(spacing),
+        fixed_grid=FIXED_GRID,
         moving_spacing_mm=(spacing, spacing, spacing),
         frames=tuple(frames),
         spread_mm=np.linalg.norm(u, axis=-1),
@@ -154,7 +168,21 @@ def test_a_slice_slider_obeys_the_keyboard_and_moves_its_plane(page):
     page.find_element(By.ID, "crosshair").click()  # else its lines move in the other planes
     moved = changed(page, press(page, "slice-coronal", Keys.ARROW_RIGHT))
     assert moved == {"view-0-coronal", "view-1-coronal"}
-    assert page.find_element(By.ID, "index-coronal").text == f"{SHAPE[1] // 2 + 2}/{SHAPE[1]}"
+    assert page.find_element(By.ID, "index-coronal").text == f"y {-52.25 + 5 * 19:.1f} mm"
+
+
+def test_the_crosshair_is_read_in_the_fixed_images_millimetres_and_voxels(page, report):
+    """The middle of the display grid is its voxel (15, 18, 14)."""
+    world = report.affine @ [15, 18, 14, 1]
+    voxel = np.rint(np.linalg.solve(FIXED_GRID.affine, world))[:3].astype(int)
+    assert (0 <= voxel).all() and (voxel < FIXED_GRID.shape).all()
+    text = page.find_element(By.ID, "readout").text
+    assert f"fixed image: {', '.join(f'{v:.1f}' for v in world[:3])} mm (RAS)" in text
+    assert f"voxel {', '.join(map(str, voxel))}, counted from 0" in text
+    page.find_element(By.ID, "slice-axial").send_keys(Keys.END)
+    page.find_element(By.ID, "slice-coronal").send_keys(Keys.END)
+    pictures(page)
+    assert "outside its voxels" in page.find_element(By.ID, "readout").text
 
 
 def test_every_picture_and_comparison_looks_different(page):
@@ -208,8 +236,10 @@ def test_a_click_moves_the_crosshair_to_the_place(page, radiological):
         canvas, round(0.25 * width), round(-0.25 * height)
     ).click().perform()
     pictures(page)
-    x = int(page.find_element(By.ID, "index-sagittal").text.split("/")[0]) - 1
-    y = int(page.find_element(By.ID, "index-coronal").text.split("/")[0]) - 1
+    x, y = (
+        int(page.find_element(By.ID, f"slice-{plane}").get_attribute("value"))
+        for plane in ("sagittal", "coronal")
+    )
     across = 0.25 if radiological else 0.75
     assert abs(x - across * SHAPE[0]) <= 1 and abs(y - 0.75 * SHAPE[1]) <= 1
 
@@ -302,6 +332,16 @@ def test_numbers_flags_warnings_and_provenance_are_text(page):
     page.find_element(By.CSS_SELECTOR, ".provenance summary").click()
     table = page.find_element(By.CSS_SELECTOR, ".provenance table").text
     assert "settings.lam 0.5" in table and "settings.steps [1, 2]" in table
+
+
+def test_a_green_verdict_says_how_far_to_trust_it(report, tmp_path):
+    good = dataclasses.replace(report, numbers=report.numbers[:1], warnings=())
+    texts = []
+    for name, content in (("green.html", good), ("amber.html", report)):
+        write_report(tmp_path / name, content)
+        texts.append((tmp_path / name).read_text(encoding="utf-8"))
+    assert "Green says that nothing stands out, which is no proof" in texts[0]
+    assert "Green" not in texts[1]
 
 
 def test_every_control_has_a_name(page):

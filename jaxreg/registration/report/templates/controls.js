@@ -42,6 +42,10 @@ async function load() {
   };
 }
 
+// A point by the rows of an affine.
+const transformed = (affine, point) =>
+  affine.slice(0, 3).map((row) => row[0] * point[0] + row[1] * point[1] + row[2] * point[2] + row[3]);
+
 function start(report) {
   const state = {
     at: report.shape.map((n) => Math.floor(n / 2)),
@@ -155,7 +159,7 @@ function start(report) {
         const { across, up } = PLANES[plane];
         const ratio = own ? Math.min(1, ...[across, up].map((a) => (report.shape[a] * report.spacing_mm[a]) / (shape[a] * spacing[a]))) : 1;
         fit(canvas, shape, spacing, plane, scale * ratio);
-        canvas.setAttribute("aria-label", `${PICTURES[kind]}, ${plane}, slice ${state.at[PLANES[plane].normal]}`);
+        canvas.setAttribute("aria-label", `${PICTURES[kind]}, ${plane}, slice at ${sliceText(plane)}`);
         draw(canvas.getContext("2d"), kind, plane);
       }
       byId(`key-${row}`).className = `key ${kind}`;
@@ -166,9 +170,25 @@ function start(report) {
     for (const plane of PLANE_NAMES) {
       const index = state.at[PLANES[plane].normal];
       byId(`slice-${plane}`).value = index;
-      byId(`index-${plane}`).textContent = `${index + 1}/${report.shape[PLANES[plane].normal]}`;
+      byId(`slice-${plane}`).setAttribute("aria-valuetext", sliceText(plane));
+      byId(`index-${plane}`).textContent = sliceText(plane);
     }
     readOut();
+  }
+
+  // Where the crosshair is along the normal of a plane, in the space of the fixed image.
+  function sliceText(plane) {
+    const axis = PLANES[plane].normal;
+    return `${"xyz"[axis]} ${transformed(report.to_world, state.at)[axis].toFixed(1)} mm`;
+  }
+
+  // Where the crosshair is in the fixed image.
+  function placeText() {
+    const world = transformed(report.to_world, state.at).map((v) => v.toFixed(1));
+    const voxel = transformed(report.to_fixed_voxel, state.at).map(Math.round);
+    const inside = voxel.every((v, axis) => v >= 0 && v < report.fixed_shape[axis]);
+    const there = inside ? `voxel ${voxel.join(", ")}, counted from 0` : "outside its voxels";
+    return `fixed image: ${world.join(", ")} mm (RAS), ${there}`;
   }
 
   function readOut() {
@@ -178,7 +198,7 @@ function start(report) {
     const u = Math.hypot(...displacementAt(shown().field, state.at).map((v, a) => v * report.spacing_mm[a]));
     const code = shown().jacobian.data[i];
     const det = code === 0 ? "≤ 0 (folds)" : (2 ** ((code - 128) / report.determinant_steps)).toFixed(2);
-    const parts = [`voxel ${x + 1}, ${y + 1}, ${z + 1}`, `displaced by ${u.toFixed(1)} mm`, `det J ${det}`];
+    const parts = [placeText(), `displaced by ${u.toFixed(1)} mm`, `det J ${det}`];
     if (report.spread) parts.push(`${PICTURES.spread} ${((report.spread.data[i] / 255) * report.spread.top_mm).toFixed(2)} mm`);
     byId("readout").textContent = `${parts.join(" · ")} · ${lamText()}`;
   }
