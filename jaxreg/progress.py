@@ -1,4 +1,4 @@
-"""How long work shows that it goes on: bars on a terminal, elsewhere a line every ten seconds.
+"""How long work shows that it goes on: bars on a terminal, elsewhere lines, fewer and fewer.
 
 The work gets a `Progress` and calls it; what that shows is decided where a command begins.
 """
@@ -16,7 +16,9 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 SECONDS = 10.0
-"""The longest silence."""
+"""The longest silence at first."""
+LONGEST_SECONDS = 300.0
+"""The longest silence of lines: each doubles it, so that a log of hours stays one to read."""
 
 
 class Bar(Protocol):
@@ -27,6 +29,9 @@ class Bar(Protocol):
 
     def note(self, values: Mapping[str, float]) -> None:
         """Show these numbers behind the bar when it is drawn again."""
+
+    def call(self, part: str) -> None:
+        """Show the name of the part that was done last when the bar is drawn again."""
 
 
 class Progress:
@@ -45,11 +50,21 @@ class Progress:
         """A bar of `total` parts called `unit`, of which some may be `done` already."""
         yield _Hidden()
 
-    def each(self, items: Iterable[T], *, total: int, name: str, unit: str = "") -> Iterator[T]:
-        """The items, with a bar that counts those that are done."""
+    def each(
+        self,
+        items: Iterable[T],
+        *,
+        total: int,
+        name: str,
+        unit: str = "",
+        named: Callable[[T], str] | None = None,
+    ) -> Iterator[T]:
+        """The items, with a bar that counts those that are done, and says how the last is named."""
         with self.bar(total=total, name=name, unit=unit) as bar:
             for item in items:
                 yield item
+                if named is not None:
+                    bar.call(named(item))
                 bar.update()
 
     def line(self, text: str) -> None:
@@ -61,7 +76,11 @@ SILENT = Progress()
 
 
 class ShownProgress(Progress):
-    """Writes phases and bars to a stream; `seconds` is the longest silence."""
+    """Writes phases and bars to a stream.
+
+    `seconds` is the longest silence at first. A bar on a terminal keeps it; each line that only
+    says that a work goes on doubles that of the work, up to `LONGEST_SECONDS`.
+    """
 
     def __init__(self, stream: Any, *, seconds: float = SECONDS):
         """Nothing has been written yet."""
@@ -71,23 +90,26 @@ class ShownProgress(Progress):
 
     @contextmanager
     def phase(self, name: str, *, announced: bool = True) -> Iterator[None]:
-        """A line when the work begins, and one whenever nothing was shown for `seconds`."""
+        """A line when the work begins, and one whenever nothing was shown for a while."""
         start = time.monotonic()
         self._mark()
         if announced:
             self.line(f"{name} …")
         with self._alive(
             lambda: self.line(f"{name} … {time.monotonic() - start:.0f} s so far"),
+            _Patience(self._seconds, LONGEST_SECONDS),
         ):
             yield
 
     @contextmanager
     def bar(self, *, total: int, name: str, unit: str = "", done: int = 0) -> Iterator[Bar]:
-        """A bar, drawn again whenever nothing was shown for `seconds`."""
-        kind = _Drawn if self._stream.isatty() else _Lines
-        bar = kind(self._stream, self._mark, self._seconds, total, name, unit, done)
+        """A bar, drawn again whenever nothing was shown for a while."""
+        drawn = self._stream.isatty()
+        patience = _Patience(self._seconds, self._seconds if drawn else LONGEST_SECONDS)
+        kind = _Drawn if drawn else _Lines
+        bar = kind(self._stream, self._mark, patience, total, name, unit, done)
         try:
-            with self._alive(bar.show):
+            with self._alive(bar.show, patience):
                 yield bar
         finally:
             bar.close()
@@ -98,15 +120,16 @@ class ShownProgress(Progress):
         write_line(text, stream=self._stream)
 
     @contextmanager
-    def _alive(self, show: Callable[[], None]) -> Iterator[None]:
+    def _alive(self, show: Callable[[], None], patience: "_Patience") -> Iterator[None]:
         """Call `show` whenever nothing was shown for a while, and no work inside this one is."""
         ended = threading.Event()
 
         def watch():
-            while not ended.wait(max(0.05, self._last + self._seconds - time.monotonic())):
-                silent = time.monotonic() - self._last >= self._seconds
+            while not ended.wait(max(0.05, self._last + patience.seconds - time.monotonic())):
+                silent = time.monotonic() - self._last >= patience.seconds
                 if silent and self._open[-1:] == [show]:
                     show()
+                    patience.grow()
 
         watcher = threading.Thread(target=watch, daemon=True)
         self._open.append(show)
@@ -163,8 +186,21 @@ class _Lossy:
         return getattr(self._stream, name)
 
 
+class _Patience:
+    """How long a work may be silent: twice as long after each line, up to `longest` seconds."""
+
+    def __init__(self, seconds: float, longest: float):
+        self.seconds, self._longest = seconds, longest
+
+    def grow(self) -> None:
+        self.seconds = max(self.seconds, min(2 * self.seconds, self._longest))
+
+
 class _Hidden:
     def update(self, count: int = 1) -> None:
+        """Show nothing."""
+
+    def call(self, part: str) -> None:
         """Show nothing."""
 
     def note(self, values: Mapping[str, float]) -> None:
@@ -174,8 +210,9 @@ class _Hidden:
 class _Drawn:
     """A bar on a terminal."""
 
-    def __init__(self, stream, mark, seconds, total, name, unit, done):
+    def __init__(self, stream, mark, patience, total, name, unit, done):
         self._mark, self._lock = mark, threading.Lock()
+        self._numbers, self._part = "", ""
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -183,7 +220,7 @@ class _Drawn:
             unit=unit or "it",
             file=stream,
             dynamic_ncols=True,
-            mininterval=min(0.5, seconds),
+            mininterval=min(0.5, patience.seconds),
             leave=False,
         )
 
@@ -194,7 +231,16 @@ class _Drawn:
             self._mark()
 
     def note(self, values: Mapping[str, float]) -> None:
-        self._bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+        self._numbers = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
+        self._words()
+
+    def call(self, part: str) -> None:
+        self._part = part
+        self._words()
+
+    def _words(self) -> None:
+        words = ", ".join(filter(None, (self._part, self._numbers)))
+        self._bar.set_postfix_str(words, refresh=False)
 
     def show(self) -> None:
         self._bar.refresh()
@@ -207,30 +253,34 @@ class _Drawn:
 class _Lines:
     """A bar as plain lines, for a file or a pipe: at the beginning, now and then, at the end."""
 
-    def __init__(self, stream, mark, seconds, total, name, unit, done):
-        self._stream, self._mark, self._seconds = stream, mark, seconds
+    def __init__(self, stream, mark, patience, total, name, unit, done):
+        self._stream, self._mark, self._patience = stream, mark, patience
         self._total, self._name, self._unit = total, name, unit
         self._first = self._done = done
         self._start = self._shown_at = time.monotonic()
-        self._shown, self._words = done, ""
+        self._shown, self._words, self._part = done, "", ""
         self._lock = threading.Lock()
         self.show()
 
     def update(self, count: int = 1) -> None:
         with self._lock:
             self._done += count
-        if time.monotonic() - self._shown_at >= self._seconds:
+        if time.monotonic() - self._shown_at >= self._patience.seconds:
             self.show()
+            self._patience.grow()
 
     def note(self, values: Mapping[str, float]) -> None:
         self._words = "".join(f", {name}={value:.3g}" for name, value in values.items())
 
+    def call(self, part: str) -> None:
+        self._part = f" ({part})"
+
     def show(self) -> None:
         self._shown, self._shown_at = self._done, time.monotonic()
         spent, new = self._shown_at - self._start, self._done - self._first
-        left = f"{_clock(spent / new * (self._total - self._done))} left" if new else "? left"
-        parts = f"{self._done} of {self._total} {self._unit}".rstrip()
-        self._stream.write(f"{self._name}: {parts} in {_clock(spent)}, {left}{self._words}\n")
+        left = f", {_clock(spent / new * (self._total - self._done))} left" if new else ""
+        parts = f"{self._done} of {self._total} {self._unit}".rstrip() + self._part
+        self._stream.write(f"{self._name}: {parts} in {_clock(spent)}{left}{self._words}\n")
         self._stream.flush()
         self._mark()
 

@@ -32,3 +32,16 @@ def test_every_page_is_in_the_navigation():
         p.relative_to(ROOT / "docs").as_posix() for p in PAGES if p.is_relative_to(ROOT / "docs")
     ]
     assert [p for p in pages if p not in navigation] == []
+
+
+CALL = re.compile(r"\bjaxreg\.(?:register|sweep|segment|normalize|apply|compare|train|evaluate)\(")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_first_example_in_python_prepares_the_process(page):
+    """Without that a script is slower than the command, and has other last digits."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    calling = [block for block in blocks if CALL.search(block)]
+    if calling:
+        begin = CALL.split(calling[0])[0]
+        assert "from jaxreg import runtime" in begin and "runtime.prepare()" in begin

@@ -51,9 +51,48 @@ def test_a_bar_is_lines_where_nobody_watches():
     shown = ShownProgress(stream)
     assert list(shown.each([3, 4], total=2, name="λ")) == [3, 4]
     assert stream.getvalue().splitlines() == [
-        "λ: 0 of 2 in 00:00, ? left",
+        "λ: 0 of 2 in 00:00",
         "λ: 2 of 2 in 00:00, 00:00 left",
     ]
+
+
+def test_lines_of_a_log_become_rare_and_those_of_a_terminal_do_not(monkeypatch):
+    """Doubling from 0.05 s: after 0, 0.05, 0.15, 0.35 s, and then every 0.2 s, the longest."""
+    monkeypatch.setattr(progress, "LONGEST_SECONDS", 0.2)
+    times: dict[str, list[float]] = {}
+    for kind in (file, terminal):
+        stream, start, seen = kind(), time.monotonic(), times.setdefault(kind.__name__, [])
+        with ShownProgress(stream, seconds=0.05).bar(total=900, name="pairs") as bar:
+            lines = 0
+            while time.monotonic() - start < 1.2:
+                time.sleep(0.005)
+                bar.update()  # parts that are done make no more lines
+                now = len(re.split(r"[\r\n]+", stream.getvalue()))
+                seen += [time.monotonic() - start] * (now - lines)
+                lines = now
+    gaps = [b - a for a, b in zip(times["file"][:-1], times["file"][1:], strict=True)]
+    assert 5 <= len(times["file"]) <= 10 and len(times["terminal"]) > 2 * len(times["file"])
+    assert max(gaps[3:]) >= 0.19 and min(gaps[3:]) >= 0.15
+
+
+def test_hours_of_work_are_a_few_dozen_lines():
+    patience, spent, lines = progress._Patience(progress.SECONDS, progress.LONGEST_SECONDS), 0.0, 0
+    while spent < 4 * 3600:
+        spent, lines = spent + patience.seconds, lines + 1
+        assert patience.seconds <= 300
+        patience.grow()
+    assert lines == 52  # 10, 20, 40, 80, 160, then 300 s each
+
+
+@pytest.mark.parametrize("kind", [file, terminal])
+def test_a_bar_says_how_the_last_part_is_named(kind):
+    stream = kind()
+    shown = ShownProgress(stream, seconds=0.01)
+    for _ in shown.each(["sub-01", "sub-02"], total=2, name="register", unit="pairs", named=str):
+        time.sleep(0.1)
+    assert "sub-01" in stream.getvalue() and "sub-02" in stream.getvalue()
+    if kind is file:
+        assert "register: 2 of 2 pairs (sub-02) in 00:00, 00:00 left" in stream.getvalue()
 
 
 def test_a_bar_keeps_what_stands_behind_it():

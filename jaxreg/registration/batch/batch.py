@@ -28,6 +28,7 @@ from jaxreg.registration.batch.results import (
     line_of,
     outcome_of,
     outcomes_of,
+    own_columns_of,
 )
 from jaxreg.registration.batch.resume import DONE, FREE, Ingredients, Methods, state_of
 from jaxreg.registration.batch.side_by_side import AT_ONCE, side_by_side
@@ -108,9 +109,12 @@ def register_pairs(
         require_cluster(cluster)
     pairs = read_pairs(table)
     own = pairs if rows is None else [pairs[index] for index in rows_of(rows, len(pairs), say=say)]
+    further = own_columns_of(pairs)
     work = Work(_folder(out, table), _absolute(config), overwrite, retry)
     for pair in own:
         pair.config(work.config)  # what contradicts itself is said before the work
+    if further:
+        say(f"columns that jaxreg carries into {RESULTS} and does not read: {', '.join(further)}")
     return _register(Job(pairs, own), work, cluster, at_once, say, progress, finished)
 
 
@@ -134,7 +138,9 @@ def _register(
     else:
         results = _on_cluster(cluster, work, todo, methods, say)
     elsewhere, tables = [], ResultsTable(work.out, job.pairs)
-    tried = progress.each(results, total=len(todo), name="register", unit="pairs")
+    tried = progress.each(
+        results, total=len(todo), name="register", unit="pairs", named=lambda outcome: outcome.name
+    )
     try:
         for number, outcome in enumerate(tried, start=1):
             if outcome.status == "unfinished":

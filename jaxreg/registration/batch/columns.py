@@ -1,10 +1,11 @@
-"""The columns of a table of pairs: files, and the settings that a pair may have of its own.
+"""The columns of a table of pairs: files, the settings of a pair, and what its author adds.
 
 A setting of a pair takes the place of the flag of the same name.
 """
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -35,19 +36,48 @@ SETTINGS = (
 )
 """Fields of `RegisterConfig`; networks and what is written are those of all pairs."""
 COLUMNS = ("name", "fixed", "moving", *OPTIONAL_FILES, *SETTINGS)
+MARK = "x_"
+"""How a column may begin that is nothing to jaxreg, whatever it resembles."""
+_NEAR = 0.75
+"""Of difflib's ratio: transfrom has 0.89 to transform, subject 0.74 to same_subject."""
 _HINTS = get_type_hints(RegisterConfig)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def require_known(names: Collection[str | None], where: str) -> None:
-    """Raise InputError unless every column is one of `COLUMNS`; `where` begins the message."""
+def own_columns(names: Collection[str | None], where: str) -> list[str]:
+    """The columns that are none of `COLUMNS`: the author's own, such as age or site.
+
+    `where` begins the message.
+
+    Raises:
+        InputError: a row with more values than columns, or a column that may be a misspelt one of
+            `COLUMNS`. A name that begins with `MARK` never is.
+    """
+    own = []
     for name in names:
         if name is None:
             raise InputError(f"{where}: more values than columns.")
-        if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, n=1)
-            advice = f"did you mean {near[0]}?" if near else f"expected {', '.join(COLUMNS)}."
-            raise InputError(f"{where}: unknown column {name!r}; {advice}")
+        if name in COLUMNS:
+            continue
+        meant = None if name.startswith(MARK) else _meant(name)
+        if meant is not None:
+            raise InputError(
+                f"{where}: unknown column {name!r}; did you mean {meant}? A column of your own "
+                f"that is called so begins with {MARK}: {MARK}{name}."
+            )
+        own.append(name)
+    return own
+
+
+def _meant(name: str) -> str | None:
+    """The known column that an unknown one may stand for."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().casefold())
+    near = difflib.get_close_matches(plain, COLUMNS, n=1, cutoff=_NEAR)
+    if near:
+        return near[0]
+    longer = (c for c in COLUMNS if plain.startswith(c))  # lambda, fixed_image
+    shorter = (c for c in OPTIONAL_FILES if c.endswith(f"_{plain}"))  # mask
+    return next(longer, None) or next(shorter, None)
 
 
 def setting_of(column: str, text: str, where: str) -> Any:

@@ -11,7 +11,7 @@ from jaxreg.io.atomic import require_writable
 from jaxreg.io.tables import read_table
 from jaxreg.registration.batch.failures import failure_of
 from jaxreg.registration.batch.pairs import FAILURES, GROUP, RESULTS, FilePair
-from jaxreg.registration.batch.results import Outcome, join_results, outcomes_of
+from jaxreg.registration.batch.results import COLUMNS, NONE, Outcome, join_results, outcomes_of
 from jaxreg.registration.batch.resume import record_in
 from jaxreg.registration.output.files import THUMBNAIL
 from jaxreg.registration.report.group import Row, write_group_page
@@ -70,7 +70,8 @@ def pairs_in(out: Path) -> list[FilePair]:
     named: dict[str, FilePair] = {}
     if (out / RESULTS).is_file():
         for row in read_table(out / RESULTS, ("name", "fixed", "moving")):
-            named[row["name"]] = FilePair(row["name"], row["fixed"], row["moving"], {}, {})
+            own = {c: "" if cell == NONE else cell for c, cell in row.items() if c not in COLUMNS}
+            named[row["name"]] = FilePair(row["name"], row["fixed"], row["moving"], {}, {}, own)
     with os.scandir(out) as found:
         folders = sorted(entry.name for entry in found if entry.is_dir())
     failed = sorted(path.stem for path in (out / FAILURES).glob("*.json"))

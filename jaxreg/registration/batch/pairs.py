@@ -14,7 +14,7 @@ from jaxreg.registration.batch.columns import (
     SETTINGS,
     config_of,
     is_file_of_start,
-    require_known,
+    own_columns,
     setting_of,
 )
 
@@ -29,6 +29,7 @@ class FilePair(NamedTuple):
     """A row of the table: the folder's name, and absolute paths by column; others are not given.
 
     `fixed` and `moving` are as the table has them; `settings` are the pair's own, JSON values.
+    `own` are the cells of further columns, which are carried into the results.
     """
 
     name: str
@@ -36,6 +37,7 @@ class FilePair(NamedTuple):
     moving: str
     files: dict[str, str]
     settings: dict[str, Any]
+    own: dict[str, str] = {}
 
     def config(self, shared: RegisterConfig) -> RegisterConfig:
         """The settings of this pair, given those of all pairs.
@@ -53,7 +55,7 @@ def read_pairs(table: Path) -> list[FilePair]:
     """The pairs of a table in its order; paths are relative to the table's folder.
 
     Raises:
-        InputError: no such table, an unknown column, a cell that is no value of its column, a pair
+        InputError: no such table, a misspelt column, a cell that is no value of its column, a pair
             without both images, a name that is no plain one or that two pairs have, no pairs.
     """
     rows = read_table(table, ("fixed", "moving"))
@@ -100,11 +102,12 @@ def _pair(table: Path, number: int, name: str, row: dict[str, str]) -> FilePair:
         settings["init"] = str(folder / settings["init"])
     columns = ("fixed", "moving", *OPTIONAL_FILES)
     files = {column: str(folder / row[column]) for column in columns if _given(row, column)}
-    return FilePair(name, row["fixed"], row["moving"], files, settings)
+    own = {column: row[column] or "" for column in own_columns(row, where)}
+    return FilePair(name, row["fixed"], row["moving"], files, settings, own)
 
 
 def _check(table: Path, number: int, row: dict[str, str]) -> None:
-    require_known(row, f"{table}, line {number}")
+    own_columns(row, f"{table}, line {number}")
     for column in ("fixed", "moving"):
         if not _given(row, column):
             raise InputError(f"{table}: expected a file in column {column}, line {number}.")

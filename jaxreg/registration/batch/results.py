@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jaxreg.errors import Kind
+from jaxreg.errors import InputError, Kind
 from jaxreg.io.atomic import claimed, completed
+from jaxreg.registration.batch.columns import MARK
 from jaxreg.registration.batch.failures import failure_of
 from jaxreg.registration.batch.pairs import RESULTS, FilePair
 from jaxreg.registration.batch.resume import record_in, timings_in
@@ -143,11 +144,30 @@ def write_results(path: Path, pairs: Sequence[FilePair], outcomes: Mapping[str, 
     Raises:
         InputError: the table cannot be written.
     """
-    rows = [_row(pair, outcomes[pair.name]) for pair in pairs if pair.name in outcomes]
+    own = own_columns_of(pairs)
+    rows = [
+        [*_row(pair, outcomes[pair.name]), *(_cell(pair.own.get(column)) for column in own)]
+        for pair in pairs
+        if pair.name in outcomes
+    ]
     with completed(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow([*COLUMNS, *own])
         writer.writerows(rows)
+
+
+def own_columns_of(pairs: Sequence[FilePair]) -> list[str]:
+    """The further columns that the pairs' own table has, in its order.
+
+    Raises:
+        InputError: one that results.tsv has by itself.
+    """
+    own = list(dict.fromkeys(column for pair in pairs for column in pair.own))
+    for column in own:
+        if column in COLUMNS:
+            text = f"the column {column!r} is one of {RESULTS}; call it {MARK}{column}"
+            raise InputError(f"--pairs: {text}.")
+    return own
 
 
 class ResultsTable:

@@ -213,6 +213,24 @@ def test_a_pair_has_the_settings_of_its_row_and_else_those_of_the_flags(table, r
     assert settings["p3"].optimize_only is False and settings["p2"].optimize_only is True
 
 
+def test_columns_of_ones_own_are_carried_into_the_results(table, registered, capsys):
+    for column in ("age", "site", "sex", "subject", "session", "group", "x_status", "x_mask"):
+        with_column(table, column, *(f"{column} {i}" for i in range(PAIRS - 1)))
+    registered[1]["p1"] = InputError("f1.nii: damaged.")
+    assert register(table, "--rows=1-3") == 1
+    assert "carries into results.tsv and does not read: age, site, sex" in capsys.readouterr().out
+    assert register(table) == 1
+    before = (table.parent / "out" / "results.tsv").read_bytes()
+    assert main(["group", str(table.parent / "out")]) == 0
+    assert (table.parent / "out" / "results.tsv").read_bytes() == before
+    found = results(table)
+    assert [found[f"p{i}"]["age"] for i in (0, 1, 4, 5)] == ["age 0", "age 1", "age 4", "n/a"]
+    assert found["p3"]["x_mask"] == "x_mask 3" and found["p3"]["lam"] == "0.5"
+    with_column(table, "dose", "1 mg")  # nothing of the pair's result rests on it
+    assert register(table) == 1 and registered[0].count("p0") == 1
+    assert results(table)["p0"]["dose"] == "1 mg"
+
+
 def test_a_row_whose_settings_changed_is_no_finished_one(table, registered, capsys):
     assert register(table) == 0
     with_column(table, "lam", "0.25")
@@ -229,7 +247,11 @@ def test_a_row_whose_settings_changed_is_no_finished_one(table, registered, caps
         ("lamb", "1", "unknown column 'lamb'; did you mean lam?"),
         ("transfrom", "rigid", "unknown column 'transfrom'; did you mean transform?"),
         ("fixed_lables", "a.nii", "did you mean fixed_labels?"),
-        ("colour", "red", "unknown column 'colour'; expected name, fixed, moving"),
+        ("Lam", "1", "unknown column 'Lam'; did you mean lam?"),
+        ("lambda", "1", "unknown column 'lambda'; did you mean lam?"),
+        ("mask", "a.nii", "unknown column 'mask'; did you mean fixed_mask?"),
+        ("moving_image", "a.nii", "did you mean moving.* begins with x_: x_moving_image"),
+        ("status", "control", "the column 'status' is one of results.tsv; call it x_status"),
         ("lam", "1.5", r"pair 'p0': --lam: expected a number in \[0, 1\]"),
         ("lam", "half", "pair 'p0': --lam: expected one of auto; got 'half'"),
         ("transform", "elastic", "pair 'p0': --transform: expected one of deformable"),
