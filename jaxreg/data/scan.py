@@ -1,12 +1,13 @@
 """An image as a scanner gives it, read and checked: it has to be able to show a head."""
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from jaxreg.data.foreground import background_value
 from jaxreg.errors import InputError
 from jaxreg.geometry.field import SHEAR, shear
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.flatness import flatness
 from jaxreg.io.headers import Header, read_header
 from jaxreg.io.images import LABEL_OFF, read_image
 from jaxreg.io.stored_images import Source, open_image
@@ -49,24 +50,7 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
     array = whole
     if len(np.unique(array)) > LABEL_VALUES:
         return False
-    return label_flatness(array) > LABEL_FLATNESS
-
-
-def label_flatness(array: Shaped[np.ndarray, "x y z"]) -> float:
-    """How many of the pairs of neighbours in the foreground are equal, from 0 to 1."""
-    filled = array != (background_value(array) or 0.0)
-    shares = []
-    for axis in range(3):
-        here, there = (
-            tuple(part if k == axis else slice(None) for k in range(3))
-            for part in (slice(None, -1), slice(1, None))
-        )
-        inside = filled[here] & filled[there]
-        count = int(np.count_nonzero(inside))
-        if count:
-            equal = np.equal(array[here], array[there]) & inside
-            shares.append(int(np.count_nonzero(equal)) / count)
-    return float(np.mean(shares)) if shares else 0.0
+    return flatness(array, background_value(array) or 0.0) > LABEL_FLATNESS
 
 
 def check_intensities(path: Source, array: Float[np.ndarray, "x y z"]) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.compression import packed
+from jaxreg.io.flatness import refuse_image
 from jaxreg.io.itk_geometry import itk_affine, unit_of, usable_qform
 from jaxreg.io.stored_images import (
     UNREADABLE,
@@ -162,7 +163,7 @@ def read_labels(path: Source, *, remark: Remark = unheard) -> Volume:
     header moved off them. `remark` then gets a sentence. All other values are refused.
 
     Raises:
-        InputError: as for `read`; a value that is no label.
+        InputError: as for `read`; a value that is no label; what looks like an image.
     """
     return as_labels(path, *_read(path), remark)
 
@@ -178,6 +179,7 @@ def as_labels(path: Source, volume: Volume, slope: float, remark: Remark) -> Vol
         raise InputError(f"{path}: expected integer labels, got values such as {worst:g}.")
     if off.max() > _EXACT:
         remark(f"{path}: labels such as {worst:.7g} are rounded to whole numbers")
+    refuse_image(path, whole)
     if max(abs(float(whole.min())), abs(float(whole.max()))) > np.iinfo(np.int32).max:
         raise InputError(f"{path}: expected labels in the range of int32, got {whole.max():g}.")
     return Volume(whole.astype(np.int32), affine)
@@ -187,7 +189,8 @@ def read_mask(path: Source, *, remark: Remark = unheard) -> Volume:
     """A mask as booleans: every voxel but 0, and of a soft mask (0 … 1) those of 0.5 and more.
 
     Raises:
-        InputError: as for `read`; values that are neither labels nor a soft mask.
+        InputError: as for `read`; values that are neither labels nor a soft mask; what looks like
+            an image.
     """
     volume, slope = _read(path)
     array, affine = volume

@@ -29,7 +29,7 @@ from jaxreg.io.images import ImageLike, source_of
 from jaxreg.io.points import Convention, PointTable, read_points
 from jaxreg.registration.apply import Applied, Interpolation, apply_chain, load_chain
 from jaxreg.registration.compare_tools.compare import Row, compare_files
-from jaxreg.registration.compare_tools.external_tools import ENGINES
+from jaxreg.registration.compare_tools.external_tools import ENGINES, WITHOUT_EXTRA
 from jaxreg.registration.convert import convert_file
 from jaxreg.registration.linear.affine import register_affine
 from jaxreg.registration.result import Result, Transform, result_of
@@ -37,7 +37,7 @@ from jaxreg.registration.run import register_images
 from jaxreg.segmentation.networks import brain_finder
 
 Say = Callable[[str], None]
-TOOLS = tuple(ENGINES)
+TOOLS = tuple(name for name in ENGINES if name not in WITHOUT_EXTRA)
 
 
 @speaks_of_arguments

@@ -153,6 +153,8 @@ def apply_chain(
                 **how,
             )
         )
+        own = read_header(source, series=True).grid
+        notes.warnings.extend(wrong_way(chain, own, target.grid, inverse=inverse))
     residual_mm = 0.0
     if inverted and any(isinstance(element, Field) for element in chain):
         residual_mm, remarks = _left_behind(residuals, "voxels" if table is None else "points")
@@ -182,6 +184,49 @@ def affine_twice(chain: Chain) -> list[str]:
                     "affine.mat of that run."
                 ]
     return []
+
+
+def wrong_way(chain: Chain, own: Grid, target: Grid, *, inverse: bool) -> list[str]:
+    """A warning where an image or its target has the field of view that the other one should have.
+
+    A field lies on the grid of the space that it brings images to (from, with `inverse`). Where all
+    grids are in one place, as in a cohort in a common space, nothing can be said.
+    """
+    fields = [element for element in chain if isinstance(element, Field)]
+    if len(fields) != 1:
+        return []
+    field = fields[0].grid
+    here, there = (target, own) if inverse else (own, target)
+    if same_view(here, field) and not same_view(there, field):
+        begins = "the reference" if inverse else "the image"
+        other = "without --inverse" if inverse else "by the run's other warp, or with --inverse"
+        return [
+            f"{begins} lies on the grid of the displacement field, where only "
+            f"{'the image' if inverse else 'the reference'} should: this looks like the wrong way "
+            f"round; from the other side it goes {other}."
+        ]
+    if same_view(own, target) and not same_view(own, field):
+        return [
+            "the image and the reference lie on one grid, and the displacement field on another: "
+            f"the reference should be the {'moving' if inverse else 'fixed'} image of the "
+            "registration."
+        ]
+    return []
+
+
+def same_view(one: Grid, other: Grid) -> bool:
+    """Whether two grids show the same box, whatever their voxels are, to one of the larger ones."""
+    corners = [_corners(grid) for grid in (one, other)]
+    voxel_mm = max(float(np.linalg.norm(g.affine[:3, :3], axis=0).max()) for g in (one, other))
+    apart = np.linalg.norm(corners[0][:, None] - corners[1][None], axis=-1)
+    return bool(apart.min(axis=1).max() < voxel_mm)
+
+
+def _corners(grid: Grid) -> Float[np.ndarray, "8 3"]:
+    """The outer corners of the corner voxels, in mm."""
+    ends = [(-0.5, n - 0.5) for n in grid.shape]
+    voxels = np.array(np.meshgrid(*ends, indexing="ij")).reshape(3, -1)
+    return (grid.affine[:3, :3] @ voxels).T + grid.affine[:3, 3]
 
 
 def _apart_mm(one: np.ndarray, other: np.ndarray, grid: Grid) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxreg.data.scan import check_intensities, check_plausible, label_flatness, looks_like_labels
+from jaxreg.data.scan import check_intensities, check_plausible, looks_like_labels
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import Points, inside, places, values_at
@@ -34,9 +34,6 @@ from jaxreg.io.series import (
     write_series,
 )
 from jaxreg.io.stored_images import Source, open_image
-
-FLAT, FEW = 0.2, 50
-"""A label map is flatter, or has fewer labels: images of 50 grey levels and more are at 0.13."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,8 @@ def moved(
         check_length(series)
         return _moved_series(series, pull_back, grid, image_of, labels, notes, onto, how)
     volume = read_labels(stored, remark=notes.remark) if labels else read_image(stored)
-    _note_kind(path, volume.array, labels, notes, how)
     if not labels:
+        _note_labels(path, volume.array, notes, how)
         check_intensities(path, volume.array)
     found = _places(path, volume.affine, volume.array.shape, pull_back, grid, onto)
     array = values_at(volume.array, found, grid.shape, **how)
@@ -177,8 +174,8 @@ def _arrays(
         else:
             array = as_intensities(path, array)
             check_intensities(path, array)
-        if number == 0:
-            _note_kind(path, array, labels, notes, how)
+        if number == 0 and not labels:
+            _note_labels(path, array, notes, how)
         yield array
 
 
@@ -202,22 +199,12 @@ def _places(
         )
 
 
-def _note_kind(
-    path: Source, array: np.ndarray, labels: bool, notes: Notes, how: dict[str, Any]
-) -> None:
-    """Warn of a label map that is moved as an image, and of an image that is moved as labels."""
-    line = None
-    if labels:
-        kinds = len(np.unique(array))
-        if kinds > FEW and label_flatness(array) < FLAT:
-            line = (
-                f"{path}: {kinds} different values that seldom equal their neighbours look like "
-                "an image, and are moved as labels; --image interpolates them."
-            )
-    elif how["order"] > 0 and looks_like_labels(array):
+def _note_labels(path: Source, array: np.ndarray, notes: Notes, how: dict[str, Any]) -> None:
+    """Warn of a label map that is interpolated as an image."""
+    if how["order"] > 0 and looks_like_labels(array):
         line = (
             f"{path}: looks like a label map, and is interpolated as an image, which mixes its "
             "labels; --labels moves it without that."
         )
-    if line is not None and line not in notes.warnings:
-        notes.warnings.append(line)
+        if line not in notes.warnings:
+            notes.warnings.append(line)

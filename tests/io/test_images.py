@@ -335,11 +335,20 @@ def test_colours_and_complex_numbers_are_refused(tmp_path, dtype):
 
 
 def test_whole_labels_in_any_type_are_read_as_int32(tmp_path):
-    labels = np.random.default_rng(0).integers(0, 2000, SHAPE)
+    labels = np.random.default_rng(0).integers(0, 40, SHAPE) * 51
     for dtype in (np.float32, np.float64, np.int16, np.uint16):
         got = images.read_labels(saved(tmp_path / "v.nii.gz", labels.astype(dtype))).array
         np.testing.assert_array_equal(got, labels)
         assert got.dtype == np.int32
+
+
+@pytest.mark.parametrize("read", [images.read_labels, images.read_mask])
+def test_an_image_is_neither_a_label_map_nor_a_mask_and_parcels_are(tmp_path, read):
+    image = np.random.default_rng(1).integers(0, 900, (12, 14, 10)).astype(np.int16)
+    refuses(saved(tmp_path / "t1w.nii.gz", image), read=read, match="looks like an image")
+    parcels = np.arange(1, 61).reshape(3, 4, 5).repeat(4, 0).repeat(3, 1).repeat(2, 2)
+    found = read(saved(tmp_path / "parcels.nii.gz", parcels.astype(np.int16))).array
+    np.testing.assert_array_equal(found != 0, parcels != 0)
 
 
 def test_labels_that_are_not_whole_are_refused(tmp_path):

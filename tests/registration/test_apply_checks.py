@@ -146,13 +146,52 @@ def kinds(place):
 
 
 @pytest.mark.parametrize("suffix", ["", "_4d"])
-def test_an_image_that_is_moved_as_labels_is_warned_of(kinds, capsys, suffix):
-    assert apply(f"--labels=t1w{suffix}.nii.gz") == 0
-    assert "look like an image, and are moved as labels" in capsys.readouterr().err
+def test_an_image_that_is_moved_as_labels_is_refused(kinds, capsys, suffix):
+    assert apply(f"--labels=t1w{suffix}.nii.gz") == 2
+    assert "got what looks like an image" in capsys.readouterr().err
     for name in ("labels", "mask"):
         if name == "labels" or not suffix:
             assert apply(f"--labels={name}{suffix}.nii.gz") == 0
             assert "warning" not in capsys.readouterr().err
+
+
+def _ways(place):
+    """Two images on grids of their own, and the warp that brings the second to the first."""
+    fixed, moving = Grid((14, 12, 11), np.diag([4.0, 4, 4, 1])), Grid((13, 12, 10), AFFINE)
+    for name, grid in (("fixed", fixed), ("moving", moving)):
+        array = np.random.default_rng(2).uniform(0, 900, grid.shape).astype(np.float32)
+        write(f"{name}.nii.gz", Volume(array, grid.affine))
+    finer = Grid((28, 24, 22), np.diag([2.0, 2, 2, 1]) + np.array([[0, 0, 0, -1]] * 3 + [[0] * 4]))
+    array = np.random.default_rng(3).uniform(0, 900, finer.shape).astype(np.float32)
+    write("finer.nii.gz", Volume(array, finer.affine))
+    shift = np.zeros((*fixed.shape, 3)) + [3.0, -2, 1]
+    write_field("warp.nii.gz", Field(shift.astype(np.float32), fixed.affine))
+
+
+@pytest.mark.parametrize(
+    ("image", "reference", "inverse", "words"),
+    [
+        ("moving", "fixed", False, None),
+        ("moving", "finer", False, None),
+        ("fixed", "moving", True, None),
+        ("fixed", "fixed", False, None),  # a common space: nothing can be said
+        ("fixed", "moving", False, "the image lies on the grid of the displacement field"),
+        ("finer", "moving", False, "the image lies on the grid of the displacement field"),
+        ("moving", "fixed", True, "the reference lies on the grid of the displacement field"),
+        ("moving", "moving", False, "the reference should be the fixed image"),
+        ("moving", "moving", True, "the reference should be the moving image"),
+    ],
+)
+def test_a_map_that_is_taken_the_wrong_way_round_is_warned_of(
+    place, capsys, image, reference, inverse, words
+):
+    _ways(place)
+    flags = [f"--image={image}.nii.gz", f"--reference={reference}.nii.gz", "--out=m.nii.gz"]
+    code = cli.main(["apply", "warp.nii.gz", *flags, *(["--inverse"] if inverse else [])])
+    said = capsys.readouterr().err
+    assert code == 0
+    assert ("wrong way" in said or "reference should" in said) == (words is not None), said
+    assert words is None or words in said
 
 
 @pytest.mark.parametrize("suffix", ["", "_4d"])
