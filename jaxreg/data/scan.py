@@ -50,7 +50,7 @@ def looks_like_labels(array: Float[np.ndarray, "x y z"]) -> bool:
     array = whole
     if len(np.unique(array)) > LABEL_VALUES:
         return False
-    return flatness(array, background_value(array) or 0.0) > LABEL_FLATNESS
+    return flatness(array, background=background_value(array) or 0.0) > LABEL_FLATNESS
 
 
 def check_intensities(path: Source, array: Float[np.ndarray, "x y z"]) -> None:

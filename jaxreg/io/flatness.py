@@ -11,7 +11,7 @@ FLAT, FEW = 0.2, 50
 of 1 to 8 mm, and 0.13 at most in images of 50 grey levels and more."""
 
 
-def flatness(array: Shaped[np.ndarray, "x y z"], background: float = 0.0) -> float:
+def flatness(array: Shaped[np.ndarray, "x y z"], *, background: float = 0.0) -> float:
     """How many of the pairs of neighbours in the foreground are equal, from 0 to 1."""
     filled = array != background
     shares = []

@@ -186,8 +186,8 @@ def affine_twice(chain: Chain) -> list[str]:
     return []
 
 
-def wrong_way(chain: Chain, own: Grid, target: Grid, *, inverse: bool) -> list[str]:
-    """A warning where an image or its target has the field of view that the other one should have.
+def wrong_way(chain: Chain, image: Grid, reference: Grid, *, inverse: bool) -> list[str]:
+    """A warning where an image has the field of view that its reference should have, or reversed.
 
     A field lies on the grid of the space that it brings images to (from, with `inverse`). Where all
     grids are in one place, as in a cohort in a common space, nothing can be said.
@@ -196,7 +196,7 @@ def wrong_way(chain: Chain, own: Grid, target: Grid, *, inverse: bool) -> list[s
     if len(fields) != 1:
         return []
     field = fields[0].grid
-    here, there = (target, own) if inverse else (own, target)
+    here, there = (reference, image) if inverse else (image, reference)
     if same_view(here, field) and not same_view(there, field):
         begins = "the reference" if inverse else "the image"
         other = "without --inverse" if inverse else "by the run's other warp, or with --inverse"
@@ -205,7 +205,7 @@ def wrong_way(chain: Chain, own: Grid, target: Grid, *, inverse: bool) -> list[s
             f"{'the image' if inverse else 'the reference'} should: this looks like the wrong way "
             f"round; from the other side it goes {other}."
         ]
-    if same_view(own, target) and not same_view(own, field):
+    if same_view(image, reference) and not same_view(image, field):
         return [
             "the image and the reference lie on one grid, and the displacement field on another: "
             f"the reference should be the {'moving' if inverse else 'fixed'} image of the "
