@@ -16,6 +16,7 @@ from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder, require_free_folder
+from jaxreg.io.commit import own_commit
 from jaxreg.io.files import require_file
 from jaxreg.io.headers import Header
 from jaxreg.io.images import reordered, write_like
@@ -102,6 +103,7 @@ class SegmentedImage(NamedTuple):
         """What was segmented, by which networks, with which numbers, as JSON values."""
         return {
             "jaxreg": __version__,
+            "commit": own_commit(),
             "image": str(self.path),
             "image_sha256": self.sha256,
             "networks_sha256": self.model.sha256,

@@ -12,6 +12,7 @@ from jaxreg._version import __version__
 from jaxreg.configuration.registration import GIVEN_MATRIX, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.io.checksums import file_sha256
+from jaxreg.io.commit import own_commit
 from jaxreg.io.stored_images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.registration.inputs import Subject
@@ -33,6 +34,7 @@ def provenance_of_settings(
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "versions": {"jaxreg": __version__, "python": platform.python_version(), **versions},
+        "commit": own_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}",
         "command": {"fixed": str(fixed), "moving": str(moving), **as_json(config), **named},
     }
