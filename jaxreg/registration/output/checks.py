@@ -118,7 +118,7 @@ def numbers_of(result: Registration, values: dict[str, float]) -> tuple[Number, 
 
 def _estimate_number(values: dict[str, float], *, deformable: bool) -> Number:
     """The Dice that labels of the structures most likely have, were they right in both images."""
-    before, after = values["estimated_dice_affine"], values["estimated_dice"]
+    after = values["estimated_dice"]
     low, high = values["estimated_dice_low"], values["estimated_dice_high"]
     warn, fail = ESTIMATE_WARN, ESTIMATE_FAIL
     if not deformable:
@@ -127,8 +127,8 @@ def _estimate_number(values: dict[str, float], *, deformable: bool) -> Number:
         "estimated Dice",
         f"{after:.2f} ({low:.2f} to {high:.2f})",
         "how well the structures of both brains most likely overlap after the registration, had "
-        f"they been outlined correctly in both images; 1 is perfect, {before:.2f} after the linear "
-        "part, and in parentheses the range of nine results in ten",
+        "they been outlined correctly in both images; 1 is perfect, and in parentheses is the "
+        "range of nine results in ten",
         after >= warn,
         wrong=after < fail,
     )
