@@ -3,12 +3,13 @@
 `kind_of` decides between the three, `EXIT_CODES` has what the console command ends with.
 """
 
+import difflib
 import errno
 import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -92,10 +93,45 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise InputError unless `value` is one of `choices`; `name` is the flag without dashes."""
-    if value not in choices:
-        raise InputError(f"--{name}: expected one of {', '.join(choices)}; got {value!r}.")
+def require_choice(
+    name: str, value: str, choices: tuple[str, ...], *, several: bool = False
+) -> None:
+    """Raise InputError unless `value` is one of `choices`; `name` is the flag without dashes.
+
+    Where the flag takes `several`, the message says what separates them if they stand in `value`
+    with something else between them.
+    """
+    if value in choices:
+        return
+    apart = re.split(r"[\s;:+|/]+", value.strip())
+    separated = several and len(apart) > 1 and all(part in choices for part in apart)
+    advice = f"; a comma separates several: {','.join(apart)}." if separated else "."
+    raise InputError(f"--{name}: expected one of {', '.join(choices)}; got {value!r}{advice}")
+
+
+def decimal_point(text: str) -> str:
+    """What to add to `expected a number, got '0,3'`: the number with a point, or the full stop."""
+    number = text.strip().replace(",", ".")
+    if "," in text and re.fullmatch(r"[+-]?\d*\.\d+", number):
+        return f"; a decimal point is needed: {number}."
+    return "."
+
+
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """A question such as `did you mean --out or --outputs?`; empty where nothing is alike.
+
+    It names the nearest of the `known`, those that are as near, and those that `name` continues or
+    that continue `name` or end with it as a word. `prefix` is written before each.
+    """
+    names = [*dict.fromkeys(known)]
+    near = difflib.get_close_matches(name, names, n=len(names) or 1)
+    nearness = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+    alike = {other for other, ratio in zip(near, nearness, strict=True) if ratio == nearness[0]}
+    ends = f"-{name}", f"_{name}"
+    alike |= {n for n in names if n.startswith(name) or n.endswith(ends)}
+    alike |= {n for n in names if name.startswith(n) and name[len(n) :][:1] not in ("-", "_")}
+    question = " or ".join(prefix + other for other in names if other in alike)
+    return f"did you mean {question}?" if alike else ""
 
 
 def require_share(name: str, value: float) -> None:

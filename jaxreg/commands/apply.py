@@ -20,7 +20,7 @@ class Input:
     labels: Path | None = None
     """Label map to move, or a 4-D series of them."""
     points: Path | None = None
-    """CSV with the header x,y,z (RAS mm); points go where the image goes."""
+    """CSV with columns x,y,z (RAS mm), others kept; points go where the image goes."""
     reference: Path | None = None
     """Image whose grid the result lies on; for --image and --labels."""
     interpolation: Literal["nearest", "linear", "bspline", "label"] | None = None

@@ -6,7 +6,6 @@ values, and what tyro refuses becomes an `InputError`. A nested dataclass is a g
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import itertools
 import re
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from jaxreg.errors import InputError, require_choice
+from jaxreg.errors import InputError, decimal_point, did_you_mean, require_choice
 
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ def _read(shown: type[Any], argv: Sequence[str], prog: str, default: Any) -> Any
             raise
         said = _one_line(refusal.getvalue())
         missing = re.match(r"Missing from|Missing value for argument '(?!-)", said)
-        text = f"{_in_words(said, shown)} See `{prog} --help`."
+        text = f"{_in_words(said, shown, argv)} See `{prog} --help`."
         raise (_Missing if missing else InputError)(text) from None
 
 
@@ -78,7 +77,7 @@ def _one_line(box: str) -> str:
     return text if text.endswith((".", "?")) else f"{text}."
 
 
-def _in_words(said: str, config: type[Any]) -> str:
+def _in_words(said: str, config: type[Any], argv: Sequence[str]) -> str:
     """What tyro said in one sentence that names the flags alone; other refusals as they are."""
     labels = dict(_labels(config))
     if match := re.match(r"Unrecognized options: (.*)\.$", said):
@@ -87,8 +86,10 @@ def _in_words(said: str, config: type[Any]) -> str:
         if not flags:
             return f"unexpected argument {parts[0]}."
         known = [label.removeprefix("--") for label in labels if label.startswith("--")]
-        near = difflib.get_close_matches(flags[0].lstrip("-"), known, n=1)
-        return f"unknown flag {flags[0]}{f'; did you mean --{near[0]}?' if near else '.'}"
+        question = did_you_mean(flags[0].lstrip("-"), known, prefix="--")
+        return f"unknown flag {flags[0]}{f'; {question}' if question else '.'}"
+    if match := re.match(r"Error parsing (--[\w-]+):", said):
+        return _no_number(match[1], argv, config) or said
     if match := re.match(r"Missing value for argument '(-[^']*)'", said):
         return f"{match[1]} needs a value."
     if said.startswith("Missing from"):
@@ -101,25 +102,56 @@ def _in_words(said: str, config: type[Any]) -> str:
     return said
 
 
+def _no_number(flag: str, argv: Sequence[str], config: type[Any]) -> str | None:
+    """What is wrong with the value of a flag that takes a number; None of any other flag."""
+    hint = next(hint for label, _, hint in _flags(config) if label == flag)
+    bare = _bare(hint)
+    parts = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    kinds = [part for part in parts if part in (int, float)]
+    if not kinds:
+        return None
+    wanted = ["a number" if float in kinds else "a whole number"]
+    wanted += [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    values = [word.partition("=")[2] for word in argv if word.startswith(f"{flag}=")]
+    values += [value for name, value in itertools.pairwise(argv) if name == flag]
+    got = next((value for value in values if not _is_number(value, kinds)), "")
+    end = decimal_point(got) if float in kinds else "."
+    return f"{flag}: expected {' or '.join(wanted)}, got {got!r}{end}"
+
+
+def _is_number(text: str, kinds: Sequence[type]) -> bool:
+    """Whether a text can be read as one of these kinds of numbers."""
+    for kind in kinds:
+        with contextlib.suppress(ValueError):
+            kind(text)
+            return True
+    return False
+
+
 def _labels(config: type[Any]) -> Iterator[tuple[str, bool]]:
     """The name of each flag (`--out`) or positional argument (`FIXED`), and whether it is required.
 
     Two-state flags have their other name, such as `--no-on`, too.
     """
+    for label, field, _ in _flags(config):
+        yield label, _is_required(field)
+        if field.default is True:
+            yield f"--no-{label.removeprefix('--')}", False
+
+
+def _flags(config: type[Any]) -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """(the name of a flag or positional argument, its field, its annotation) of each."""
     hints = get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         if dataclasses.is_dataclass(_bare(hint)):
-            yield from _labels(_bare(hint))
+            yield from _flags(_bare(hint))
             continue
         extras = getattr(hint, "__metadata__", ())
         own: Any = next((extra for extra in extras if isinstance(extra, _Arg)), tyro.conf.arg())
         name = (own.name or field.name).replace("_", "-")
         positional = any(extra is _POSITIONAL for extra in extras)
-        required = _is_required(field)
-        yield (own.metavar or name.upper()) if positional else f"--{name}", required
-        if field.default is True:
-            yield f"--no-{name}", False
+        yield (own.metavar or name.upper()) if positional else f"--{name}", field, hint
 
 
 def _shown(config: type[Any], *, required: bool = True) -> type[Any]:

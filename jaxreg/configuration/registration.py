@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from jaxreg.configuration.domains import domain_pair
 from jaxreg.configuration.objective import DIRECT_LOSSES
 from jaxreg.configuration.unread import refuse_unread
-from jaxreg.errors import InputError, require_choice
+from jaxreg.errors import InputError, decimal_point, require_choice
 
 TransformKind = Literal["deformable", "affine", "rigid"]
 Extraction = Literal["auto", "never", "always"]
@@ -181,9 +182,10 @@ class RegisterConfig(
         if self.loss is not None:
             require_choice("loss", self.loss, DIRECT_LOSSES)
         lam = self.lam
-        if isinstance(lam, str):
-            require_choice("lam", lam, ("auto",))
-        elif lam is not None and not 0 <= lam <= 1:
+        if isinstance(lam, str) and lam != AUTO:
+            wanted = "a number in [0, 1] or auto"
+            raise InputError(f"--lam: expected {wanted}, got {lam!r}{decimal_point(lam)}")
+        if not isinstance(lam, str) and lam is not None and not 0 <= lam <= 1:
             raise InputError(f"--lam: expected a number in [0, 1] or auto, got {lam}.")
         for name, lowest in (("steps", 1), ("refine", 0), ("passes", 1)):
             value = getattr(self, name)
@@ -195,12 +197,12 @@ class RegisterConfig(
             raise InputError(f"--spacing: expected 0.5 to 20 mm, got {self.spacing}.")
         if self.warp_spacing is not None and not 0.1 <= self.warp_spacing <= 10:
             raise InputError(f"--warp-spacing: expected 0.1 to 10 mm, got {self.warp_spacing}.")
-        if self.domains is not None and len(self.domains.split(",")) != 2:
-            raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
+        if self.domains is not None:
+            domain_pair(self.domains)
         if self.transform == "deformable" and self.model is not None and self.optimize_only:
             raise InputError("expected either --model DIR or --optimize-only, got both.")
         for name in self.written:
-            require_choice("outputs", name, (ALL_OUTPUTS, *OUTPUTS, *ON_REQUEST))
+            require_choice("outputs", name, (ALL_OUTPUTS, *OUTPUTS, *ON_REQUEST), several=True)
         refuse_unread(self)
 
     @property

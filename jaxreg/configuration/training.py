@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from jaxreg.configuration.augmentation import AugmentationConfig
+from jaxreg.configuration.domains import domain_pair
 from jaxreg.configuration.objective import CONTRASTIVE_LOSSES, ObjectiveConfig
 from jaxreg.configuration.unread import flag_of, refuse_unread
 from jaxreg.errors import InputError, require_choice, require_share
@@ -43,17 +44,14 @@ class CohortConfig:
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""
-        parts = self.domains.split(",")
-        if len(parts) != 2 or not all(p.isalnum() for p in parts):
-            raise InputError(f"--domains: expected FIXED,MOVING, got {self.domains!r}.")
+        domain_pair(self.domains)
         if self.spacing is not None and not 0 < self.spacing <= 100:
             raise InputError(f"--spacing: expected millimetres above 0, got {self.spacing}.")
 
     @property
     def domain_pair(self) -> tuple[str, str]:
         """(fixed, moving)."""
-        fixed, moving = self.domains.split(",")
-        return fixed, moving
+        return domain_pair(self.domains)
 
 
 @dataclass(frozen=True)

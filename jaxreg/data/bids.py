@@ -53,6 +53,13 @@ def raw_images(root: Path, suffixes: tuple[str, ...]) -> dict[str, list[Candidat
     return dict(sorted(found.items()))
 
 
+def images_outside_anat(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Images of these suffixes that lie in sub-* or ses-* itself, where BIDS has none."""
+    below = [path for depth in ("sub-*", "sub-*/ses-*") for path in root.glob(f"{depth}/sub-*")]
+    ends = tuple(f"_{suffix}{ending}" for suffix in suffixes for ending in ENDINGS)
+    return sorted(path for path in below if path.name.endswith(ends))
+
+
 def derived_images(root: Path, suffixes: tuple[str, ...]) -> dict[str, list[Candidate]]:
     """The images of these suffixes that any pipeline in `derivatives` has in `anat`, by subject.
 

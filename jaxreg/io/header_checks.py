@@ -26,12 +26,42 @@ _EXTENSION_BYTES = 64 << 20
 """More than any header extension needs."""
 _MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2}
 """Bytes a voxel of MGH's types."""
+_OTHER_CONTENT = {
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG picture",
+    b"GIF8": "a GIF picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"BM": "a BMP picture",
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"BZh": "a file that bzip2 compressed",
+    b"\xfd7zXZ\0": "a file that xz compressed",
+    b"(\xb5/\xfd": "a file that zstd compressed",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"\x89HDF": "an HDF5 file, such as MINC 2 or a transform of ITK",
+    b"CDF\x01": "a NetCDF file, such as MINC 1",
+    b"NRRD": "an NRRD file",
+    b"ObjectType": "a MetaImage header",
+    b"#Insight Transform File": "a transform of ITK",
+    b"MATLAB": "a file of MATLAB",
+    b"<": "a page or a document in HTML or XML",
+    b"{": "JSON text",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex; fetch the file itself with git annex get",
+}
+"""What files begin with that are taken for images by their names."""
+_TAR_AT = 257
 
 
 def check_kind(path: Path, start: bytes) -> None:
-    """Raise InputError where a file is a DICOM file by its first bytes, or none by its name."""
+    """Raise InputError where a file is no image by its first bytes, or none by its name."""
+    if not start:
+        raise InputError(f"{path}: the file is empty.")
     if shows_dicom(start):
         raise InputError(f"{path}: expected a NIfTI or MGZ file, got a DICOM file; {TO_NIFTI}.")
+    _check_content(path, start)
     if not str(path).lower().endswith(SUFFIXES):
         raise InputError(f"{path}: expected a NIfTI or MGZ file ({', '.join(SUFFIXES)}).")
 
@@ -42,6 +72,7 @@ def check_start(path: Path, header: bytes, *, size: int, compressed: bool) -> No
     Between header and voxels of NIfTI lie extensions, which a reader takes in before it is asked
     for any voxel. `header` has the first `START_BYTES`, decompressed.
     """
+    _check_content(path, header)
     if is_mgh(path):
         _check_mgh(path, header, size=size, compressed=compressed)
         return
@@ -54,6 +85,15 @@ def check_start(path: Path, header: bytes, *, size: int, compressed: bool) -> No
             continue
         if not 0 <= offset <= _EXTENSION_BYTES:
             raise InputError(f"{path}: expected voxels right after the header, got {offset:g}.")
+
+
+def _check_content(path: Path, start: bytes) -> None:
+    """Raise InputError where the first bytes, decompressed or not, tell what else a file is."""
+    found = [name for mark, name in _OTHER_CONTENT.items() if start.startswith(mark)]
+    if start[_TAR_AT : _TAR_AT + 5] == b"ustar":
+        found = ["a tar archive; unpack it first"]
+    if found:
+        raise InputError(f"{path}: this is no NIfTI or MGZ file: it begins like {found[0]}.")
 
 
 def check_size(path: Path, voxels: int, *, itemsize: int, size: int, compressed: bool) -> None:

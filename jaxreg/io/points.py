@@ -1,4 +1,4 @@
-"""Point lists: CSV files with the header x,y,z, further columns kept. In memory RAS millimetres.
+"""Point lists: CSV files with columns x, y and z, others kept. In memory RAS millimetres.
 
 In the file they are RAS millimetres too, or LPS millimetres as in the tables of
 antsApplyTransformsToPoints, whose header is x,y,z,t.
@@ -21,14 +21,15 @@ Convention = Literal["ras", "lps"]
 
 
 class PointTable(NamedTuple):
-    """Points (RAS mm), and what stands beside them: the header and each row's further cells.
+    """Points (RAS mm), and what stands beside them: the header and each row's cells, as read.
 
-    `convention` is that of the file, and of the file that is written.
+    `convention` is that of the file, and of the file that is written. The cells of x, y and z in
+    `rows` give way to the points when the table is written.
     """
 
     points: Float[np.ndarray, "n 3"]
     header: list[str]
-    rest: list[list[str]]
+    rows: list[list[str]]
     convention: Convention = "ras"
 
     @property
@@ -38,10 +39,11 @@ class PointTable(NamedTuple):
 
 
 def read_points(path: Path | str, *, convention: Convention = "ras") -> PointTable:
-    """The points in a CSV whose header starts with x,y,z; its coordinates are of `convention`.
+    """The points in a CSV with one column x, one y and one z; they are of `convention`.
 
     Raises:
-        InputError: no such file, another header, no points, or a cell that is not a finite number.
+        InputError: no such file, another header, no points, or a cell of a point that is not a
+            finite number.
     """
     require_file(path)
     try:
@@ -55,8 +57,7 @@ def read_points(path: Path | str, *, convention: Convention = "ras") -> PointTab
     except csv.Error as error:
         raise InputError(f"{path}: not readable as a CSV file ({error}).") from error
     header = _without_empty_end([cell.strip() for cell in rows[0]]) if rows else []
-    if [name.lower() for name in header[:3]] != ["x", "y", "z"]:
-        raise InputError(f"{path}: expected the header x,y,z (RAS mm), got {','.join(header)!r}.")
+    at = _coordinates(path, header)
     if len(rows) == 1:
         raise InputError(f"{path}: expected at least one point, got none.")
     rows = [_fitted(row, len(header)) for row in rows[1:]]
@@ -65,8 +66,8 @@ def read_points(path: Path | str, *, convention: Convention = "ras") -> PointTab
             raise InputError(
                 f"{path}: point {n}: expected {len(header)} cells, got {len(row)}: {row}."
             )
-    points = np.array([[_number(path, n, c) for c in r[:3]] for n, r in enumerate(rows, 1)])
-    return PointTable(points * _signs(convention), header, [row[3:] for row in rows], convention)
+    points = np.array([[_number(path, n, row[k]) for k in at] for n, row in enumerate(rows, 1)])
+    return PointTable(points * _signs(convention), header, rows, convention)
 
 
 def write_points(path: Path | str, table: PointTable) -> None:
@@ -75,8 +76,23 @@ def write_points(path: Path | str, table: PointTable) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table.header)
         points = table.points * _signs(table.convention) + 0.0  # no -0.0
-        for point, rest in zip(points, table.rest, strict=True):
-            writer.writerow([*(f"{value:.6f}" for value in point), *rest])
+        at = _coordinates(path, table.header)
+        for point, cells in zip(points, table.rows, strict=True):
+            values = {k: f"{value:.6f}" for k, value in zip(at, point, strict=True)}
+            writer.writerow([values.get(k, cell) for k, cell in enumerate(cells)])
+
+
+def _coordinates(path: Path | str, header: list[str]) -> tuple[int, int, int]:
+    """Where x, y and z stand in a header."""
+    names = [name.lower() for name in header]
+    if any(names.count(axis) != 1 for axis in "xyz"):
+        apart = next((c for c in (";", "\t", " ") if {*"xyz"} <= {*",".join(names).split(c)}), None)
+        advice = "" if apart is None else " The columns of points are separated by commas."
+        raise InputError(
+            f"{path}: expected the header x,y,z (RAS mm), with further columns anywhere, got "
+            f"{','.join(header)!r}.{advice}"
+        )
+    return names.index("x"), names.index("y"), names.index("z")
 
 
 def _signs(convention: Convention) -> np.ndarray:

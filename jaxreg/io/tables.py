@@ -6,6 +6,9 @@ from pathlib import Path
 from jaxreg.errors import InputError
 from jaxreg.io.files import require_file
 
+_OTHER_SEPARATORS = {"commas": ",", "semicolons": ";", "bars": "|", "blanks": None}
+"""What tables are separated by that spreadsheets and other programs save."""
+
 
 def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Rows of a TSV by column name, without the blanks around names and cells.
@@ -28,9 +31,24 @@ def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     for row in rows:
         lacking = [c for c in columns if row.get(c) is None]
         if lacking:
-            got = ", ".join(str(name) for name in row if name is not None)
-            raise InputError(f"{table}: expected the column {lacking[0]}, got {got}.")
+            raise InputError(f"{table}: {_lacks(lacking[0], row)}")
     return rows
+
+
+def _lacks(column: str, row: dict) -> str:
+    """What is wrong with a row without a value, or a table without the column itself."""
+    names = [name for name in row if name is not None]
+    if column in names:
+        cells = ", ".join(row[name] for name in names if row[name] is not None)
+        return f"expected a value of the column {column} in each row, got a row with {cells} alone."
+    for separators, character in _OTHER_SEPARATORS.items():
+        for name in names:
+            if column in [part.strip(' "') for part in name.split(character)]:
+                return (
+                    f"expected columns that tabs separate, got {separators} in the header "
+                    f"{name!r}; save the table as tab-separated text."
+                )
+    return f"expected the column {column}, got {', '.join(names)}."
 
 
 def _stripped(row: dict) -> dict:

@@ -515,4 +515,4 @@ def _table_of(points: Any) -> PointTable:
         raise InputError(f"points: expected numbers [n, 3], got {error}.") from error
     if array.ndim != 2 or array.shape[1] != 3 or not len(array) or not np.isfinite(array).all():
         raise InputError(f"points: expected finite numbers [n, 3], got shape {array.shape}.")
-    return PointTable(array, ["x", "y", "z"], [[] for _ in array])
+    return PointTable(array, ["x", "y", "z"], [[""] * 3 for _ in array])

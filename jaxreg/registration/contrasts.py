@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxreg.configuration.domains import domains_of_model
 from jaxreg.data.intensities import normalize
-from jaxreg.errors import InputError
 from jaxreg.io.stored_images import MemoryImage
 from jaxreg.registration.contrast_check import T1W_FROM, depth_contrast
 from jaxreg.registration.inputs import Subject
@@ -61,13 +61,7 @@ def contrasts_of(
         InputError: contrasts were given that are not the model's.
     """
     if given is not None:
-        first, second = given.split(",")
-        if sorted((first, second)) != sorted(own):
-            raise InputError(
-                f"--domains: expected {own[0]} and {own[1]}, which the model registers, got "
-                f"{first},{second}."
-            )
-        return first, second
+        return domains_of_model(given, own)
     looks_tell = sorted(own) == ["T1w", "T2w"]
     found = [
         contrast_in_name(side.path, own) or (look_of(side) if looks_tell else None)

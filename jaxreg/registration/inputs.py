@@ -59,6 +59,7 @@ def read_subject(
             another grid than the image, an empty mask.
     """
     stored = open_image(image)
+    _require_one_volume(stored)
     header, volume = read_scan(stored)
     files = {"image": _file(stored)}
     remarks = list(header.remarks)
@@ -87,6 +88,16 @@ def read_subject(
         warnings=header.warnings if known else (*header.warnings, remark),
         zero=zero_intensity(volume.array),
     )
+
+
+def _require_one_volume(stored: StoredImage) -> None:
+    """Raise InputError where an image is a series, which has to be registered by one volume."""
+    shape = tuple(int(n) for n in stored.image.shape)
+    if len(shape) == 4 and shape[3] > 1:
+        raise InputError(
+            f"{stored}: expected a 3-D volume, got shape {shape}; register one volume of the "
+            "series or its mean, then move the series with `jaxreg apply`."
+        )
 
 
 def _brain(role: str, image: Volume, mask: Volume | None, path: Source | None):

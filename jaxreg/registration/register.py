@@ -117,11 +117,12 @@ def register_pair(
             that does not fit.
     """
     told = _Told(say)
+    with clock("load model"):
+        method = method or load_method(config)
     with clock("read"):
         fixed = _read("fixed", fixed_path, config, in_memory or {})
         moving = _read("moving", moving_path, config, in_memory or {})
-    with clock("load model"):
-        method = method or load_method(config)
+    told.warn(_same_image(fixed, moving))
     with loading(programs_of(method, config, fixed, moving)):
         fixed, moving = _with_brains(fixed, moving, config, clock, told)
         method = _method_for(fixed, moving, config, method, told)
@@ -147,6 +148,14 @@ def register_pair(
         curve,
         tuple(told.warnings),
     )
+
+
+def _same_image(fixed: Subject, moving: Subject) -> tuple[str, ...]:
+    """A line where one image is given twice, which is rarely meant."""
+    one, other = fixed.image, moving.image
+    if np.array_equal(one.affine, other.affine) and np.array_equal(one.array, other.array):
+        return (f"fixed and moving are the same image: {fixed.path} and {moving.path}.",)
+    return ()
 
 
 class _Linear(NamedTuple):

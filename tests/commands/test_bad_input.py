@@ -153,6 +153,38 @@ def test_a_mask_on_another_grid_than_its_image_is_refused(place, capfd, flag):
     )
 
 
+def test_a_series_is_refused_with_what_to_do(place, capfd):
+    image = read_image("m.nii.gz")
+    series = np.stack([image.array] * 3, axis=-1)
+    nib.Nifti1Image(series, image.affine).to_filename("m.nii.gz")  # pyright: ignore
+    said = refused(capfd, *DIRECT)
+    assert "register one volume of the series or its mean" in said and "jaxreg apply" in said
+
+
+def test_contrasts_that_the_network_does_not_know_are_refused_before_an_image_is_read(
+    place, capfd, monkeypatch
+):
+    def reads(*_, **__):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("jaxreg.registration.register.read_subject", reads)
+    assert "did you mean T1w,T2w?" in refused(capfd, "--domains=T1,T2")
+    assert "did you mean T2w,T1w?" in refused(capfd, "--domains=t2w,t1w")
+    said = refused(capfd, "--domains=FLAIR,T2w")
+    assert "expected T1w and T2w" in said and "did you mean" not in said
+
+
+def test_an_image_that_is_given_twice_is_warned_of(place, capfd):
+    shutil.copy("f.nii.gz", "again.nii.gz")
+    moved = read_image("f.nii.gz")
+    write("shifted.nii.gz", Volume(moved.array, moved.affine + np.eye(4, k=3)))
+    for moving, twice in (("f.nii.gz", 1), ("again.nii.gz", 1), ("shifted.nii.gz", 0)):
+        flags = ["--transform=rigid", "--extract=never", "--outputs=warp", "--overwrite"]
+        assert main(["register", "f.nii.gz", moving, "--out=out", *flags]) == 0
+        captured = capfd.readouterr()
+        assert captured.err.count("fixed and moving are the same image: f.nii.gz") == twice
+
+
 def test_an_empty_mask_is_refused(place, capfd):
     mask = read_image("m_mask.nii.gz")
     write("empty.nii.gz", Volume(np.zeros(mask.array.shape, np.uint8), mask.affine))

@@ -259,6 +259,22 @@ def test_groups_of_flags_become_the_settings():
         ("convert w --too fsl", "unknown flag --too; did you mean --to?"),
         ("compare a b --wiht ants", "unknown flag --wiht; did you mean --with?"),
         ("apply w.nii --zzzz 3", "unknown flag --zzzz."),
+        ("register a b --output o", "unknown flag --output; did you mean --out or --outputs?"),
+        (
+            "register a b --mask o",
+            "unknown flag --mask; did you mean --fixed-mask or --moving-mask?",
+        ),
+        (
+            "register a b --out x --lam 0,3",
+            "--lam: expected a number or auto, got '0,3'; a decimal point is needed: 0.3.",
+        ),
+        (
+            "sweep a b --out x --spacing=2,5",
+            "--spacing: expected a number, got '2,5'; a decimal point is needed: 2.5.",
+        ),
+        ("register a b --out x --steps 1,5", "--steps: expected a whole number, got '1,5'."),
+        ("register a b --out x --at-once two", "--at-once: expected a whole number, got 'two'."),
+        ("prepare a --out b --spacing wide", "--spacing: expected a number, got 'wide'."),
         ("register a b c --out x", "unexpected argument c."),
         ("apply w.nii", "--out is required, and not given."),
         ("convert w.nii", "--to and --out are required, and not given."),
@@ -269,6 +285,36 @@ def test_what_is_wrong_with_a_flag_is_one_clear_sentence(argv, said, capsys):
     words = argv.split()
     assert cli.main(words) == 2
     assert capsys.readouterr().err == f"jaxreg: {said} See `jaxreg {words[0]} --help`.\n"
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "train"])
+def test_every_flag_that_takes_a_number_says_so_in_plain_words(command, capsys, monkeypatch):
+    shown = help_of(command, monkeypatch)
+    for flag in dict.fromkeys(re.findall(r"(--[a-z-]+) (?:INT|FLOAT)\b", shown)):
+        assert cli.main([command, flag, "x,y"]) == 2
+        err = capsys.readouterr().err
+        assert re.match(rf"jaxreg: {flag}: expected a (whole )?number\b.*, got 'x,y'\.", err), err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["register", "a", "b", "--out=c", "--domains", "T1w T2w"], "a comma alone separates"),
+        (["train", "--stage=reg", "--domains", "T1w;T2w"], "a comma alone separates"),
+        (["train", "--stage=reg", "--learning-rate", "0,01"], "a decimal point is needed: 0.01."),
+        (
+            ["register", "a", "b", "--out=c", "--outputs", "warp report"],
+            "a comma separates several: warp,report.",
+        ),
+        (
+            ["register", "a", "b", "--out=c", "--outputs", "warp;moved"],
+            "a comma separates several: warp,moved.",
+        ),
+    ],
+)
+def test_what_is_written_with_another_separator_is_told_of_the_right_one(argv, said, capsys):
+    assert cli.main(argv) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys):

@@ -347,6 +347,10 @@ def test_points_go_where_the_image_goes(tmp_path):
     assert (tmp_path / "q.csv").read_text().splitlines()[0] == "x,y,z,name"
     first = (tmp_path / "q.csv").read_text().splitlines()[1]
     assert first == "18.000000,10.000000,10.000000,marked"
+    (tmp_path / "named.csv").write_text('name,Z,x,y,note\nmarked,10,24,10,"a, b"\n')
+    apply_files([tmp_path / "a.tfm"], points=tmp_path / "named.csv", out=tmp_path / "r.csv")
+    named = (tmp_path / "r.csv").read_text().splitlines()
+    assert named == ["name,Z,x,y,note", 'marked,10.000000,18.000000,10.000000,"a, b"']
     apply_files(
         [tmp_path / "a.tfm"], points=tmp_path / "q.csv", out=tmp_path / "p2.csv", inverse=True
     )

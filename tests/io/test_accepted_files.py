@@ -198,6 +198,44 @@ def test_blanks_and_trailing_tabs_in_a_table_are_left_out(tmp_path):
     assert read_structures(tmp_path / "labels.tsv") == {17: "Left hippocampus"}
 
 
+@pytest.mark.parametrize(
+    ("separator", "words"), [(",", "commas"), (";", "semicolons"), (" ", "blanks")]
+)
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        (("fixed", "moving"), ("fixed", "moving")),
+        (("participant_id", "age", "split"), ("participant_id", "split")),
+        (("index", "name"), ("index", "name")),
+        (('"image"', '"mask"'), ("image",)),
+    ],
+)
+def test_a_table_without_tabs_is_told_of_them(tmp_path, separator, words, header, columns):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{separator.join(header)}\n{separator.join('123'[: len(header)])}\n")
+    with pytest.raises(InputError, match=f"tabs separate, got {words} in the header"):
+        read_table(path, columns)
+    path.write_text(path.read_text().replace(separator, "\t").replace('"', ""))
+    assert len(read_table(path, columns)) == 1
+
+
+def test_a_short_row_is_not_taken_for_a_missing_column(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("fixed\tmoving\na,b\n")
+    with pytest.raises(InputError, match="a value of the column moving in each row") as caught:
+        read_table(path, ("fixed", "moving"))
+    assert "tabs" not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["name,x,y", "x,y,z,x", "x;y;z", "a,b,c"])
+def test_points_need_each_coordinate_once(tmp_path, header):
+    path = tmp_path / "p.csv"
+    path.write_text(f"{header}\n{header.replace('x', '1')}\n")
+    with pytest.raises(InputError, match="expected the header x,y,z") as caught:
+        read_points(path)
+    assert ("separated by commas" in str(caught.value)) == (";" in header)
+
+
 def test_points_of_the_lps_convention_are_flipped_and_written_back(tmp_path):
     path, again = tmp_path / "p.csv", tmp_path / "q.csv"
     path.write_text("x,y,z,t,\n10,-20,30,0,\n1.5,0,-2,0\n,,,\n".replace("-2,0\n", "-2,0,\n"))

@@ -3,8 +3,12 @@
 Oracles: affines composed by hand, SimpleITK for physical points, block means.
 """
 
+import gzip
+import io
 import itertools
 import os
+import tarfile
+import zipfile
 from typing import Any
 
 import nibabel as nib
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
+from PIL import Image
 
 from jaxreg.data.intensities import normalize
 from jaxreg.errors import InputError
@@ -251,7 +256,38 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["v.nii.gz", "v.nii", "v.mgz", "v.txt"])
 def test_an_empty_file_is_refused(tmp_path, name):
     (tmp_path / name).touch()
-    refuses(tmp_path / name)
+    refuses(tmp_path / name, match="the file is empty")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["v.nii.gz", "v.nii", "v.mgz"])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("JPEG", "a JPEG picture"),
+        ("PNG", "a PNG picture"),
+        ("tar", "a tar archive"),
+        ("zip", "a ZIP archive"),
+        ("lfs", "git lfs pull"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_by_its_first_bytes(tmp_path, kind, said, name, packed):
+    (tmp_path / "inside.txt").write_text("text\n" * 400)
+    stream = io.BytesIO()
+    if kind == "tar":
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.add(tmp_path / "inside.txt")
+    elif kind == "zip":
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.write(tmp_path / "inside.txt")
+    elif kind == "lfs":
+        stream.write(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    else:
+        noise = np.random.default_rng(0).integers(0, 255, (60, 60), dtype=np.uint8)
+        Image.fromarray(noise).save(stream, format=kind)
+    data = stream.getvalue()
+    (tmp_path / name).write_bytes(gzip.compress(data) if packed else data)
+    refuses(tmp_path / name, match=f"no NIfTI or MGZ file: it begins like .*{said}")
 
 
 @pytest.mark.parametrize("kept", [1, 8, 20, 100, 0.3, 0.6, 0.9, -9, -1])

@@ -16,7 +16,7 @@ from jaxreg.configuration.registration import (
     OPTIONAL_FILES,
     RegisterConfig,
 )
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, decimal_point
 
 SETTINGS = (
     "transform",
@@ -99,7 +99,8 @@ def setting_of(column: str, text: str, where: str) -> Any:
                 continue
     if kinds <= {int, float}:
         number = "a whole number" if kinds == {int} else "a number"
-        raise InputError(f"{where}: {column}: expected {number}, got {text!r}.")
+        end = decimal_point(text) if float in kinds else "."
+        raise InputError(f"{where}: {column}: expected {number}, got {text!r}{end}")
     return text
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.configuration.bids import BidsSelection
-from jaxreg.data.bids import raw_images
+from jaxreg.data.bids import images_outside_anat, raw_images
 from jaxreg.data.prepare.candidates import Candidate, decide, require_met, suffix_of
 from jaxreg.data.prepare.source import Choice
 from jaxreg.errors import InputError
@@ -65,8 +65,21 @@ def find_pairs(
     asked = _asked(found, wanted, wanted_sessions if selection.session else None, suffixes)
     if not asked.pairs:
         first = "".join(f" The first: {n}: {r}." for n, r in [*asked.left_out.items()][:1])
-        raise InputError(f"{root}: no subject has {' and '.join(suffixes)}.{first}")
+        where = _misplaced(root, suffixes)
+        raise InputError(f"{root}: no subject has {' and '.join(suffixes)}.{where or first}")
     return found, asked
+
+
+def _misplaced(root: Path, suffixes: tuple[str, ...]) -> str:
+    """A sentence where the images lie beside the folder that BIDS wants them in."""
+    outside = images_outside_anat(root, suffixes)
+    if not outside:
+        return ""
+    first = outside[0]
+    return (
+        f" {len(outside)} of these images lie outside the folder anat, where BIDS wants them: move "
+        f"{first.relative_to(root)} to {(first.parent / 'anat' / first.name).relative_to(root)}."
+    )
 
 
 def _asked(

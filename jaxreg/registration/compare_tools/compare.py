@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, require_choice
 from jaxreg.evaluation import metrics
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import resample_by
@@ -62,10 +62,8 @@ def compare_files(
     Raises:
         InputError: an unknown engine, or whatever `register_pair` raises.
     """
-    unknown = [name for name in engines if name not in ENGINES]
-    if unknown or not engines:
-        known = ", ".join(ENGINES)
-        raise InputError(f"--with: expected some of {known}; got {', '.join(unknown) or 'none'}.")
+    for name in engines or [""]:
+        require_choice("with", name, tuple(ENGINES), several=True)
     if config.transform != "deformable" or config.lam == "auto":
         raise InputError("compare: expected a deformable registration at one λ.")
     result = register_pair(fixed, moving, config, Clock(), say=say)

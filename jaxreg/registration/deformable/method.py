@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxreg.configuration.domains import domains_of_model
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import (
     DIRECT_LABEL_WEIGHT,
@@ -83,7 +84,7 @@ def load_method(config: RegisterConfig, *, load: Callable[[Path], Model] = load_
     `load` gives the network of a folder, and may have it already.
 
     Raises:
-        InputError: no such run, a λ that its network does not take.
+        InputError: no such run, a λ or contrasts that its network does not take.
     """
     if config.optimize_only or config.transform != "deformable":
         direct = config.direct
@@ -102,6 +103,8 @@ def load_method(config: RegisterConfig, *, load: Callable[[Path], Model] = load_
         )
     model = load(config.model or SHIPPED)
     own = model.config.cohort.domain_pair
+    if config.domains is not None:
+        domains_of_model(config.domains, own)
     objective = _with_labels(model.config.objective.of_a_pair, config, REFINE_LABEL_WEIGHT)
     learned = model.encoder_stem is not None
     similarity = _learned(_ByHash(model)) if learned else _direct_similarity(objective)

@@ -86,6 +86,20 @@ def test_other_suffixes_and_a_template(tmp_path):
         BidsSelection(template="brain.nii.gz").fixed_space  # noqa: B018
 
 
+@pytest.mark.parametrize("session", ["", "ses-a"])
+def test_images_outside_anat_are_named_with_their_place(tmp_path, session):
+    folder = tmp_path / "sub-01" / session
+    folder.mkdir(parents=True)
+    stem = "_".join(part for part in ("sub-01", session) if part)
+    for suffix in ("T1w", "T2w"):
+        (folder / f"{stem}_{suffix}.nii.gz").touch()
+    with pytest.raises(InputError, match="2 of these images lie outside the folder anat") as caught:
+        find_pairs(tmp_path, BidsSelection())
+    below = folder.relative_to(tmp_path)
+    moved = f"move {below}/{stem}_T1w.nii.gz to {below}/anat/{stem}_T1w.nii.gz."
+    assert str(caught.value).endswith(moved)
+
+
 def test_derivatives_are_no_input(tmp_path):
     touch(tmp_path, "sub-01_T1w", "sub-01_T2w")
     touch(tmp_path / "derivatives" / "other", "sub-01_T1w", "sub-01_desc-preproc_T1w", "sub-09_T1w")
