@@ -54,3 +54,12 @@ def run(text: str, place: Path, codes: list[int], **environment: str) -> tuple[i
 def test_the_loop_goes_on_while_the_same_command_can_do_more(tmp_path, codes, attempts, code):
     ended, called = run(script("scaling.md", "for attempt"), tmp_path, codes)
     assert (ended, len(called)) == (code, attempts) and len(set(called)) == 1
+
+
+def test_the_array_registers_ten_rows_a_job(tmp_path):
+    text = script("scaling.md", "#SBATCH --array")
+    for task in ("1", "2"):
+        assert run(text, tmp_path, [0, 0], SLURM_ARRAY_TASK_ID=task)[0] == 0
+    _, called = run(":", tmp_path, [0, 0])
+    rows = [command.split()[-2:] for command in called]
+    assert rows == [["--rows", "1-10"], ["--rows", "11-20"]]

@@ -9,7 +9,7 @@ import tyro
 
 from jaxreg.commands import flags
 from jaxreg.commands.console import Console, FolderOutput
-from jaxreg.commands.register import settings_of
+from jaxreg.commands.register import require_at_once, settings_of
 from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.registration import (
     AdvancedSettings,
@@ -18,6 +18,7 @@ from jaxreg.configuration.registration import (
     TransformKind,
     TransformSettings,
 )
+from jaxreg.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,14 @@ class Registration(TransformSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Output(FolderOutput):
+    """Where the derivatives go, how large warps are, and what is printed."""
+
+    warp_spacing: float | None = None
+    """Voxel size of written warps, in mm; by default that of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Advanced(AdvancedSettings):
     """How the deformation is found, and where the pairs are worked on."""
 
@@ -44,6 +53,8 @@ class Advanced(AdvancedSettings):
     """Try pairs again that failed by their input."""
     cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Dask scheduler: tcp://HOST:PORT, or its file."""
+    at_once: int | None = None
+    """Pairs at a time, each with its own memory; by default 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class Config:
     """Folder of the BIDS data set."""
     selection: Selection = field(default_factory=Selection)
     registration: Registration = field(default_factory=Registration)
-    output: FolderOutput
+    output: Output
     advanced: Advanced = field(default_factory=Advanced)
 
     def __post_init__(self):
@@ -71,7 +82,11 @@ class Config:
         if transform is None:
             transform = "rigid" if self.selection.template is None else "deformable"
         given = {**vars(self.registration), "transform": transform}
-        return settings_of(TransformSettings(**given), self.advanced, _Extract(self.selection))
+        require_at_once(self.advanced.at_once, self.advanced.cluster)
+        if transform != "deformable" and self.output.warp_spacing is not None:
+            raise InputError(f"--warp-spacing: not read by a {transform} transform, a text file.")
+        groups = (TransformSettings(**given), self.output, self.advanced, _Extract(self.selection))
+        return settings_of(*groups)
 
 
 class _Extract:
@@ -84,6 +99,7 @@ class _Extract:
 def main(argv: Sequence[str]) -> int:
     """Register and publish; returns the exit code, which is not 0 if a pair failed."""
     config = flags.parse(Config, argv, prog="jaxreg bids")
+    from jaxreg.registration.batch.side_by_side import AT_ONCE
     from jaxreg.registration.bids.run import register_dataset
 
     console = Console(config.output)
@@ -95,6 +111,7 @@ def main(argv: Sequence[str]) -> int:
         overwrite=config.output.overwrite,
         retry=config.advanced.retry,
         cluster=config.advanced.cluster,
+        at_once=config.advanced.at_once or AT_ONCE,
         say=console.say,
         progress=console.progress,
     )

@@ -106,6 +106,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def require_at_once(at_once: int | None, cluster: str | None) -> None:
+    """Raise InputError where so many pairs cannot be registered at a time."""
+    if at_once is not None and cluster is not None:
+        raise InputError("--at-once: not read with --cluster; start more workers.")
+    if at_once is not None and at_once < 1:
+        raise InputError(f"--at-once: expected at least 1, got {at_once}.")
+
+
 def settings_of(*groups: object) -> RegisterConfig:
     """The settings of a registration that groups of flags make together."""
     values = {name: value for group in groups for name, value in vars(group).items()}
@@ -144,10 +152,7 @@ def run(
 def _register_table(table: Path, config: Config, settings: RegisterConfig) -> int:
     """Register the pairs of a table; returns the exit code, which is not 0 if one failed."""
     at_once, cluster = config.advanced.at_once, config.advanced.cluster
-    if at_once is not None and cluster is not None:
-        raise InputError("--at-once: not read with --cluster; start more workers.")
-    if at_once is not None and at_once < 1:
-        raise InputError(f"--at-once: expected at least 1, got {at_once}.")
+    require_at_once(at_once, cluster)
     from jaxreg.registration.batch.batch import register_pairs
     from jaxreg.registration.batch.side_by_side import AT_ONCE
 

@@ -19,6 +19,7 @@ from jaxreg.io.atomic import InUse, claimed, require_writable
 from jaxreg.io.remarks import WARNING
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch import failures
+from jaxreg.registration.batch.at_work import AT_WORK
 from jaxreg.registration.batch.dask import require_cluster, run_jobs
 from jaxreg.registration.batch.group import write_page_of
 from jaxreg.registration.batch.pairs import GROUP, RESULTS, FilePair, read_pairs, rows_of
@@ -115,7 +116,8 @@ def register_pairs(
         pair.config(work.config)  # what contradicts itself is said before the work
     if further:
         say(f"columns that jaxreg carries into {RESULTS} and does not read: {', '.join(further)}")
-    return _register(Job(pairs, own), work, cluster, at_once, say, progress, finished)
+    with AT_WORK.recorded_when_terminated():
+        return _register(Job(pairs, own), work, cluster, at_once, say, progress, finished)
 
 
 def _register(
@@ -196,15 +198,16 @@ def _registered(work: Work, pair: FilePair, methods: Methods) -> Outcome:
         if state_of(folder, pair, ingredients) != DONE:
             failures.record(work.out, pair, failures.started_here())
             config = pair.config(work.config)
-            register_files(
-                Path(pair.files["fixed"]),
-                Path(pair.files["moving"]),
-                folder,
-                config,
-                overwrite=work.overwrite,
-                say=lambda line: None,
-                method=methods.of(config),
-            )
+            with AT_WORK.on(work.out, pair):
+                register_files(
+                    Path(pair.files["fixed"]),
+                    Path(pair.files["moving"]),
+                    folder,
+                    config,
+                    overwrite=work.overwrite,
+                    say=lambda line: None,
+                    method=methods.of(config),
+                )
         failures.forget(work.out, pair.name)
     except InUse:
         failures.forget(work.out, pair.name)

@@ -46,10 +46,20 @@ def path_of(out: Path, name: str) -> Path:
 
 def started_here() -> Failure:
     """The record of a pair that this process begins."""
+    reason = "and not finished: still running, or killed (memory, time limit)"
+    return Failure("environment", f"started on {_here()}, {reason}", unfinished=True)
+
+
+def stopped_here(signal_name: str) -> Failure:
+    """The record of a pair at whose work this process gets a signal that ends it."""
+    reason = f"and stopped by {signal_name} (a time limit, or somebody who ended the job)"
+    return Failure("environment", f"started on {_here()}, {reason}", unfinished=True)
+
+
+def _here() -> str:
+    """Host, process and job."""
     job = [f"{name}={os.environ[name]}" for name in _JOB if name in os.environ]
-    where = ", ".join([socket.gethostname(), f"process {os.getpid()}", *job])
-    reason = f"started on {where}, and not finished: still running, or killed (memory, time limit)"
-    return Failure("environment", reason, unfinished=True)
+    return ", ".join([socket.gethostname(), f"process {os.getpid()}", *job])
 
 
 def record(out: Path, pair: FilePair, failure: Failure) -> None:

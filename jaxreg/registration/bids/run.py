@@ -13,6 +13,7 @@ from jaxreg.errors import InputError
 from jaxreg.io.atomic import completed
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch.batch import Batch, register_pairs
+from jaxreg.registration.batch.side_by_side import AT_ONCE
 from jaxreg.registration.bids.dataset import WORK, check_place, describe
 from jaxreg.registration.bids.derivatives import Job, publish
 from jaxreg.registration.bids.pairs import BidsPair, Found, find_pairs
@@ -46,6 +47,7 @@ def register_dataset(
     overwrite: bool = False,
     retry: bool = False,
     cluster: str | None = None,
+    at_once: int = AT_ONCE,
     say: Callable[[str], None] = print,
     progress: Progress = SILENT,
 ) -> BidsBatch:
@@ -90,6 +92,7 @@ def register_dataset(
         overwrite=overwrite,
         retry=retry,
         cluster=cluster,
+        at_once=at_once,
         say=say,
         progress=progress,
         finished=publish_one,

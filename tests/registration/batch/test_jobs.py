@@ -185,6 +185,49 @@ def test_an_interruption_is_no_failure(table, registered):
     assert not any((table.parent / "out" / "failures").iterdir())
 
 
+ENDED_BY_SIGTERM = """
+import sys, time
+from pathlib import Path
+from jaxreg.cli import main
+from jaxreg.registration.batch import batch
+
+def register(fixed, moving, folder, config, **more):
+    (Path(fixed).parent / f"begun-{folder.name}").touch()
+    time.sleep(60 if folder.name != "p0" else 0)
+    raise MemoryError("no room")
+
+batch.register_files = register
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_says_a_line_and_records_the_pairs_at_work(table, registered, capsys):
+    out = table.parent / "out"
+    flags = [f"--pairs={table}", f"--out={out}", "--optimize-only", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDED_BY_SIGTERM, "register", *flags],
+        env=killing.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = [table.parent / f"begun-p{i}" for i in (1, 2)]
+    assert killing.wait_until(lambda: all(path.is_file() for path in begun), process)
+    process.terminate()
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == -signal.SIGTERM  # a shell says 143
+    last = said.splitlines()[-1]
+    assert "stopped by SIGTERM" in last and "the same command" in last and "2 at work" in last
+    for name in ("p1", "p2"):
+        failure = failures.failure_of(out, name)
+        assert failure is not None and failure.unfinished and failure.kind == "environment"
+        assert "stopped by SIGTERM" in failure.reason and f"process {process.pid}" in failure.reason
+    assert failures.failure_of(out, "p3") is None
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert register(table, "--at-once=1") == 0
+    assert registered[0] == ["p0", "p3", "p4", "p5", "p1", "p2"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_a_failure_over_an_earlier_result_is_told(table, registered):
     assert register(table) == 0
     registered[1]["p1"] = InputError("f1.nii: damaged.")

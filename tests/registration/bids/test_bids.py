@@ -203,7 +203,7 @@ def test_every_subject_to_a_template_and_its_labels_back(root, tmp_path):
     rows = "".join(f"{code}\tstructure {code}\n" for code in codes)
     (tmp_path / "labels.tsv").write_text(f"index\tname\n{rows}")
     out, direct = tmp_path / "out", ("--optimize-only", "--steps=2", "--spacing=8", "--init=com")
-    flags = (f"--template={template}", f"--template-labels={labels}", *direct)
+    flags = (f"--template={template}", f"--template-labels={labels}", *direct, "--at-once=1")
     assert bids(root, out, "--participant-label", "02", *flags) == 0
     anat = "sub-02/anat/sub-02"
     moved, dseg = (
@@ -287,3 +287,19 @@ def test_masks_that_were_found_are_published_as_brain_masks(root, out, tmp_path)
     derived.rename(again / "derivatives" / "jaxreg")
     (subject,) = layouts.find("bids", again).subjects  # what `jaxreg prepare` takes
     assert subject.mask == again / "derivatives" / "jaxreg" / f"{t1w}.nii.gz"
+
+
+def test_warps_of_larger_voxels_are_published_on_demand(root, tmp_path, capsys):
+    template = write_subject(tmp_path, 0, "T1w", spacing_mm=(8, 8, 8))["image"]
+    template = template.rename(tmp_path / "tpl-Phantom_T1w.nii.gz")
+    direct = ("--optimize-only", "--steps=2", "--spacing=8", "--init=com", "--warp-spacing=10")
+    out = tmp_path / "out"
+    assert bids(root, out, "--participant-label", "02", f"--template={template}", *direct) == 0
+    anat = "sub-02/anat/sub-02_from-T1w_to-Phantom_mode-image_xfm.nii.gz"
+    warp = sitk.ReadImage(str(out / anat), sitk.sitkVectorFloat64)
+    assert warp.GetSpacing() == pytest.approx((10, 10, 10))
+    capsys.readouterr()
+    assert bids(root, tmp_path / "rigid", "--warp-spacing=2") == 2
+    assert "--warp-spacing: not read by a rigid transform" in capsys.readouterr().err
+    assert bids(root, tmp_path / "rigid", "--at-once=0") == 2
+    assert "--at-once: expected at least 1" in capsys.readouterr().err
