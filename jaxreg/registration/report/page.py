@@ -29,6 +29,8 @@ from jaxreg.io.atomic import completed
 from jaxreg.registration.output.checks import Number, verdict_of
 from jaxreg.registration.report import encoding
 
+_NOT_GIVEN = ("null", "[]", "{}")
+"""How JSON has settings that were not given; the page of a run that failed leaves them out."""
 _FLAGS = {"pass": "✓ usual", "warn": "! look", "fail": "✗ wrong?", "info": ""}
 _FOLDER = Path(__file__).parent / "templates"
 _TEMPLATES = Environment(
@@ -191,7 +193,7 @@ def write_failure_report(path: Path | str, reason: str, provenance: Mapping[str,
         script="",
         title="Registration failed",
         reason=reason,
-        provenance=_flat(provenance),
+        provenance=[(name, value) for name, value in _flat(provenance) if value not in _NOT_GIVEN],
     )
 
 

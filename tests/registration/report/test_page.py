@@ -394,6 +394,14 @@ def test_a_failure_says_why(browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
+def test_a_failure_leaves_out_settings_that_were_not_given(tmp_path):
+    command = {"also": [], "domains": None, "lam": 0.3, "halfway": False, "init": "none"}
+    write_failure_report(tmp_path / "report.html", "no space", {"command": command})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not any(f"command.{name}" in page for name in ("also", "domains"))
+    assert all(f"command.{name}" in page for name in ("lam", "halfway", "init"))
+
+
 def test_the_page_runs_only_its_own_script_and_loads_nothing(browser, report, tmp_path):
     path = tmp_path / "report.html"
     write_report(path, report)
