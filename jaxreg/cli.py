@@ -120,7 +120,7 @@ COMMANDS = {
     "prepare": Command("make a cohort for training from HCP, BIDS or IXI folders", _prepare),
     "train": Command("train the autoencoders (stage 1) or the registration network", _train),
     "eval": Command("score a trained network over λ, or compare several networks", _eval),
-    "demo": Command("see everything work on synthetic brains, in under 10 minutes", _demo),
+    "demo": Command("see all work on simulated brains; --pair-only in half a minute", _demo),
 }
 """In the order in which a newcomer meets them."""
 _ON_ONE_DEVICE = ("register", "bids", "sweep", "normalize", "segment", "compare", "demo")
