@@ -36,8 +36,9 @@ def read_scan(image: Source) -> tuple[Header, Volume]:
     check_intensities(image, volume.array)
     if looks_like_labels(volume.array):
         raise InputError(
-            f"{image}: expected an image, got what looks like a label map; labels are given "
-            "beside an image (register --fixed-labels, --moving-labels; prepare: column dseg)."
+            f"{image}: expected an image, got what looks like a label map or a mask; these are "
+            "given beside an image (register --fixed-labels and --fixed-mask, --moving-labels and "
+            "--moving-mask; prepare: columns dseg and mask)."
         )
     return header, volume
 
