@@ -40,7 +40,7 @@ class CohortConfig:
     spacing: float | None = None
     """Resample the cohort to this isotropic spacing in mm on load; none keeps its own."""
     flip: bool = True
-    """Mirror left and right at random (both images of a pair alike)."""
+    """Whether left and right are mirrored at random (both images of a pair alike)."""
 
     def __post_init__(self):
         """Refuse what cannot be two domains or a spacing."""
