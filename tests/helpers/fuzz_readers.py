@@ -91,7 +91,7 @@ def samples(folder: Path) -> None:
     """One good file of each kind in a folder."""
     rng = np.random.default_rng(0)
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
-    image = Volume(rng.integers(0, 900, (6, 7, 5)).astype(np.int16), affine)
+    image = Volume(20 * rng.integers(0, 45, (6, 7, 5)).astype(np.int16), affine)
     for name in ("image.nii", "image.nii.gz"):
         write(folder / name, image)
     write(folder / "float.nii.gz", Volume(rng.normal(size=(6, 7, 5)).astype(np.float32), affine))

@@ -55,8 +55,7 @@ def run_jobs(
         running = distributed.as_completed(submit(_IN_FLIGHT), loop=client.loop)
         for future in running:
             if future.cancelled():
-                text = f"--cluster: {address} is gone; the same command continues."
-                raise EnvironmentFailure(text)
+                raise _gone(address)
             error = future.exception()
             if isinstance(error, distributed.KilledWorker):
                 error = EnvironmentFailure(f"its workers died (memory, time limit): {error}")
@@ -66,7 +65,10 @@ def run_jobs(
 
 def _await_a_worker(client: Any, address: str, say: Callable[[str], None]) -> None:
     """Say how many workers there are, and wait for the first, as long as a queue may take."""
-    count = len(client.scheduler_info(n_workers=-1)["workers"])
+    try:
+        count = len(client.scheduler_info(n_workers=-1)["workers"])
+    except OSError as error:  # it has died since the client connected
+        raise _gone(address) from error
     wait = "" if count else f"; waiting {_WORKER_TIMEOUT_S} s at most for the first one"
     say(f"{address}: {count} workers so far{wait}")
     try:
@@ -76,6 +78,12 @@ def _await_a_worker(client: Any, address: str, say: Callable[[str], None]) -> No
             f"--cluster: {address} had no worker for {_WORKER_TIMEOUT_S} s; start workers, and "
             "give the same command again."
         ) from error
+    except OSError as error:
+        raise _gone(address) from error
+
+
+def _gone(address: str) -> EnvironmentFailure:
+    return EnvironmentFailure(f"--cluster: {address} is gone; the same command continues.")
 
 
 def run_prepared(named: str, job: dict[str, Any]) -> dict[str, Any]:
