@@ -7,9 +7,7 @@ the image and `dseg`, FreeSurfer's numbers, which may lie on another grid and na
 the brain from 500 on. Where the labels are those of a whole head, the brain is what they name below
 500. Labels are read at the nearest voxel, and scores are taken on the image's own grid.
 
-`--low-field` makes a scan of 64 mT of each image first: voxels of 1.6 × 1.6 × 5 mm, a resolution of
-2.0 mm in the plane and 4.4 mm across it (full width at half maximum), Rician noise with a
-signal-to-noise ratio of 8 to 20 in the brain, and in a T1w half of the contrast.
+`--low-field` makes a scan of 64 mT of each image first, as `simulated_scans.py` describes it.
 
 `--masks=FOLDER` scores another tool's masks beside those of `jaxreg segment`: FOLDER has a file for
 each image, with the image's name. Images without one are left out. Tools differ in how much fluid
@@ -31,22 +29,14 @@ runtime.prepare()
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
 from scipy.ndimage import distance_transform_edt, gaussian_filter  # noqa: E402
+from simulated_scans import HEAD, low_field  # noqa: E402
 
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES, merge_parcels  # noqa: E402
-from jaxreg.geometry.grid import Grid, Volume  # noqa: E402
+from jaxreg.geometry.grid import Grid  # noqa: E402
 from jaxreg.geometry.transforms import resample  # noqa: E402
 from jaxreg.io.headers import read_header  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, read_mask, write  # noqa: E402
 from jaxreg.segmentation.files import segment_scan  # noqa: E402
-
-HEAD = 500
-"""The first number of the classes around the brain."""
-LOW_FIELD_MM = np.array([1.6, 1.6, 5.0])
-"""Voxels of a scan of 64 mT."""
-LOW_FIELD_FWHM_MM = np.array([2.0, 2.0, 4.4])
-LOW_FIELD_SNR = 8.0, 20.0
-LOW_FIELD_CONTRAST = {"T1w": 0.5}
-"""Exponents of the intensities: T1 of grey and white matter differ less at a low field."""
 
 
 @dataclass(frozen=True)
@@ -92,29 +82,6 @@ def main(config: Config) -> None:
     for kind in kinds:
         values = [row[kind] for row in scores]
         print(f"{kind}: mean {np.mean(values):.4f}, least {np.min(values):.4f}, {len(values)}")
-
-
-def low_field(image: Volume, labels: Volume, domain: str, random: np.random.Generator) -> Volume:
-    """A simulated scan of 64 mT with the same field of view.
-
-    What the image's own voxels blur is taken off the blur. The contrast changes about the mean of
-    the brain, and the background stays.
-    """
-    spacing_mm = np.array(image.spacing_mm)
-    blur_mm = np.sqrt(np.maximum(LOW_FIELD_FWHM_MM**2 - spacing_mm**2, 0)) / 2.355
-    array = np.maximum(image.array.astype(np.float32), 0)
-    true = resample(labels, lambda points: points, Grid(array.shape, image.affine), order=0)
-    typical = float(array[(true > 0) & (true < HEAD)].mean())
-    array = typical * (array / typical) ** LOW_FIELD_CONTRAST.get(domain, 1.0)
-    array = gaussian_filter(array, blur_mm / spacing_mm)
-    step = LOW_FIELD_MM / spacing_mm
-    x, y, z = np.ceil(np.array(array.shape) / step).astype(int)
-    to_image = np.diag([*step, 1.0])
-    to_image[:3, 3] = step / 2 - 0.5
-    grid = Grid((int(x), int(y), int(z)), image.affine @ to_image)
-    signal = resample(Volume(array, image.affine), lambda points: points, grid)
-    noise = random.normal(0, typical / random.uniform(*LOW_FIELD_SNR), (2, *grid.shape))
-    return Volume(np.hypot(signal + noise[0], noise[1]).astype(np.float32), grid.affine)
 
 
 def score(image: Path, labels: Path, other: Path | None, config: Config) -> dict[str, float]:

@@ -20,7 +20,7 @@ import tyro  # noqa: E402
 from matplotlib.colors import ListedColormap  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
-from segment_split import low_field  # noqa: E402
+from simulated_scans import low_field  # noqa: E402
 
 from jaxreg.evaluation.figures.colours import structure_colours  # noqa: E402
 from jaxreg.geometry.grid import Grid, Volume  # noqa: E402
