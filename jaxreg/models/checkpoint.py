@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from jaxreg import distributed
 from jaxreg.configuration.earlier_versions import config_of_today, identity_of_today
@@ -27,7 +26,6 @@ from jaxreg.io import checksums
 
 KEPT = 3
 _PARTIAL = "partial"
-_FIRST_ONLY = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _FAILURES = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What Orbax and TensorStore raise over files; errors of JAX are RuntimeErrors."""
@@ -97,7 +95,7 @@ class Checkpoints:
             if first:
                 self._drop_partial()
             values = {"params": params, "optimizer": optimizer, "meta": sealed}
-            ocp.save_checkpointables(str(partial), values)
+            _orbax().save_checkpointables(str(partial), values)
             if first:
                 checksums.seal(partial)
                 partial.rename(final)
@@ -175,12 +173,20 @@ class Checkpoints:
         return _checked(restored, like, self.folder / str(step))
 
     def _load(self, step, abstract):
-        path = self.folder / str(step)
+        path, ocp = self.folder / str(step), _orbax()
+        first_only = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
         try:
-            with ocp.Context(multiprocessing_options=_FIRST_ONLY):
+            with ocp.Context(multiprocessing_options=first_only):
                 return ocp.load_checkpointables(str(path), abstract)
         except _FAILURES as error:
             raise InputError(f"{path}: not a readable checkpoint ({_reason(error)}).") from error
+
+
+def _orbax() -> Any:
+    """Orbax, imported where a run is read or written: a release does without, and starts sooner."""
+    from orbax.checkpoint import v1
+
+    return v1
 
 
 def open_run(workdir: Path, stage: str) -> tuple[Checkpoints, Meta]:

@@ -7,11 +7,14 @@ import gc
 import io
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 import jaxreg
 from jaxreg.errors import InputError
@@ -19,7 +22,6 @@ from jaxreg.io import checksums
 from jaxreg.models.checkpoint import (
     Checkpoints,
     Meta,
-    ocp,
     open_run,
     parameters_sha256,
 )
@@ -205,3 +207,15 @@ def test_numpy_refuses_pickles_by_default():
     buffer.seek(0)
     with pytest.raises(ValueError, match="allow_pickle"):
         np.load(buffer)
+
+
+def test_a_registration_with_a_released_network_does_not_load_orbax():
+    code = (
+        "import sys\nimport jaxreg.registration.run\n"
+        "from jaxreg.models.release import SHIPPED, load_model\nload_model(SHIPPED)\n"
+        "print('orbax' in sys.modules)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "False"
