@@ -26,7 +26,8 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from jaxreg.data.cohort import Cohort, read_cohort
-from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.errors import InputError
+from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.geometry.transforms import resample
 from jaxreg.io.images import read_image, read_labels, write
 
@@ -68,6 +69,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Write the cohort."""
+    if config.kind in ("FLAIR", "one-scanner") and config.domain != "T2w":
+        raise InputError(f"--kind={config.kind}: expected --domain=T2w, got {config.domain}.")
     cohort = read_cohort(config.data)
     random = np.random.default_rng(0)
     config.out.mkdir(parents=True)
@@ -89,7 +92,7 @@ def write_subject(
     folder.mkdir()
     old = cohort.file(subject, config.domain)
     image, labels = read_image(old), read_labels(cohort.file(subject, "dseg"))
-    grid = Grid(image.array.shape, image.affine)
+    grid = grid_of(image)
     if config.kind == "FLAIR":
         changed = Volume(fluid_suppressed(image.array, labels.array), image.affine)
     elif config.kind == "one-scanner":
@@ -117,7 +120,7 @@ def low_field(image: Volume, labels: Volume, domain: str, random: np.random.Gene
     spacing_mm = np.array(image.spacing_mm)
     blur_mm = np.sqrt(np.maximum(LOW_FIELD_FWHM_MM**2 - spacing_mm**2, 0)) / 2.355
     array = np.maximum(image.array.astype(np.float32), 0)
-    true = resample(labels, lambda points: points, Grid(array.shape, image.affine), order=0)
+    true = resample(labels, lambda points: points, grid_of(image), order=0)
     typical = float(array[(true > 0) & (true < HEAD)].mean())
     array = typical * (array / typical) ** LOW_FIELD_CONTRAST.get(domain, 1.0)
     array = gaussian_filter(array, blur_mm / spacing_mm)
@@ -126,7 +129,7 @@ def low_field(image: Volume, labels: Volume, domain: str, random: np.random.Gene
     to_image = np.diag([*step, 1.0])
     to_image[:3, 3] = step / 2 - 0.5
     grid = Grid((int(x), int(y), int(z)), image.affine @ to_image)
-    signal = resample(Volume(array, image.affine), lambda points: points, grid)
+    signal = on_grid(Volume(array, image.affine), grid).array
     noise = random.normal(0, typical / random.uniform(*LOW_FIELD_SNR), (2, *grid.shape))
     return Volume(np.hypot(signal + noise[0], noise[1]).astype(np.float32), grid.affine)
 
