@@ -1,6 +1,7 @@
 """A trained registration network, rebuilt from a run's own configuration."""
 
 import functools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -223,7 +224,9 @@ def newest_run(parent: Path) -> Path | None:
 
     A run without a whole checkpoint is named on standard error and passed over.
     """
-    runs = {p.parent.parent for p in parent.glob("**/checkpoints/*") if p.name.isdigit()}
+    # `os.walk` passes over a folder that a training removes meanwhile; `Path.glob` raises.
+    folders = [Path(folder) for folder, inside, _ in os.walk(parent) if any(map(str.isdigit, inside))]
+    runs = [folder.parent for folder in folders if folder.name == "checkpoints"]
     for run in sorted(runs, key=_written, reverse=True):
         try:
             if _is_registration(run):
@@ -234,7 +237,8 @@ def newest_run(parent: Path) -> Path | None:
 
 
 def _written(run: Path) -> float:
-    return max(p.stat().st_mtime for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+    steps = [int(name) for name in os.listdir(run / "checkpoints") if name.isdigit()]
+    return (run / "checkpoints" / str(max(steps))).stat().st_mtime
 
 
 def _is_registration(run: Path) -> bool:

@@ -7,6 +7,7 @@ with `--stage=ae` stage 1 as it is. Runs are forked from a process that has impo
 """
 
 import argparse
+import glob
 import os
 import random
 import signal
@@ -133,7 +134,7 @@ def kill_somewhere(process: Fork, workdir: Path, rng: random.Random) -> str:
     folder, before = workdir / "checkpoints", steps_saved(workdir)
     wanted = rng.choice(["checkpoint write", "validation", "anywhere"])
     conditions = {
-        "checkpoint write": lambda: any(folder.glob("partial*/*")),
+        "checkpoint write": lambda: glob.glob(f"{folder}/partial*/*"),
         "validation": lambda: any(s % 4 == 0 for s in set(steps_saved(workdir)) - set(before)),
         "anywhere": lambda: set(steps_saved(workdir)) - set(before),
     }
@@ -144,7 +145,7 @@ def kill_somewhere(process: Fork, workdir: Path, rng: random.Random) -> str:
         return "after the end"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    return "checkpoint write" if any(folder.glob("partial*")) else wanted
+    return "checkpoint write" if glob.glob(f"{folder}/partial*") else wanted
 
 
 def killed_run(cohort: Path, folder: Path, *, kills: int, seed: int) -> Counter:
