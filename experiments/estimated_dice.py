@@ -43,11 +43,12 @@ from jaxreg.geometry.transforms import (  # noqa: E402
 )
 from jaxreg.io.images import read_image, write  # noqa: E402
 from jaxreg.io.itk_transforms import write_affine  # noqa: E402
+from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.linear.starts import read_affine  # noqa: E402
 from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
 from jaxreg.registration.output.metrics import dice_of, metrics_of  # noqa: E402
-from jaxreg.registration.register import Clock, Registration, register_pair  # noqa: E402
+from jaxreg.registration.register import Registration, register_pair  # noqa: E402
 
 CENTRE_MM = (0.0, -18.0, 10.0)
 """About the middle of the brain in the cohorts' space."""

@@ -26,8 +26,9 @@ from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.images import read_image, read_labels, source_of
+from jaxreg.registration.clock import Clock
 from jaxreg.registration.linear.affine import register_affine
-from jaxreg.registration.register import Clock, register_pair
+from jaxreg.registration.register import register_pair
 
 WHITE, FLUID = (2, 41, 7, 46, 16, 251, 252, 253, 254, 255), (4, 43, 5, 44, 14, 15, 24)
 

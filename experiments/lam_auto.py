@@ -20,8 +20,9 @@ from where_lost import scored  # noqa: E402
 
 from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.deformable import lambda_selection  # noqa: E402
-from jaxreg.registration.register import Clock, register_pair  # noqa: E402
+from jaxreg.registration.register import register_pair  # noqa: E402
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 

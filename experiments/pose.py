@@ -34,8 +34,9 @@ from jaxreg.errors import InputError  # noqa: E402
 from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import affine_points  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
+from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.extraction import linear_start  # noqa: E402
-from jaxreg.registration.register import Clock, register_pair  # noqa: E402
+from jaxreg.registration.register import register_pair  # noqa: E402
 
 KINDS = (
     ("heads/ixi", "T1w", "T1w"),

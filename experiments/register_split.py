@@ -32,10 +32,11 @@ from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import affine_points  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
+from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
 from jaxreg.registration.output.metrics import metrics_of  # noqa: E402
-from jaxreg.registration.register import Clock, register_pair  # noqa: E402
+from jaxreg.registration.register import register_pair  # noqa: E402
 
 GROUPS = {
     "cortex": (3, 42),

@@ -32,6 +32,7 @@ from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import compose, map_points, resample, resample_by  # noqa: E402
 from jaxreg.losses.soft_dice import soft_dice  # noqa: E402
+from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.deformable.deformation import refined_lam  # noqa: E402
 from jaxreg.registration.deformable.grid import one_side  # noqa: E402
 from jaxreg.registration.deformable.optimization import optimize_velocity, taper  # noqa: E402
@@ -39,7 +40,7 @@ from jaxreg.registration.deformable.prediction import predicted  # noqa: E402
 from jaxreg.registration.extraction import with_labels  # noqa: E402
 from jaxreg.registration.inputs import read_subject  # noqa: E402
 from jaxreg.registration.output.metrics import dice_of  # noqa: E402
-from jaxreg.registration.register import Clock, Registration, register_pair  # noqa: E402
+from jaxreg.registration.register import Registration, register_pair  # noqa: E402
 from jaxreg.spatial import displacement_of, identity_grid  # noqa: E402
 
 

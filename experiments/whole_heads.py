@@ -26,9 +26,10 @@ from jaxreg.data.label_codes import NUMBERS, REST, encode  # noqa: E402
 from jaxreg.geometry.transforms import resample  # noqa: E402
 from jaxreg.io.headers import read_header  # noqa: E402
 from jaxreg.io.images import read_labels, reordered, write_like  # noqa: E402
+from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
-from jaxreg.registration.register import Clock, register_pair  # noqa: E402
+from jaxreg.registration.register import register_pair  # noqa: E402
 
 STRUCTURES = jnp.asarray([number for number in NUMBERS[:REST] if number > 0], jnp.int32)
 

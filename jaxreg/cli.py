@@ -209,7 +209,8 @@ def _run(argv: list[str]) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise InputError(f"expected one of {', '.join(COMMANDS)}; got {argv[0]!r}.")
-        if argv[0] in _ON_ONE_DEVICE and "JAX_PLATFORMS" in os.environ and "--help" not in argv:
+        asked = os.environ.get("JAX_PLATFORMS", "")  # a CPU is there without asking JAX
+        if argv[0] in _ON_ONE_DEVICE and asked not in ("", "cpu") and "--help" not in argv:
             from jaxreg.distributed import require_platform
 
             require_platform()

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
 def register_first_pair(data: Path, out: Path) -> None:
     """Register two subjects of the test split by the bundled network."""
     from jaxreg.data.cohort import neighbour_pairs, read_cohort
-    from jaxreg.registration.register import Clock
+    from jaxreg.registration.clock import Clock
     from jaxreg.registration.run import register_files
 
     cohort = read_cohort(data)

@@ -82,12 +82,12 @@ def main(argv: Sequence[str]) -> None:
     for path in (*config.image, *given):
         if path is not None:
             require_file(path)  # before JAX is imported, which takes longer
+    from jaxreg.registration.clock import START, Clock
     from jaxreg.registration.normalize.normalize import normalize_files
-    from jaxreg.registration.register import Clock
 
     console, out = Console(config.output), config.output.out
     clock = Clock(console.progress)
-    clock.seconds["start (Python, imports)"] = time.process_time()
+    clock.seconds[START] = time.process_time()
     finished = normalize_files(
         config.image,
         out,

@@ -128,13 +128,13 @@ def run(
     beside = (getattr(settings, name) for name in OPTIONAL_FILES)
     for path in (fixed, moving, *beside, *settings.also):
         if path is not None:
-            require_file(path)  # before JAX is imported, which takes longer
-    from jaxreg.registration.register import Clock
+            require_file(path)
+    from jaxreg.registration.clock import START, Clock
     from jaxreg.registration.run import register_files
 
     console = Console(output)
     clock = Clock(console.progress)
-    clock.seconds["start (Python, imports)"] = time.process_time()
+    clock.seconds[START] = time.process_time()
     finished = register_files(
         fixed,
         moving,

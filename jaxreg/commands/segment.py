@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         rows = read_table(config.input.images, ("image",))
         images = tuple(folder / row["image"] for row in rows)
     for path in images:
-        require_file(path)  # before JAX is imported, which takes longer
+        require_file(path)
     from jaxreg.segmentation.files import segment_files
 
     console = Console(config.output)

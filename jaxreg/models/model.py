@@ -225,8 +225,8 @@ def newest_run(parent: Path) -> Path | None:
     A run without a whole checkpoint is named on standard error and passed over.
     """
     # `os.walk` passes over a folder that a training removes meanwhile; `Path.glob` raises.
-    folders = [Path(folder) for folder, inside, _ in os.walk(parent) if any(map(str.isdigit, inside))]
-    runs = [folder.parent for folder in folders if folder.name == "checkpoints"]
+    with_steps = (f for f, inside, _ in os.walk(parent) if any(map(str.isdigit, inside)))
+    runs = [Path(f).parent for f in with_steps if Path(f).name == "checkpoints"]
     for run in sorted(runs, key=_written, reverse=True):
         try:
             if _is_registration(run):

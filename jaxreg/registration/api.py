@@ -31,9 +31,9 @@ from jaxreg.registration.apply import Applied, Interpolation, apply_chain, load_
 from jaxreg.registration.compare_tools.compare import Row, compare_files
 from jaxreg.registration.compare_tools.external_tools import ENGINES, WITHOUT_EXTRA
 from jaxreg.registration.convert import convert_file
+from jaxreg.registration.finished import register_images
 from jaxreg.registration.linear.affine import register_affine
 from jaxreg.registration.result import Result, Transform, result_of
-from jaxreg.registration.run import register_images
 from jaxreg.segmentation.networks import brain_finder
 
 Say = Callable[[str], None]

@@ -1,11 +1,13 @@
 """One side of a pair as its files give it: image, brain, what to ignore, labels, and remarks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
+from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.foreground import foreground, zero_intensity
 from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
@@ -38,6 +40,28 @@ class Subject(NamedTuple):
     """Whether the mask is that of the segmentation."""
     brain: FoundBrain | None = None
     """What segmentation found in the image; None where it was not asked, or found nothing."""
+
+
+def read_side(
+    role: str,
+    image: Path | MemoryImage | Subject,
+    config: RegisterConfig,
+    in_memory: Mapping[str, MemoryImage] | None = None,
+) -> Subject:
+    """One side of a pair with the files that the settings name for it; as it is once it was read.
+
+    `in_memory` has masks and label maps that no file holds, by the name of their setting.
+
+    Raises:
+        InputError: as `read_subject`.
+    """
+    if isinstance(image, Subject):
+        return image
+    mask, ignore, labels = (
+        (in_memory or {}).get(f"{role}_{kind}", getattr(config, f"{role}_{kind}"))
+        for kind in ("mask", "ignore", "labels")
+    )
+    return read_subject(role, image, mask=mask, ignore=ignore, labels=labels)
 
 
 def read_subject(

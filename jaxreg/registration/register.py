@@ -1,9 +1,7 @@
 """One pair registered: the linear start, then the deformable transform on the network grid."""
 
 import functools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +14,7 @@ from jaxreg.geometry.grid import Grid
 from jaxreg.io.stored_images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
-from jaxreg.progress import SILENT, Progress
+from jaxreg.registration.clock import Clock
 from jaxreg.registration.contrast_check import depth_contrast, domain_warnings
 from jaxreg.registration.contrasts import contrasts_of
 from jaxreg.registration.deformable.deformation import Deformation, deformations, no_deformation
@@ -25,33 +23,13 @@ from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.loading import loading, programs_of
 from jaxreg.registration.deformable.method import Method, load_method, routed
 from jaxreg.registration.extraction import linear_start, turn_of, with_brains, with_labels
-from jaxreg.registration.inputs import Subject, read_subject
+from jaxreg.registration.inputs import Subject, read_side
 from jaxreg.registration.linear.starts import linear_starts
 from jaxreg.runtime import in_threads
 
 POOR_SIMILARITY = 0.09
 """Mean squared local correlation after the linear part: validation pairs have 0.11 to 0.17, the
 same pairs with one head turned the wrong way 0.03 to 0.06."""
-
-
-class Clock:
-    """Seconds by the name of the work, in the order in which it was begun; `progress` shows it."""
-
-    def __init__(self, progress: Progress | None = None):
-        """Nothing has been measured yet."""
-        self.seconds: dict[str, float] = {}
-        self.progress = progress or SILENT
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to `name`."""
-        start = time.perf_counter()
-        try:
-            with self.progress.phase(name):
-                yield
-        finally:
-            spent = time.perf_counter() - start
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
 
 class Registration(NamedTuple):
@@ -96,8 +74,8 @@ class Registration(NamedTuple):
 
 
 def register_pair(
-    fixed_path: Path | MemoryImage,
-    moving_path: Path | MemoryImage,
+    fixed: Path | MemoryImage | Subject,
+    moving: Path | MemoryImage | Subject,
     config: RegisterConfig,
     clock: Clock,
     *,
@@ -108,9 +86,9 @@ def register_pair(
 ) -> Registration:
     """A pair registered as `config` says; `say` gets lines for the user as they come up.
 
-    `in_memory` has masks and label maps that no file holds, by the name of their setting. `start`
-    is a linear start that no file holds. `method` is what `load_method` gives for `config`, None to
-    load it here.
+    Where a side is a `Subject`, its files have been read. `in_memory` has masks and label maps that
+    no file holds, by the name of their setting. `start` is a linear start that no file holds.
+    `method` is what `load_method` gives for `config`, None to load it here.
 
     Raises:
         InputError: a file that is not what it must be, fields of view that do not overlap, a model
@@ -120,8 +98,8 @@ def register_pair(
     with clock("load model"):
         method = method or load_method(config)
     with clock("read"):
-        fixed = _read("fixed", fixed_path, config, in_memory or {})
-        moving = _read("moving", moving_path, config, in_memory or {})
+        fixed = read_side("fixed", fixed, config, in_memory)
+        moving = read_side("moving", moving, config, in_memory)
     told.warn(_same_image(fixed, moving))
     with loading(programs_of(method, config, fixed, moving)):
         fixed, moving = _with_brains(fixed, moving, config, clock, told)
@@ -258,20 +236,6 @@ def _deformable_part(
         return pair, deformations(method, pair, [method.lam], progress=clock.progress)[0], ()
     curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))
     return pair, choose(linear.before.similarity, curve), curve
-
-
-def _read(
-    role: str,
-    image: Path | MemoryImage,
-    config: RegisterConfig,
-    in_memory: Mapping[str, MemoryImage],
-) -> Subject:
-    """One side of the pair, with the files that the settings name for it."""
-    mask, ignore, labels = (
-        in_memory.get(f"{role}_{kind}", getattr(config, f"{role}_{kind}"))
-        for kind in ("mask", "ignore", "labels")
-    )
-    return read_subject(role, image, mask=mask, ignore=ignore, labels=labels)
 
 
 def _linear_part(

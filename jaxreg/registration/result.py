@@ -26,9 +26,9 @@ from jaxreg.io.images import (
     source_of,
 )
 from jaxreg.io.itk_transforms import write_affine
+from jaxreg.registration.finished import Finished
 from jaxreg.registration.moved import Notes, moved
 from jaxreg.registration.output.checks import Verdict
-from jaxreg.registration.run import Finished
 
 
 class Transform(NamedTuple):

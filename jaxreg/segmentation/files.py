@@ -1,11 +1,16 @@
-"""Images segmented from files to complete folders of results: what `jaxreg segment` does."""
+"""Images segmented from files to complete folders of results: what `jaxreg segment` does.
+
+JAX is imported when an image has been read, so that one that is refused is refused soon.
+"""
+
+from __future__ import annotations
 
 import csv
 import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -21,11 +26,10 @@ from jaxreg.io.files import require_file
 from jaxreg.io.headers import Header
 from jaxreg.io.images import reordered, write_like
 from jaxreg.io.stored_images import MemoryImage, open_image
-from jaxreg.models.segmentation_model import SegmentationModel
 from jaxreg.runtime import in_threads
-from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.report import write_report
-from jaxreg.segmentation.segment import segment_volume
+
+if TYPE_CHECKING:
+    from jaxreg.models.segmentation_model import SegmentationModel
 
 NAMES = (
     "dseg.nii.gz",
@@ -81,6 +85,8 @@ class SegmentedImage(NamedTuple):
             self._write(out, brain=brain)
 
     def _write(self, out: Path, *, brain: bool) -> None:
+        from jaxreg.segmentation.report import write_report
+
         like = self.header.geometry
         with completed_folder(out) as temporary:
             jobs = [
@@ -129,6 +135,9 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
     """
     stored = open_image(image)
     header, volume = read_scan(stored)
+    from jaxreg.segmentation.networks import load_segmentation
+    from jaxreg.segmentation.segment import segment_volume
+
     model, functions = load_segmentation(networks)
     try:
         found = segment_volume(volume, functions)
@@ -174,7 +183,10 @@ def segment_files(
     for path, folder in folders.items():
         check_folder(folder, overwrite=overwrite)
         require_file(path)
-    load_segmentation(networks)
+    if len(folders) > 1:  # their failures do not stop the others, one of the networks does
+        from jaxreg.segmentation.networks import load_segmentation
+
+        load_segmentation(networks)
     done: dict[str, SegmentedImage] = {}
     failed: dict[str, str] = {}
     for path, folder in folders.items():

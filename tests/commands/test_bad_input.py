@@ -161,13 +161,7 @@ def test_a_series_is_refused_with_what_to_do(place, capfd):
     assert "register one volume of the series or its mean" in said and "jaxreg apply" in said
 
 
-def test_contrasts_that_the_network_does_not_know_are_refused_before_an_image_is_read(
-    place, capfd, monkeypatch
-):
-    def reads(*_, **__):
-        raise AssertionError("an image was read")
-
-    monkeypatch.setattr("jaxreg.registration.register.read_subject", reads)
+def test_contrasts_that_the_network_does_not_know_are_refused(place, capfd):
     assert "did you mean T1w,T2w?" in refused(capfd, "--domains=T1,T2")
     assert "did you mean T2w,T1w?" in refused(capfd, "--domains=t2w,t1w")
     said = refused(capfd, "--domains=FLAIR,T2w")
@@ -347,3 +341,16 @@ def test_compare_and_sweep_refuse_what_they_do_not_know(place, capfd):
     assert "spm" in capfd.readouterr().err
     assert main(["sweep", *argv, "--out=out", "--lam=0.5"]) == 2
     assert "--lam" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["register", "segment"])
+def test_a_file_is_refused_before_jax_is_imported(place, command):
+    (place / "text.nii.gz").write_text("no image")
+    images = ["text.nii.gz", "m.nii.gz"] if command == "register" else ["text.nii.gz"]
+    code = (
+        "import sys\nfrom jaxreg.cli import main\n"
+        f"print(main({[command, *images, '--out', 'refused']}), 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+    assert "text.nii.gz: not readable" in done.stderr

@@ -17,7 +17,7 @@ from jaxreg.io.atomic import (
     completed_folder,
     require_writable,
 )
-from jaxreg.registration.output.files import check_folder
+from jaxreg.registration.output.folder import check_folder
 
 
 def fill(path, name="new"):

@@ -211,7 +211,7 @@ def test_numpy_refuses_pickles_by_default():
 
 def test_a_registration_with_a_released_network_does_not_load_orbax():
     code = (
-        "import sys\nimport jaxreg.registration.run\n"
+        "import sys\nimport jaxreg.registration.finished\n"
         "from jaxreg.models.release import SHIPPED, load_model\nload_model(SHIPPED)\n"
         "print('orbax' in sys.modules)"
     )

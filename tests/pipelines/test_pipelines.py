@@ -12,7 +12,7 @@ from jaxreg.commands import flags
 from jaxreg.commands.register import Config
 from jaxreg.configuration.registration import OUTPUTS, RegisterConfig
 from jaxreg.pipelines.fields import RESULTS, settings
-from jaxreg.registration.output.files import NAMES
+from jaxreg.registration.output.folder import NAMES
 
 os.environ["NO_ET"] = "1"  # both libraries ask a server for their newest version otherwise
 nipype_interface = pytest.importorskip("jaxreg.pipelines.nipype", reason="nipype is not installed")

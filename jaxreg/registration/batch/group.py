@@ -13,7 +13,7 @@ from jaxreg.registration.batch.failures import failure_of
 from jaxreg.registration.batch.pairs import FAILURES, GROUP, RESULTS, FilePair
 from jaxreg.registration.batch.results import COLUMNS, NONE, Outcome, join_results, outcomes_of
 from jaxreg.registration.batch.resume import record_in
-from jaxreg.registration.output.files import THUMBNAIL
+from jaxreg.registration.output.folder import THUMBNAIL
 from jaxreg.registration.report.group import Row, write_group_page
 
 

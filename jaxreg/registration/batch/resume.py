@@ -17,7 +17,7 @@ from jaxreg.models.model import Model
 from jaxreg.models.release import load_model
 from jaxreg.registration.batch.pairs import FilePair
 from jaxreg.registration.deformable.method import Method, load_method
-from jaxreg.registration.output.files import holds_nothing
+from jaxreg.registration.output.folder import holds_nothing
 
 DONE, FREE = "done", "free"
 

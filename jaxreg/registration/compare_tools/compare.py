@@ -24,12 +24,13 @@ from jaxreg.geometry.transforms import resample_by
 from jaxreg.io.images import write
 from jaxreg.losses.objective import moved_by
 from jaxreg.pair import Pair
+from jaxreg.registration.clock import Clock
 from jaxreg.registration.compare_tools.external_tools import ENGINES, missing
 from jaxreg.registration.deformable.deformation import deformations, local_correlation
 from jaxreg.registration.deformable.grid import in_millimetres
 from jaxreg.registration.output.files import written_map
 from jaxreg.registration.output.metrics import dice_of
-from jaxreg.registration.register import Clock, Registration, register_pair
+from jaxreg.registration.register import Registration, register_pair
 from jaxreg.runtime import peak_gigabytes
 
 

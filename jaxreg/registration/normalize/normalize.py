@@ -20,14 +20,16 @@ from jaxreg.geometry.transforms import resample_by
 from jaxreg.io.files import require_file
 from jaxreg.io.images import smallest_labels, write_like
 from jaxreg.io.stored_images import MemoryImage
+from jaxreg.registration.clock import Clock
 from jaxreg.registration.contrasts import contrast_in_name, look_of
 from jaxreg.registration.extraction import with_brain
+from jaxreg.registration.finished import Finished, register_images
 from jaxreg.registration.inputs import read_subject
 from jaxreg.registration.normalize.template import Template, template_of
 from jaxreg.registration.output.companions import Companion, check_names, companion_writer
-from jaxreg.registration.output.provenance import provenance_of_settings
-from jaxreg.registration.register import Clock, register_pair
-from jaxreg.registration.run import Finished, fill_folder, register_images
+from jaxreg.registration.output.settings import provenance_of_settings
+from jaxreg.registration.register import register_pair
+from jaxreg.registration.run import fill_folder
 
 Image = Path | MemoryImage
 

@@ -1,49 +1,25 @@
 """Where a result comes from: versions, settings, hashes, geometry, numbers."""
 
-import importlib.metadata
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxreg._version import __version__
 from jaxreg.configuration.registration import GIVEN_MATRIX, RegisterConfig
 from jaxreg.configuration.serialization import as_json
 from jaxreg.io.checksums import file_sha256
-from jaxreg.io.commit import own_commit
-from jaxreg.io.stored_images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.output.estimate import EstimatedDice, as_record
+from jaxreg.registration.output.settings import machine
 from jaxreg.registration.register import Registration
-
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "SimpleITK", "nibabel")
-
-
-def provenance_of_settings(
-    fixed: Path | MemoryImage,
-    moving: Path | MemoryImage,
-    config: RegisterConfig,
-    *,
-    in_memory: Mapping[str, MemoryImage] | None = None,
-) -> dict[str, Any]:
-    """What is known of a run before it begins: the versions, the images named, the settings."""
-    named = {name: str(image) for name, image in (in_memory or {}).items()}
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {
-        "versions": {"jaxreg": __version__, "python": platform.python_version(), **versions},
-        "commit": own_commit(),
-        "machine": f"{platform.system()} {platform.machine()}, {jax.devices()[0].device_kind}",
-        "command": {"fixed": str(fixed), "moving": str(moving), **as_json(config), **named},
-    }
 
 
 def provenance_of(
     result: Registration, metrics: dict[str, float], estimate: EstimatedDice | None
 ) -> dict[str, Any]:
-    """What a finished run adds: both images' geometry and hashes, the model's, λ, numbers."""
+    """What a finished run adds: device, both images' geometry and hashes, the model, λ, numbers."""
     method = result.method
     model = None
     if method.model is not None:
@@ -53,6 +29,7 @@ def provenance_of(
             "weights_sha256": method.weights_sha256,
         }
     return {
+        "machine": f"{machine()}, {jax.devices()[0].device_kind}",
         "fixed": _side(result.fixed),
         "moving": _side(result.moving),
         "model": model,

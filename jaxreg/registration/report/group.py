@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
-from jaxreg.registration.report.page import page_file, write_page
+from jaxreg.registration.report.html import page_file, write_page
 
 Worse = Literal["low", "high", "both"] | None
 

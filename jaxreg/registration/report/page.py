@@ -1,16 +1,11 @@
-"""`report.html`: one self-contained page about a registration, or about why there is none.
+"""`report.html`: one self-contained page about a registration.
 
-The page opens from the file system and loads nothing: pictures travel in it as compressed bytes,
-and its policy forbids every request and every script but its own. Jinja escapes all text. Equal
-reports give equal bytes. The layout, the style and the scripts lie in `templates/`.
+Pictures travel in it as compressed bytes. Equal reports give equal bytes.
 """
 
 import base64
-import hashlib
-import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Real
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from jaxreg import spatial
 from jaxreg.evaluation.figures.colours import DICE_COLOURS
 from jaxreg.geometry.grid import Grid
-from jaxreg.io.atomic import completed
 from jaxreg.registration.output.checks import Number, verdict_of
 from jaxreg.registration.report import encoding
+from jaxreg.registration.report.html import flat, page_file, script_json, write_page
 
-_NOT_GIVEN = ("null", "[]", "{}")
-"""How JSON has settings that were not given; the page of a run that failed leaves them out."""
 _FLAGS = {"pass": "✓ usual", "warn": "! look", "fail": "✗ wrong?", "info": ""}
-_FOLDER = Path(__file__).parent / "templates"
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_FOLDER),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True)
@@ -176,54 +160,13 @@ def write_report(path: Path | str, report: Report) -> None:
         frames=report.frames,
         brains=report.brains,
         estimate=report.estimate,
-        provenance=_flat(report.provenance),
+        provenance=flat(report.provenance),
         data=script_json(_payload(report)),
-    )
-
-
-def write_failure_report(path: Path | str, reason: str, provenance: Mapping[str, Any]) -> None:
-    """Write the page of a registration that failed: the reason, and what was known by then.
-
-    Raises:
-        InputError: the folder does not exist, or the page cannot be written.
-    """
-    write_page(
-        path,
-        "failure.html",
-        script="",
-        title="Registration failed",
-        reason=reason,
-        provenance=[(name, value) for name, value in _flat(provenance) if value not in _NOT_GIVEN],
     )
 
 
 def _picture_url(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
-
-
-def write_page(
-    path: Path | str,
-    template: str,
-    *,
-    script: str,
-    styles: Sequence[str] = ("page.css",),
-    **parts: Any,
-) -> None:
-    """Write a self-contained page from a template, its style files, its script and its parts.
-
-    Raises:
-        InputError: the folder does not exist, or the page cannot be written.
-    """
-    style = "".join(page_file(name) for name in styles)
-    page = _TEMPLATES.get_template(template).render(
-        style=Markup(style),
-        style_hash=_source_hash(style),
-        script=Markup(script),
-        script_hash=_source_hash(script),
-        **parts,
-    )
-    with completed(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8"))
 
 
 def _payload(report: Report) -> dict[str, Any]:
@@ -288,31 +231,3 @@ def _spread(spread_mm: np.ndarray | None) -> dict[str, Any] | None:
 def _known(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """(dotted name, value) of every leaf, sorted by name."""
-    for name in sorted(tree, key=str):
-        value = tree[name]
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            leaf = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield f"{prefix}{name}", leaf
-
-
-def script_json(value: Any) -> Markup:
-    """JSON that no parser of HTML can leave: without <, > and &."""
-    dumped = json.dumps(value, sort_keys=True)
-    return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", dumped))
-
-
-def _source_hash(source: str) -> Markup:
-    """The source expression of an inline block in a Content-Security-Policy."""
-    digest = hashlib.sha256(source.encode("utf-8")).digest()
-    return Markup(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
-
-
-def page_file(name: str) -> str:
-    """The text of a file in `templates`."""
-    return (_FOLDER / name).read_text(encoding="utf-8")

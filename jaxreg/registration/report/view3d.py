@@ -22,7 +22,7 @@ from jaxreg.io.compression import packed
 from jaxreg.io.images import image_of, reordered
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.report import encoding
-from jaxreg.registration.report.page import page_file, script_json, write_page
+from jaxreg.registration.report.html import page_file, script_json, write_page
 from jaxreg.segmentation.own_grid import codes_on
 
 NIIVUE = Path(__file__).parent / "niivue" / "niivue.umd.js.gz"

@@ -18,11 +18,11 @@ from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
 from jaxreg.registration.output.checks import Number
+from jaxreg.registration.report.html import write_failure_report
 from jaxreg.registration.report.page import (
     Estimate,
     Frame,
     Report,
-    write_failure_report,
     write_report,
 )
 

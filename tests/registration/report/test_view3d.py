@@ -22,7 +22,7 @@ from selenium.webdriver.support.select import Select
 from jaxreg.cli import main
 from jaxreg.geometry.grid import Volume
 from jaxreg.registration.inputs import read_subject
-from jaxreg.registration.output.files import check_folder
+from jaxreg.registration.output.folder import check_folder
 from jaxreg.registration.report import view3d
 from jaxreg.registration.report.view3d import View, view_of, write_view
 
