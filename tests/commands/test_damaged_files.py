@@ -23,14 +23,13 @@ from jaxreg.registration import register as registration
 SHAPE, AFFINE = (10, 11, 12), np.diag([-9.0, 8.0, 8.5, 1.0])
 AFFINE[:3, 3] = 40, -40, -45
 pytestmark = pytest.mark.slow
-QUICK = settings(
-    max_examples=500,
+EXAMPLES = settings(
+    max_examples=150,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-FEW = settings(QUICK, max_examples=150)
 
 FIELDS = {
     "dim": (40, "<8h"),
@@ -120,7 +119,7 @@ class _Reached(InputError):
 
 
 @pytest.mark.parametrize("role", ["image", "fixed_mask", "moving_labels"])
-@QUICK
+@EXAMPLES
 @given(change=damage())
 def test_register_meets_damage_with_one_line(role, files, tmp_path, monkeypatch, change):
     pairs_on_grid = registration.pairs_on_grid
@@ -142,7 +141,7 @@ def test_register_meets_damage_with_one_line(role, files, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("role", ["image", "labels", "reference", "warp"])
-@FEW
+@EXAMPLES
 @given(change=damage())
 def test_apply_meets_damage_with_one_line(role, files, tmp_path, change):
     sound = {name: files / f"{name}.nii" for name in ("image", "labels", "warp")}
@@ -156,7 +155,7 @@ def test_apply_meets_damage_with_one_line(role, files, tmp_path, change):
     assert out.exists() == (line == "")
 
 
-@FEW
+@EXAMPLES
 @given(change=damage(), to=st.sampled_from(["itk", "fsl", "freesurfer"]))
 def test_convert_meets_damage_with_one_line(files, tmp_path, change, to):
     damaged = _damaged(tmp_path, files / "warp.nii", change)

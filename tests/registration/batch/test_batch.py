@@ -1,4 +1,4 @@
-"""`jaxreg register --pairs`: many pairs, resumable, none fatal; on three workers, one killed.
+"""`jaxreg register --pairs`: many pairs, resumable, none fatal; on two workers, one killed.
 
 Oracles: `jaxreg register` of a pair alone, and one process for what several do.
 """
@@ -409,9 +409,9 @@ def test_a_scheduler_that_dies_ends_the_command_with_a_line(cohort, dask, capsys
 
 
 @pytest.mark.slow
-def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, dask, tmp_path, capsys):
+def test_two_workers_one_killed_leave_the_bytes_of_one_process(images, dask, tmp_path, capsys):
     scheduler, _, start_worker = dask
-    workers = [start_worker() for _ in range(3)]
+    workers = [start_worker() for _ in range(2)]
     rows = [row(i, j, f"{i}{j}") for i in range(PEOPLE) for j in range(PEOPLE) if i != j]
     pairs = table(images, *rows, "lost\tsub-00_T1w.nii.gz\tnowhere.nii.gz\t\t", name="six.tsv")
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -442,8 +442,8 @@ def test_three_workers_one_killed_leave_the_bytes_of_one_process(images, dask, t
     assert len(killed) == 1 and sum(w.poll() == -signal.SIGKILL for w in workers) == 1
     assert all(said.count(f" {r[:2]}: similarity") == 1 for r in rows)
     with distributed.Client(scheduler_file=str(scheduler), set_as_default=False) as client:
-        flags: Any = client.run(os.getenv, "XLA_FLAGS")  # of the two that are left
-    assert len(flags) == 2 and all("xla_cpu" in value for value in flags.values())
+        flags: Any = client.run(os.getenv, "XLA_FLAGS")  # of the one that is left
+    assert len(flags) == 1 and all("xla_cpu" in value for value in flags.values())
     script = "from jaxreg.cli import main; raise SystemExit(main())"
     argv = ["register", f"--pairs={pairs}", f"--out={alone}", *DIRECT]
     one = subprocess.run(

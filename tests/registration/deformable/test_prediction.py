@@ -65,6 +65,19 @@ def test_chunks_of_lam_are_the_whole_and_the_pair_is_encoded_once(pair, monkeypa
     assert encoded == [1]
 
 
+def test_one_lam_alone_is_what_it_is_among_others(pair):
+    model, rng = model_of(flip=False), np.random.default_rng(3)
+    config = model.config.network
+    params = jax.tree.map(  # a network that has just been made does not heed λ
+        lambda p: p + jnp.asarray(rng.normal(0, 0.1, p.shape), p.dtype), model.params["network"]
+    )
+    [(_, several)] = velocities(params, pair.fixed, pair.moving, LAMS, config=config)
+    [(lams, alone)] = velocities(params, pair.fixed, pair.moving, LAMS[:1], config=config)
+    assert lams == list(LAMS[:1]) and alone.shape == (1, *several.shape[1:])
+    assert np.abs(several[0] - several[1]).max() > 0.1
+    np.testing.assert_allclose(alone[0], several[0], atol=1e-5)
+
+
 def test_mirrored_pairs_give_mirrored_velocities(pair):
     """Whatever the network: the mean over both sides commutes with the exchange of the sides."""
     model = model_of(flip=True)
