@@ -46,6 +46,7 @@ def read_side(
     role: str,
     image: Path | MemoryImage | Subject,
     config: RegisterConfig,
+    *,
     in_memory: Mapping[str, MemoryImage] | None = None,
 ) -> Subject:
     """One side of a pair with the files that the settings name for it; as it is once it was read.

@@ -98,8 +98,8 @@ def register_pair(
     with clock("load model"):
         method = method or load_method(config)
     with clock("read"):
-        fixed = read_side("fixed", fixed, config, in_memory)
-        moving = read_side("moving", moving, config, in_memory)
+        fixed = read_side("fixed", fixed, config, in_memory=in_memory)
+        moving = read_side("moving", moving, config, in_memory=in_memory)
     told.warn(_same_image(fixed, moving))
     with loading(programs_of(method, config, fixed, moving)):
         fixed, moving = _with_brains(fixed, moving, config, clock, told)

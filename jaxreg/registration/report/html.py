@@ -71,12 +71,12 @@ def write_page(
         temporary.write_bytes(page.encode("utf-8"))
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def flat(tree: Mapping[str, Any], *, prefix: str = "") -> Iterable[tuple[str, str]]:
     """(dotted name, value) of every leaf, sorted by name."""
     for name in sorted(tree, key=str):
         value = tree[name]
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flat(value, prefix=f"{prefix}{name}.")
         else:
             leaf = value if isinstance(value, str) else json.dumps(value, default=str)
             yield f"{prefix}{name}", leaf
