@@ -6,6 +6,7 @@ matrix; a field adds the displacement interpolated at the point, and nothing out
 a voxel beyond the outer centres), as ITK does. Coordinates are float64 throughout.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ Points = Float[np.ndarray, "n 3"]
 
 _CHUNK = 1 << 18
 """Points that are in work at a time: about 60 MB."""
+_BLOCK = 1 << 13
+"""Points whose trilinear values are found at a time: 64 kB an array."""
 
 
 def map_points(chain: Chain, points: Points) -> Points:
@@ -121,6 +124,8 @@ def values_at(
     for planes, index in places:
         if smooth_labels:
             values = _likeliest_labels(array, index)
+        elif order == 1:
+            values = _linear(array[..., None], index)[0]
         else:
             values = map_coordinates(
                 array, index.T, order=order, mode=mode, output=out.dtype, prefilter=False
@@ -197,11 +202,19 @@ def jacobian_determinant(field: Field) -> Float[np.ndarray, "x y z"]:
     for start in range(0, n, size):
         stop = min(start + size, n)
         low, high = max(start - 1, 0), min(stop + 1, n)
-        slab = field.vectors[low:high].astype(np.float64)
-        gradient = [np.gradient(slab, axis=a) if slab.shape[a] > 1 else 0 * slab for a in range(3)]
-        matrices = np.stack(gradient, axis=-1)[start - low : stop - low] + axes
-        determinant[start:stop] = np.linalg.det(matrices) / np.linalg.det(axes)
+        slab = np.ascontiguousarray(np.moveaxis(field.vectors[low:high], -1, 0), np.float64)
+        (a, b, c), (d, e, f), (g, h, i) = (
+            [_difference(u, axis)[start - low : stop - low] + axes[n, axis] for axis in range(3)]
+            for n, u in enumerate(slab)
+        )
+        found = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        determinant[start:stop] = found / np.linalg.det(axes)
     return determinant
+
+
+def _difference(values: Float[np.ndarray, "x y z"], axis: int) -> Float[np.ndarray, "x y z"]:
+    """Central differences along an axis; zero along one of a single voxel."""
+    return np.gradient(values, axis=axis) if values.shape[axis] > 1 else np.zeros_like(values)
 
 
 def _planes(grid: Grid) -> Iterator[tuple[slice, Points]]:
@@ -227,10 +240,41 @@ def inside(index: Points, shape: tuple[int, ...]) -> np.ndarray:
 
 def _interpolate(vectors: np.ndarray, index: Points) -> Points:
     """Trilinear values of a field at voxel coordinates, continued beyond the grid."""
-    out = np.empty((3, len(index)))
-    for c in range(3):
-        map_coordinates(vectors[..., c], index.T, order=1, mode="nearest", output=out[c])
-    return out.T
+    return _linear(vectors, index).T
+
+
+def _linear(array: Shaped[np.ndarray, "x y z c"], index: Points) -> Float[np.ndarray, "c n"]:
+    """Trilinear values of every channel at voxel coordinates, continued beyond the grid.
+
+    As SciPy's `map_coordinates` gives them (mode nearest), but several times faster: corners and
+    weights are found once for all channels, and each step runs over what the cache holds.
+    """
+    flat, shape = np.ascontiguousarray(array).reshape(-1), array.shape
+    out = np.zeros((shape[3], len(index)))
+    for start in range(0, len(index), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        for at, weight in _corners(shape, index[block]):
+            for c, values in enumerate(out[:, block]):
+                values += weight * flat[c:].take(at, mode="clip")  # which checks nothing first
+    return out
+
+
+def _corners(shape: tuple[int, ...], index: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(flat index, weight) of each of the eight voxels around points, of an array [x, y, z, c]."""
+    base, shares, steps = np.zeros(len(index), np.intp), [], []
+    for axis in range(3):
+        n, step = shape[axis], math.prod(shape[axis + 1 :])
+        at = np.minimum(np.maximum(index[:, axis], 0), n - 1)
+        with np.errstate(invalid="ignore"):  # of NaN, whose value its weights make NaN
+            low = np.minimum(at.astype(np.intp), max(n - 2, 0))
+        base += low * step
+        shares.append((1 - (at - low), at - low))
+        steps.append(step if n > 1 else 0)
+    for i, j in np.ndindex(2, 2):
+        share = shares[0][i] * shares[1][j]
+        for k in range(2):
+            at = base + (i * steps[0] + j * steps[1] + k * steps[2])
+            yield at, share * shares[2][k]
 
 
 def _affine_inverse(matrix: Affine):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from nibabel.nifti1 import Nifti1Image
+from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from jaxreg.errors import InputError
@@ -25,6 +26,7 @@ from jaxreg.geometry.transforms import (
     jacobian_determinant,
     map_points,
     resample,
+    values_at,
 )
 from jaxreg.io import images
 from jaxreg.io.displacement_fields import read_field, write_field
@@ -245,6 +247,31 @@ def test_the_residual_of_a_folded_field_is_told():
     folded.vectors[:10] = 0
     _, residual_mm = invert([folded])(affine_points(folded.affine, np.array([[17.0, 8, 7]])))
     assert residual_mm[0] > 1 or np.isnan(residual_mm[0])
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 9), (1, 4, 6), (2, 2, 2), (12, 1, 1)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint8, np.int16])
+def test_trilinear_values_are_those_of_scipy(shape, kind):
+    """At more points than are in work at a time, up to two voxels beyond the grid."""
+    rng = np.random.default_rng(0)
+    array = (rng.random((*shape, 3)) * 100).astype(kind)
+    points = rng.random((20_000, 3)) * (np.array(shape) + 3) - 2
+    wanted = [map_coordinates(array[..., c], points.T, float, 1, "nearest") for c in range(3)]
+    within = np.all((points >= -0.5) & (points <= np.array(shape) - 0.5), axis=1)
+    moved = map_points([Field(array, np.eye(4))], points) - points
+    np.testing.assert_allclose(moved, np.where(within, wanted, 0).T, atol=1e-10)
+    lines = Grid((len(points), 1, 1), np.eye(4))
+    places = [(slice(0, len(points)), points)]
+    values = values_at(array[..., 0], places, lines.shape, order=1)[:, 0, 0]
+    np.testing.assert_allclose(values, np.where(within, wanted[0], 0), rtol=1e-6)
+
+
+def test_a_point_that_is_no_number_has_no_value():
+    array = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
+    points = np.array([[1.0, 1, 1], [np.nan, 1, 1]])
+    moved = map_points([Field(np.stack([array] * 3, -1), np.eye(4))], points)
+    assert moved[0].tolist() == [14.0, 14.0, 14.0]
+    assert np.isnan(moved[1, 0])
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

@@ -52,8 +52,7 @@ def make_outputs(result: Registration) -> Outputs:
         partial(compose, partial(map_points, result.chain), grid),
         partial(_stored, result, result.inverse_chain, moving.header.grid),
     )
-    # The map is the affine after the deformation, so its determinant is the product of theirs.
-    jacobian = jacobian_determinant(whole) / np.float32(np.linalg.det(result.affine[:3, :3]))
+    unrounded = whole
     if result.config.warp_spacing is None:
         warp = whole = _rounded(whole)
     else:
@@ -65,7 +64,11 @@ def make_outputs(result: Registration) -> Outputs:
         if fixed.labels is not None:
             linear = written_map([result.affine], grid)
             affine_labels = resample_by(moving.labels, linear, order=0)
-    moved = resample_by(moving.image, whole)
+    determinant, moved = in_threads(
+        partial(jacobian_determinant, unrounded), partial(resample_by, moving.image, whole)
+    )
+    # The map is the affine after the deformation, so its determinant is the product of theirs.
+    jacobian = determinant / np.float32(np.linalg.det(result.affine[:3, :3]))
     return Outputs(warp, inverse, moved, jacobian, labels, affine_labels)
 
 
