@@ -65,7 +65,7 @@ def write_vectors(
     path: Path | str, data: np.ndarray, affine: Float[np.ndarray, "4 4"], intent: str
 ) -> None:
     """Write vectors as float32 NIfTI-1 of an intent, in millimetres."""
-    image = Nifti1Image(data.astype(np.float32), affine)
+    image = Nifti1Image(data.astype(np.float32, copy=False), affine)
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=2)
     image.header.set_intent(intent)

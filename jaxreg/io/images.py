@@ -4,6 +4,7 @@ A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up)
 `affine` maps its voxel indices to RAS millimetres, as ITK reads them (`itk_geometry`).
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.io.compression import packed
+from jaxreg.io.compression import packing
 from jaxreg.io.flatness import refuse_image
 from jaxreg.io.itk_geometry import itk_affine, unit_of, usable_qform
 from jaxreg.io.stored_images import (
@@ -260,10 +261,13 @@ def image_like(array: Shaped[np.ndarray, "x y z *t"], like: FileGeometry) -> Nif
 
 
 def save(path: Path | str, image: Nifti1Image) -> None:
-    """Write a NIfTI-1 image, compressed where the name ends in .gz; the same bytes every time."""
-    data = image.to_bytes()
+    """Write a NIfTI-1 image, compressed where the name ends in .gz; the same bytes every time.
+
+    It is written in pieces: the bytes of a warp are many, and several files are written at once.
+    """
     path = Path(path)
-    path.write_bytes(packed(data) if path.name.endswith(".gz") else data)
+    with path.open("wb") as file, contextlib.ExitStack() as packed:
+        image.to_stream(packed.enter_context(packing(file)) if path.name.endswith(".gz") else file)
 
 
 def smallest_labels(labels: Int[np.ndarray, "..."]) -> np.ndarray:
