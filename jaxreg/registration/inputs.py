@@ -49,9 +49,10 @@ def read_side(
     *,
     in_memory: Mapping[str, MemoryImage] | None = None,
 ) -> Subject:
-    """One side of a pair with the files that the settings name for it; as it is once it was read.
+    """One side of a pair, with the files that the settings name for it.
 
-    `in_memory` has masks and label maps that no file holds, by the name of their setting.
+    A side that has been read already is returned as it is. `in_memory` has masks and label maps
+    that no file holds, by the name of their setting.
 
     Raises:
         InputError: as `read_subject`.
