@@ -281,6 +281,9 @@ class SegmentationConfig:
     """fine (2 mm on the brain laid onto the template) or coarse (4 mm, whole head, any pose)."""
     real_fraction: float = 0.3
     """Share of the images that are real, of subjects who have any; the others are made."""
+    init_from: Path | None = None
+    """bundled, or the folder of a segmentation model: the network whose parameters are the start
+    (step 0, fresh optimiser)."""
     voxels: Voxels = "all"
     """Where the loss looks: all, or one random corner of each 2×2×2, which spares a CPU work."""
     validation_subjects: int = 10

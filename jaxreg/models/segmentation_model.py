@@ -85,18 +85,26 @@ def _of_runs(workdir: Path) -> SegmentationModel:
     channels: dict[str, tuple[int, ...]] = {}
     params: dict[str, Any] = {}
     for resolution in RESOLUTIONS:
-        checkpoints, meta = open_run(workdir / resolution, "seg")
-        config = from_json(SegmentationConfig, meta.config)
-        if config.resolution != resolution:
-            raise InputError(
-                f"{workdir / resolution}: expected a run of --resolution={resolution}, got "
-                f"--resolution={config.resolution}."
-            )
-        channels[resolution] = config.channels
-        like = {"trainable": _shapes(config.channels), "frozen": {}}
-        params[resolution] = checkpoints.params(meta.step, like)["trainable"]
+        channels[resolution], params[resolution] = read_run(workdir / resolution, resolution)
     sha256 = {r: parameters_sha256(params[r]) for r in RESOLUTIONS}
     return SegmentationModel(channels, params, sha256, workdir)
+
+
+def read_run(workdir: Path, resolution: str) -> tuple[tuple[int, ...], Any]:
+    """(channels, parameters) of a run of --stage=seg, by its newest checkpoint.
+
+    Raises:
+        InputError: there is no such run, or it is one of another resolution.
+    """
+    checkpoints, meta = open_run(workdir, "seg")
+    config = from_json(SegmentationConfig, meta.config)
+    if config.resolution != resolution:
+        raise InputError(
+            f"{workdir}: expected a run of --resolution={resolution}, got "
+            f"--resolution={config.resolution}."
+        )
+    like = {"trainable": _shapes(config.channels), "frozen": {}}
+    return config.channels, checkpoints.params(meta.step, like)["trainable"]
 
 
 def write_segmentation_model(

@@ -10,6 +10,9 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.models.segmentation_model import SHIPPED, SegmentationModel, read_segmentation_model
 from jaxreg.segmentation.segment import Networks, Segmentation, segment_volume
 
+BUNDLED = "bundled"
+"""The networks that come with jaxreg, in place of a folder."""
+
 
 def brain_finder(folder: Path | None) -> Callable[[Volume], Segmentation]:
     """What segments images with the networks of a folder, one at a time whatever the threads.
@@ -30,6 +33,15 @@ def brain_finder(folder: Path | None) -> Callable[[Volume], Segmentation]:
             return segment_volume(image, networks)
 
     return find
+
+
+def load_named_segmentation(name: Path) -> tuple[SegmentationModel, Networks]:
+    """The networks that a flag of training names: `bundled`, or a folder.
+
+    Raises:
+        InputError: the folder holds no readable segmentation model.
+    """
+    return load_segmentation(None if str(name) == BUNDLED else name)
 
 
 @functools.lru_cache(maxsize=2)

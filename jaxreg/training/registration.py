@@ -43,14 +43,14 @@ from jaxreg.models.model import (
 from jaxreg.models.release import load_model
 from jaxreg.models.segmentation_model import is_segmentation_model
 from jaxreg.pair import Pair
-from jaxreg.segmentation.networks import load_segmentation
+from jaxreg.segmentation.networks import load_named_segmentation, load_segmentation
 from jaxreg.spatial import moved_image, warp
 from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.augmentation.intensity import augment
 from jaxreg.training.augmentation.pose import posed
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.loop import Task
-from jaxreg.training.teacher import load_teacher, taught_labels
+from jaxreg.training.teacher import taught_labels
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
 
@@ -91,7 +91,7 @@ def registration_task(
     info["spacing_mm"] = list(volumes.spacing_mm)
     taught = None
     if config.teacher is not None:
-        model, networks = load_teacher(config.teacher)
+        model, networks = load_named_segmentation(config.teacher)
         info["teacher_sha256"] = model.sha256
         unlabelled = [
             (person, domain)

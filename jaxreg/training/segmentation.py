@@ -18,6 +18,7 @@ from jaxreg.errors import InputError
 from jaxreg.io.images import Remark, unheard
 from jaxreg.networks.layers import fold
 from jaxreg.networks.segmentation_unet import SegmentationUNet
+from jaxreg.segmentation.networks import load_named_segmentation
 from jaxreg.training.atlas import atlas_of, fingerprint
 from jaxreg.training.augmentation.synthesis import COARSE, FINE, View, training_example
 from jaxreg.training.loop import Task
@@ -42,11 +43,14 @@ def segmentation_task(config: SegmentationConfig, *, remark: Remark = unheard) -
     network = network_of(config)
     image = jnp.zeros((1, *(2 ** (len(network.channels) + 1),) * 3, 1))
     params = jax.jit(network.init)(jax.random.key(optimizer.seed), image)["params"]
+    extra = {}
+    if config.init_from is not None:
+        params, extra["init_from_sha256"] = initialized_from(config)
     held_out = read_held_out(cohorts, view, config.validation_subjects, remark=remark)
     return Task(
         stage="seg",
         config=as_json(config),
-        identity={**identity(config), "data_sha256": fingerprint(atlas)},
+        identity={**identity(config), **extra, "data_sha256": fingerprint(atlas)},
         defaults=identity(SegmentationConfig()),
         params=params,
         frozen={},
@@ -67,6 +71,24 @@ def network_of(config: SegmentationConfig) -> SegmentationUNet:
     dtype = jnp.dtype(settings.dtype)
     form: Any = settings.convolution
     return SegmentationUNet(config.channels, CLASSES, dtype, form)
+
+
+def initialized_from(config: SegmentationConfig) -> tuple[Any, str]:
+    """(parameters that `--init-from` names, their hash) of the network of a configuration.
+
+    Raises:
+        InputError: the folder holds no readable segmentation model, or one with other channels.
+    """
+    assert config.init_from is not None
+    model, _ = load_named_segmentation(config.init_from)
+    channels = model.channels[config.resolution]
+    if channels != config.channels:
+        asked, stored = (",".join(map(str, names)) for names in (config.channels, channels))
+        raise InputError(
+            f"{config.init_from}: expected a network of --channels={asked}, got one of {stored}."
+        )
+    params = jax.tree.map(jnp.asarray, model.params[config.resolution])
+    return params, model.sha256[config.resolution]
 
 
 class SubjectBatches:

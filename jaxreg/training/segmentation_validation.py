@@ -42,7 +42,11 @@ def read_held_out(
     `remark` gets a line on what is unusual in a file and is accepted.
     """
     found = []
+    names = [cohort.folder.name for cohort in cohorts]
     for cohort in cohorts:
+        own = cohort.folder.name
+        if names.count(own) > 1:  # such as ixi and heads/ixi
+            own = f"{cohort.folder.parent.name}_{own}"
         for number, name in enumerate(labelled(cohort, "val")[:most]):
             head = read_head(cohort, name, remark=remark)
             to_world = grid_in_world(head, view)
@@ -53,7 +57,7 @@ def read_held_out(
                 path = cohort.file(name, domain)
                 if path.is_file():
                     image = onto_grid(images.read_image(path), to_world, *view[:2])
-                    group = f"{cohort.folder.name}_{domain}"
+                    group = f"{own}_{domain}"
                     title = f"{name} {domain}"
                     codes = _codes_onto(head, to_world, view)
                     image = np.asarray(normalize(jnp.asarray(image)))

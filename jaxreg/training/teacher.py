@@ -5,7 +5,6 @@ the training grid, numbered as those of the cohort (`--teacher`).
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,25 +14,11 @@ from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
 from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.io.images import Remark, read_image, unheard
-from jaxreg.models.segmentation_model import SegmentationModel
-from jaxreg.segmentation.networks import load_segmentation
 from jaxreg.segmentation.own_grid import codes_on
 from jaxreg.segmentation.segment import Networks, find_brain
 
-BUNDLED = "bundled"
-"""The teacher that comes with jaxreg, in place of a folder."""
-
 TaughtLabels = Mapping[tuple[str, str], UInt8[np.ndarray, "x y z"]]
 """Labels of an image by (participant, domain), as the batches number them, on the training grid."""
-
-
-def load_teacher(teacher: Path) -> tuple[SegmentationModel, Networks]:
-    """The networks that `--teacher` names: the bundled ones or those of a folder.
-
-    Raises:
-        InputError: the folder holds no readable segmentation model.
-    """
-    return load_segmentation(None if str(teacher) == BUNDLED else teacher)
 
 
 def taught_labels(

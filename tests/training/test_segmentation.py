@@ -29,7 +29,7 @@ from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.atlas import atlas_of, grid_in_world
 from jaxreg.training.augmentation.synthesis import COARSE, FINE, View, training_example
 from jaxreg.training.segmentation import SubjectBatches, dice_and_cross_entropy
-from jaxreg.training.segmentation_validation import dice_of_codes, montage
+from jaxreg.training.segmentation_validation import dice_of_codes, montage, read_held_out
 
 SEG = ["train", "--stage=seg", "--resolution=coarse", "--voxels=corner", "--channels=4,4"]
 
@@ -159,6 +159,37 @@ def test_the_networks_of_two_runs_are_read_and_released(cohort, tmp_path):
     (tmp_path / "runs" / "other").rename(tmp_path / "runs" / "coarse")
     with pytest.raises(InputError, match="expected a run of --resolution=coarse"):
         read_segmentation_model(tmp_path / "runs")
+
+
+def test_a_run_starts_from_the_networks_of_another(cohort, tmp_path, capsys):
+    argv = [*SEG, f"--data={cohort}", "--validate-every=0"]
+    for resolution in ("coarse", "fine"):
+        workdir = f"--workdir={tmp_path / 'start' / resolution}"
+        assert main([*argv, f"--resolution={resolution}", workdir, "--steps=1"]) == 0
+    start = read_segmentation_model(tmp_path / "start")
+    again = [*argv, f"--init-from={tmp_path / 'start'}", f"--workdir={tmp_path / 'again'}"]
+    assert main([*again, "--steps=1", "--learning-rate=1e-7"]) == 0
+    like = {"trainable": start.params["coarse"], "frozen": {}}
+    trained = Checkpoints(tmp_path / "again").params(1, like)["trainable"]
+    for a, b in zip(*map(jax.tree.leaves, (start.params["coarse"], trained)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-7)
+    capsys.readouterr()
+    assert main([*argv, f"--workdir={tmp_path / 'again'}", "--steps=2"]) == 2
+    assert "--init-from: expected" in capsys.readouterr().err
+    assert (
+        main([*again, "--steps=1", "--channels=8,4", "--workdir=" + str(tmp_path / "other")]) == 2
+    )
+    assert "expected a network of --channels=8,4, got one of 4,4." in capsys.readouterr().err
+    assert main([*argv, "--init-from=bundled", f"--workdir={tmp_path / 'bundled'}"]) == 2
+    assert "expected a network of --channels=4,4, got one of " in capsys.readouterr().err
+
+
+def test_cohorts_of_one_name_are_scored_apart(cohort, tmp_path):
+    again = tmp_path / "heads" / cohort.name
+    shutil.copytree(cohort, again)
+    held_out = read_held_out(find_cohorts([cohort, again]), COARSE, 1)
+    groups = {item.group.removesuffix("_T1w").removesuffix("_T2w") for item in held_out}
+    assert groups == {f"{cohort.parent.name}_{cohort.name}", f"heads_{cohort.name}"}
 
 
 def test_one_subject_can_be_learnt(cohort):

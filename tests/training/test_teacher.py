@@ -29,6 +29,7 @@ from jaxreg.models.release import load_model, write_release
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.optimization import zero_velocity
 from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.networks import BUNDLED, load_named_segmentation
 from jaxreg.segmentation.template import GRID
 from jaxreg.training import registration, teacher
 from jaxreg.training.registration import sample_loss
@@ -79,7 +80,7 @@ def taught(monkeypatch):
 def test_labels_are_numbered_as_the_cohorts_and_lie_on_the_training_grid(cohort, taught):
     images = [("sub-02", "T1w"), ("sub-03", "T2w")]
     volumes = Volumes(read_cohort(cohort), images, spacing_mm=10.0)
-    found = teacher.taught_labels(volumes, images, teacher.load_teacher(Path(teacher.BUNDLED))[1])
+    found = teacher.taught_labels(volumes, images, load_named_segmentation(Path(BUNDLED))[1])
     assert set(found) == set(images)
     labels = found["sub-02", "T1w"]
     assert labels.shape == volumes.shape != SHAPE and labels.dtype == np.uint8
@@ -94,7 +95,7 @@ def test_an_image_without_a_brain_is_named_and_a_cohort_without_any_refused(coho
     image = read_image(path)
     volumes = Volumes(read_cohort(cohort), [("sub-02", "T1w"), ("sub-03", "T1w")])
     write(path, Volume(np.zeros_like(image.array), image.affine))
-    networks, lines = teacher.load_teacher(Path(teacher.BUNDLED))[1], []
+    networks, lines = load_named_segmentation(Path(BUNDLED))[1], []
     images = [("sub-02", "T1w"), ("sub-03", "T1w")]
     found = teacher.taught_labels(volumes, images, networks, remark=lines.append)
     assert not found[images[0]].any() and found[images[1]].any()
@@ -190,9 +191,9 @@ def test_a_run_with_a_teacher_resumes_bitwise_and_its_release_loads(cohort, taug
 def test_another_teacher_is_another_run(cohort, taught, tmp_path, monkeypatch, capsys):
     argv = [*STEPS, f"--data={cohort}", f"--workdir={tmp_path / 'run'}", "--steps=1"]
     assert main(argv) == 0
-    networks = teacher.load_teacher(Path(teacher.BUNDLED))[1]
+    networks = load_named_segmentation(Path(BUNDLED))[1]
     other = SimpleNamespace(sha256={"fine": "0"}), networks
-    monkeypatch.setattr(registration, "load_teacher", lambda folder: other)
+    monkeypatch.setattr(registration, "load_named_segmentation", lambda folder: other)
     assert main(argv) == 2
     assert "--teacher: expected" in capsys.readouterr().err
 
