@@ -41,10 +41,11 @@ def segmentation_task(config: SegmentationConfig, *, remark: Remark = unheard) -
         raise InputError(f"{config.data}: expected _dseg volumes in split 'train', found none.")
     atlas = atlas_of(heads, view)
     network = network_of(config)
-    image = jnp.zeros((1, *(2 ** (len(network.channels) + 1),) * 3, 1))
-    params = jax.jit(network.init)(jax.random.key(optimizer.seed), image)["params"]
     extra = {}
-    if config.init_from is not None:
+    if config.init_from is None:
+        image = jnp.zeros((1, *(2 ** (len(network.channels) + 1),) * 3, 1))
+        params = jax.jit(network.init)(jax.random.key(optimizer.seed), image)["params"]
+    else:
         params, extra["init_from_sha256"] = initialized_from(config)
     held_out = read_held_out(cohorts, view, config.validation_subjects, remark=remark)
     return Task(
