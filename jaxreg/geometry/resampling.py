@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy import ndimage
 
+from jaxreg.geometry.affine_sampling import sample_affine
 from jaxreg.geometry.grid import Grid, Volume, coarser_grid, grid_of
 
 
@@ -137,6 +138,8 @@ def _sample(
     to_grid[:3, 3] = 0.5 / fine - 0.5
     to_voxels: Any = np.linalg.inv(affine) @ to_image @ grid.affine @ to_grid
     shape = tuple(n * fine for n in grid.shape)
+    if order == 1:
+        return sample_affine(array, to_voxels, shape)
     out = np.empty(shape, array.dtype)
     ndimage.affine_transform(
         array,
@@ -144,7 +147,7 @@ def _sample(
         to_voxels[:3, 3],
         output_shape=shape,
         output=out,
-        order=order,
+        order=0,
         mode="grid-constant",
     )
     return out

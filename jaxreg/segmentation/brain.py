@@ -16,13 +16,14 @@ class FoundBrain:
 
     `to_image` takes the template grid's space to the image's (RAS millimetres). `fit_mm` is how far
     the structures lie from the template's after the affine fit, root mean square. `volumes_ml` has
-    the volume of each structure by FreeSurfer's number.
+    the volume of each structure by FreeSurfer's number. `seen` is the image on the template grid.
     """
 
     probabilities: Float32[np.ndarray, "i j k c"]
     to_image: Float[np.ndarray, "4 4"]
     fit_mm: float
     volumes_ml: dict[int, float]
+    seen: Float32[np.ndarray, "i j k"]
 
     @functools.cached_property
     def codes(self) -> UInt8[np.ndarray, "i j k"]:

@@ -1,7 +1,6 @@
 """A found brain read on the grid of its image, or on any other in the image's space."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from jaxreg.data.label_codes import CLASSES, decode
+from jaxreg.geometry.affine_sampling import sample_affine
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.runtime import in_threads
 from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.spatial import corners
 
@@ -83,25 +82,9 @@ def _read(
     box: tuple[slice, slice, slice],
 ) -> Float32[np.ndarray, "x y z"]:
     """Values of the template grid, read linearly at the voxels of a box of the image; 0 beyond."""
-    first, last = box[0].start, box[0].stop
-    middle = (first + last) // 2
-    parts = in_threads(
-        *(
-            functools.partial(_read_part, values, to_template, (slice(*part), *box[1:]))
-            for part in ((first, middle), (middle, last))
-        )
-    )
-    return np.concatenate(parts)
-
-
-def _read_part(values, to_template, box) -> np.ndarray:
-    start = np.array([s.start for s in box], float)
-    offset: Any = to_template[:3, :3] @ start + to_template[:3, 3]
-    size = tuple(max(s.stop - s.start, 0) for s in box)
-    read = ndimage.affine_transform(
-        values, to_template[:3, :3], offset, output_shape=size, order=1, mode="grid-constant"
-    )
-    return np.asarray(read)
+    shift = np.eye(4)
+    shift[:3, 3] = [s.start for s in box]
+    return sample_affine(values, to_template @ shift, [s.stop - s.start for s in box])
 
 
 def _box(

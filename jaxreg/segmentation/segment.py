@@ -7,21 +7,19 @@ moves it by more than `SETTLED_MM`. What is returned lies on the image's own gri
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
-from scipy import ndimage
 
 from jaxreg.data.label_codes import CLASSES, MIRRORED, REST
 from jaxreg.errors import InputError
+from jaxreg.geometry.affine_sampling import sample_affine
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.resampling import block_mean
-from jaxreg.runtime import in_threads
 from jaxreg.segmentation.brain import FoundBrain, likeliest, volumes_ml, voxel_ml
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.own_grid import on_own_grid
@@ -63,7 +61,7 @@ def segment_volume(image: Volume, networks: Networks) -> Segmentation:
     Raises:
         InputError: the image shows no brain, or too little of one.
     """
-    brain = with_both_views(image, find_brain(image, networks), networks.fine)
+    brain = with_both_views(find_brain(image, networks), networks.fine)
     labels, mask = on_own_grid(image, brain)
     require_brain(float(mask.sum()) * voxel_ml(image.affine) / 1000, brain.fit_mm)
     return Segmentation(labels, mask, brain)
@@ -78,13 +76,15 @@ def find_brain(image: Volume, networks: Networks) -> FoundBrain:
     codes, affine = coarse_codes(image, networks.coarse)
     to_image, _ = template_pose(codes, affine)
     for look in range(3):
-        probabilities = fine_probabilities(image, to_image, networks.fine)
+        seen = sampled(image, to_image, GRID)
+        probabilities = fine_probabilities(seen, networks.fine)
         better, fit_mm = template_pose(likeliest(probabilities), to_image @ GRID.affine)
         moved = farthest_mm(better, to_image)
         if moved <= SETTLED_MM or look == 2:
             break
         to_image = better
-    brain = FoundBrain(probabilities, to_image, fit_mm, volumes_ml(probabilities, to_image))
+    volumes = volumes_ml(probabilities, to_image)
+    brain = FoundBrain(probabilities, to_image, fit_mm, volumes, seen)
     require_brain(brain.litres, fit_mm)
     return brain
 
@@ -183,36 +183,35 @@ def template_pose(
 
 
 def fine_probabilities(
-    image: Volume, to_image: Float[np.ndarray, "4 4"], network: Network
+    seen: Float32[np.ndarray, "i j k"], network: Network
 ) -> Float32[np.ndarray, "i j k c"]:
-    """The probability of each class on the template grid, laid onto an image."""
-    values = normalize(jnp.asarray(sampled(image, to_image, GRID)))
-    return np.asarray(network(values[..., None]), np.float32)
+    """The probability of each class on the template grid, of an image sampled there."""
+    return np.asarray(network(normalize(jnp.asarray(seen))[..., None]), np.float32)
 
 
-def mirrored_view(image: Volume, brain: FoundBrain, network: Network) -> Volume:
+def mirrored_view(brain: FoundBrain, network: Network) -> Volume:
     """The codes of the same brain as the fine network sees it in a mirror: a second opinion."""
-    codes = likeliest(np.asarray(_seen_mirrored(image, brain, network)))[::-1]
+    codes = likeliest(np.asarray(_seen_mirrored(brain, network)))[::-1]
     return Volume(MIRRORED[codes].astype(np.uint8), brain.affine)
 
 
-def with_both_views(image: Volume, brain: FoundBrain, network: Network) -> FoundBrain:
+def with_both_views(brain: FoundBrain, network: Network) -> FoundBrain:
     """A brain with the mean of the probabilities of both views, direct and in a mirror.
 
     On 26 validation images this raised the Dice of the structures by 0.003 to 0.007.
     """
-    mirrored = _seen_mirrored(image, brain, network)
+    mirrored = _seen_mirrored(brain, network)
     probabilities = np.asarray(_mean_of_views(brain.probabilities, mirrored))
     volumes = volumes_ml(probabilities, brain.to_image)
     return dataclasses.replace(brain, probabilities=probabilities, volumes_ml=volumes)
 
 
-def _seen_mirrored(image: Volume, brain: FoundBrain, network: Network) -> Float[Array, "i j k c"]:
+def _seen_mirrored(brain: FoundBrain, network: Network) -> Float[Array, "i j k c"]:
     """The probabilities of a mirrored brain, as the network sees it.
 
     The template grid is symmetric, so the mirrored image lies on it as well.
     """
-    values = normalize(jnp.asarray(sampled(image, brain.to_image, GRID)))[::-1]
+    values = normalize(jnp.asarray(brain.seen))[::-1]
     return jnp.asarray(network(values[..., None]))
 
 
@@ -233,39 +232,9 @@ def sampled(
     fine = 2 if step > 1.25 else 1
     half = np.diag([1 / fine, 1 / fine, 1 / fine, 1.0])
     half[:3, 3] = 0.5 / fine - 0.5
-    array = np.asarray(image.array, np.float32)
-    middle = grid.shape[0] // 2
-    parts = in_threads(
-        *(
-            functools.partial(_means, array, to_voxels, half, fine, first, (count, *grid.shape[1:]))
-            for first, count in ((0, middle), (middle, grid.shape[0] - middle))
-        )
+    return block_mean(
+        sample_affine(image.array, to_voxels @ half, [fine * n for n in grid.shape]), fine
     )
-    return np.concatenate(parts)
-
-
-def _means(
-    array: Float32[np.ndarray, "x y z"],
-    to_voxels: Float[np.ndarray, "4 4"],
-    half: Float[np.ndarray, "4 4"],
-    fine: int,
-    first: int,
-    shape: tuple[int, int, int],
-) -> Float32[np.ndarray, "i j k"]:
-    """The slab of a grid that begins at `first`, each voxel the mean of `fine`³ samples."""
-    slab = np.eye(4)
-    slab[0, 3] = first
-    matrix = to_voxels @ slab @ half
-    offset: Any = matrix[:3, 3]
-    values = ndimage.affine_transform(
-        array,
-        matrix[:3, :3],
-        offset,
-        output_shape=tuple(fine * n for n in shape),
-        order=1,
-        mode="grid-constant",
-    )
-    return block_mean(np.asarray(values), fine)
 
 
 def farthest_mm(one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"]) -> float:

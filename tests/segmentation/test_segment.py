@@ -35,6 +35,8 @@ def template_codes() -> np.ndarray:
     return codes
 
 
+NOTHING = np.zeros(GRID.shape, np.float32)
+"""What the network sees of an image does not matter here."""
 CODES = template_codes()
 
 
@@ -97,7 +99,7 @@ def test_labels_come_back_to_the_images_own_grid(angles, shift, spacing_mm, shap
     expected = codes_on(grid, true)
     probabilities = np.eye(CLASSES, dtype=np.float32)[CODES]
     image = Volume(np.zeros(shape, np.float32), grid.affine)
-    labels, mask = on_own_grid(image, FoundBrain(probabilities, true, 0.0, {}))
+    labels, mask = on_own_grid(image, FoundBrain(probabilities, true, 0.0, {}, NOTHING))
     different = labels != decode(expected)
     assert different.mean() < 0.01  # linear votes and the nearest voxel differ at borders alone
     assert (mask != (expected > 0)).mean() < 0.005
@@ -147,7 +149,7 @@ def test_each_voxel_gets_what_scipy_reads_as_most_probable():
     probabilities = smooth / smooth.sum(axis=-1, keepdims=True)
     grid = field_of_view((70, 80, 50), (2.5, 2.2, 3.0))
     true = motion((4, -7, 10), (3, -5, 2), scale=0.97)
-    codes, mask = codes_at_voxels(FoundBrain(probabilities, true, 0.0, {}), grid)
+    codes, mask = codes_at_voxels(FoundBrain(probabilities, true, 0.0, {}, NOTHING), grid)
     to_template = np.linalg.inv(true @ GRID.affine) @ grid.affine
     points = np.argwhere(mask) @ to_template[:3, :3].T + to_template[:3, 3]
     read = np.stack(
@@ -173,9 +175,8 @@ def test_both_views_are_the_mean_of_two_answers():
         answer = np.where(half[:, None, None], left, 0) * np.ones(values.shape[:3], int)
         return np.eye(CLASSES, dtype=np.float32)[answer]
 
-    image = Volume(np.ones(GRID.shape, np.float32), GRID.affine)
-    direct = network(image.array[..., None])
-    brain = with_both_views(image, FoundBrain(direct, np.eye(4), 0.0, {}), network)
+    direct = network(NOTHING[..., None])
+    brain = with_both_views(FoundBrain(direct, np.eye(4), 0.0, {}, NOTHING), network)
     first, last = brain.probabilities[0, 0, 0], brain.probabilities[-1, 0, 0]
     assert first[left] == last[MIRRORED[left]] == 0.5
     assert first[0] == last[0] == 0.5

@@ -68,7 +68,9 @@ def brain_of(image: Volume, _) -> FoundBrain:
     codes[:, :, :4], codes[:, :, 4:8] = REST, NUMBERS.index(17)  # fluid and a hippocampus
     span = np.diag([*np.array(SHAPE) * 8.0 / (np.array(GRID.shape) * 2.0), 1.0])
     span[:3, 3] = image.affine[:3, 3] - 4 - span[:3, :3] @ (GRID.affine[:3, 3] - 1)
-    return FoundBrain(np.eye(CLASSES, dtype=np.float32)[codes], span, 1.0, {})
+    return FoundBrain(
+        np.eye(CLASSES, dtype=np.float32)[codes], span, 1.0, {}, np.zeros(GRID.shape, np.float32)
+    )
 
 
 @pytest.fixture

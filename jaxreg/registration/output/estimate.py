@@ -15,12 +15,9 @@ from jaxreg.data.label_codes import NUMBERS, REST
 from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import Chain, map_points, resample
-from jaxreg.registration.extraction import without_ignored
-from jaxreg.registration.inputs import Subject
 from jaxreg.registration.register import Registration
-from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.segmentation.networks import load_segmentation
-from jaxreg.segmentation.segment import Network, mirrored_view
+from jaxreg.segmentation.segment import mirrored_view
 
 INDEPENDENT, REFINED, OPTIMISED = 0.922, 0.905, 0.885
 """Dice of true labels by the overlap of the segmentations, on nine validation pairs of `ixi`,
@@ -51,7 +48,7 @@ def estimated_dice(result: Registration) -> EstimatedDice | None:
     if any(side.brain is None for side in sides):
         return None
     fine = load_segmentation(result.config.segmentation)[1].fine
-    fixed, moving = (second_opinion(s, s.brain, fine) for s in sides if s.brain is not None)
+    fixed, moving = (mirrored_view(s.brain, fine) for s in sides if s.brain is not None)
     before, _ = own_overlap(fixed, moving, [result.affine])
     after, sizes = own_overlap(fixed, moving, result.chain)
     there = sizes > 0
@@ -67,11 +64,6 @@ def estimated_dice(result: Registration) -> EstimatedDice | None:
         float((before * INDEPENDENT)[there].mean()),
         {int(n): float(d) for n, d in zip(numbers, dice[there], strict=True)},
     )
-
-
-def second_opinion(side: Subject, brain: FoundBrain, fine: Network) -> Volume:
-    """The codes of one side as the fine network sees it in a mirror, without what is ignored."""
-    return mirrored_view(without_ignored(side), brain, fine)
 
 
 def _share(result: Registration) -> float:

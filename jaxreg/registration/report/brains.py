@@ -58,7 +58,8 @@ def _page(
     outline: bool,
 ) -> bytes:
     """A PNG of slices in three planes through a mask on the template grid laid onto a brain."""
-    image = sampled(subject.image, brain.to_image, GRID)
+    shows_all = subject.ignore is None  # else the brain was sought without what is ignored
+    image = brain.seen if shows_all else sampled(subject.image, brain.to_image, GRID)
     rows = [_row(image, labels, colours, mask, normal, outline) for normal in (2, 1, 0)]
     width = max(row.shape[1] for row in rows)
     page = np.concatenate(

@@ -10,22 +10,26 @@ from registration_data import motion
 from jaxreg.data.label_codes import CLASSES, MIRRORED, NUMBERS, REST
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
+from jaxreg.registration.extraction import without_ignored
 from jaxreg.registration.inputs import read_subject
 from jaxreg.registration.output.estimate import (
     EstimatedDice,
     as_record,
     own_overlap,
-    second_opinion,
 )
 from jaxreg.segmentation.brain import FoundBrain
-from jaxreg.segmentation.segment import mirrored_view
+from jaxreg.segmentation.segment import mirrored_view, sampled
 from jaxreg.segmentation.template import GRID
 
 
-def brain_of(codes: np.ndarray, to_image: np.ndarray | None = None) -> FoundBrain:
+def brain_of(
+    codes: np.ndarray, to_image: np.ndarray | None = None, seen: np.ndarray | None = None
+) -> FoundBrain:
     """A brain whose segmentation is a map of codes on the template grid."""
     probabilities = np.eye(CLASSES, dtype=np.float32)[codes]
-    return FoundBrain(probabilities, np.eye(4) if to_image is None else to_image, 1.0, {})
+    there = np.eye(4) if to_image is None else to_image
+    shown = np.zeros(GRID.shape, np.float32) if seen is None else seen
+    return FoundBrain(probabilities, there, 1.0, {}, shown)
 
 
 def laid(codes: np.ndarray, to_image: np.ndarray | None = None) -> Volume:
@@ -87,15 +91,15 @@ def test_the_mirrored_view_is_that_of_a_network_that_sees_the_other_side(codes):
         answer = np.where(half[:, None, None], left, right) * (array > 0.5)
         return np.eye(CLASSES, dtype=np.float32)[answer]
 
-    image = Volume((codes > 0).astype(np.float32) * 100, GRID.affine)
-    seen = mirrored_view(image, brain_of(codes), network)
+    image = (codes > 0).astype(np.float32) * 100
+    seen = mirrored_view(brain_of(codes, seen=image), network)
     direct = np.argmax(network(np.asarray(codes > 0, np.float32)[..., None]), axis=-1)
     assert (direct > 0).sum() > 1000
     np.testing.assert_array_equal(seen.array, direct)
 
 
-def test_what_is_ignored_does_not_change_the_second_opinion(codes, tmp_path):
-    """Bright voxels in the ignored part, which the network would see otherwise."""
+def test_what_is_ignored_does_not_change_what_the_networks_see(codes, tmp_path):
+    """Bright voxels in the ignored part, which the fine network would see otherwise."""
     grey = np.random.default_rng(0).uniform(90, 100, GRID.shape)
     image = np.where(codes > 0, grey, 0).astype(np.float32)
     stem = NUMBERS.index(16)
@@ -111,7 +115,8 @@ def test_what_is_ignored_does_not_change_the_second_opinion(codes, tmp_path):
     def bright_voxels(array: np.ndarray, ignore: Path | None) -> int:
         write(tmp_path / "image.nii.gz", Volume(array, GRID.affine))
         side = read_subject("fixed", tmp_path / "image.nii.gz", ignore=ignore)
-        return int((second_opinion(side, brain_of(codes), network).array == stem).sum())
+        seen = sampled(without_ignored(side), np.eye(4), GRID)
+        return int((mirrored_view(brain_of(codes, seen=seen), network).array == stem).sum())
 
     ill = image * (1 + 2 * lesion)
     ignored = bright_voxels(ill, tmp_path / "lesion.nii.gz")

@@ -9,10 +9,17 @@ from registration_data import write_subject
 from jaxreg.data.label_codes import CLASSES, NUMBERS, REST
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
-from jaxreg.registration.inputs import read_subject
+from jaxreg.registration.inputs import Subject, read_subject
 from jaxreg.registration.report.brains import brain_picture, estimate_picture
 from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.segment import sampled
 from jaxreg.segmentation.template import GRID
+
+
+def brain_of(subject: Subject, codes: np.ndarray) -> FoundBrain:
+    """A brain of codes on the template grid, where the headers have it."""
+    seen = sampled(subject.image, np.eye(4), GRID)
+    return FoundBrain(np.eye(CLASSES, dtype=np.float32)[codes], np.eye(4), 1.0, {}, seen)
 
 
 def test_the_picture_shows_image_mask_and_structures(tmp_path):
@@ -21,7 +28,7 @@ def test_the_picture_shows_image_mask_and_structures(tmp_path):
     codes = np.zeros(GRID.shape, np.uint8)
     codes[10:70, 15:80, 12:70] = REST
     codes[30:50, 30:60, 20:50] = 3
-    brain = FoundBrain(np.eye(CLASSES, dtype=np.float32)[codes], np.eye(4), 1.0, {})
+    brain = brain_of(subject, codes)
     png = brain_picture(subject, brain)
     assert png == brain_picture(subject, brain)
     page = np.asarray(Image.open(io.BytesIO(png)))
@@ -46,7 +53,7 @@ def test_the_map_of_the_estimate_colours_what_was_estimated(tmp_path):
     codes[20:35, 20:70, 15:65] = 2
     codes[45:60, 20:70, 15:65] = 20
     codes[37:43, 20:70, 15:65] = 5
-    brain = FoundBrain(np.eye(CLASSES, dtype=np.float32)[codes], np.eye(4), 1.0, {})
+    brain = brain_of(subject, codes)
     dice = {NUMBERS[2]: 0.3, NUMBERS[20]: 0.85}
     page = np.asarray(Image.open(io.BytesIO(estimate_picture(subject, brain, dice))), int)
     axial = page[: 2 * GRID.shape[1]]
