@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from jaxreg.geometry import resampling
+from jaxreg.geometry.connected import fill_holes
 from jaxreg.geometry.grid import Volume
 
 ALIGN_MM = 2.0
@@ -60,17 +61,10 @@ def background(array: Shaped[np.ndarray, "x y z"]) -> Background | None:
     such a value it is the median of the outer voxels, where they scatter about it much less than
     air does, as after resampling by splines or compression, and a quarter of all lie close to it.
     """
-    faces = np.concatenate(
-        [np.take(array, side, axis=axis).ravel() for axis in range(3) for side in (0, -1)]
-    ).astype(np.float64)
+    faces = _faces(array)
     value = _exact_background(array, faces)
     if value is None:
-        middle = float(np.median(faces))
-        span = _span(array, middle)
-        if 1.4826 * np.median(np.abs(faces - middle)) > STILL * span:
-            return None
-        near = float((np.abs(array - middle) <= RIPPLE * span).mean())
-        return Background(middle, RIPPLE * span) if near >= CUT_SHARE else None
+        return _still_background(array, faces)
     span = _span(array, value)
     near = np.abs(array - value) <= RIPPLE * span
     beside = float((array[near] != value).mean())
@@ -79,7 +73,11 @@ def background(array: Shaped[np.ndarray, "x y z"]) -> Background | None:
 
 def background_value(array: Shaped[np.ndarray, "x y z"]) -> float | None:
     """The value of an image's background; None where there is none of one value."""
-    found = background(array)
+    faces = _faces(array)
+    value = _exact_background(array, faces)
+    if value is not None:
+        return value
+    found = _still_background(array, faces)
     return None if found is None else found.value
 
 
@@ -88,8 +86,9 @@ def zero_intensity(array: Shaped[np.ndarray, "x y z"]) -> float:
 
     Such an image was shifted as a whole. A negative background is a mark, and the rest keeps its 0.
     """
-    found = background(array)
-    if found is None or found.value <= 0:
+    positive = (background_value(array) or 0.0) > 0  # seldom, and the rest takes its time
+    found = background(array) if positive else None
+    if found is None:
         return 0.0
     below = float((array < found.value - found.ripple).mean())
     return 0.0 if below > FEW else found.value
@@ -112,6 +111,23 @@ def foreground(image: Volume) -> Foreground:
             return shown
     mask = resampling.mask_like(_head(image), image, np.eye(4))
     return Foreground(mask, None, float(mask.sum() * voxel_litres))
+
+
+def _faces(array: np.ndarray) -> np.ndarray:
+    """The outer voxels of a volume."""
+    return np.concatenate(
+        [np.moveaxis(array, axis, 0)[side].ravel() for axis in range(3) for side in (0, -1)]
+    ).astype(np.float64)
+
+
+def _still_background(array: np.ndarray, faces: np.ndarray) -> Background | None:
+    """The median of the outer voxels, where they scatter less about it than air does."""
+    middle = float(np.median(faces))
+    span = _span(array, middle)
+    if 1.4826 * np.median(np.abs(faces - middle)) > STILL * span:
+        return None
+    near = float((np.abs(array - middle) <= RIPPLE * span).mean())
+    return Background(middle, RIPPLE * span) if near >= CUT_SHARE else None
 
 
 def _exact_background(array: np.ndarray, faces: np.ndarray) -> float | None:
@@ -137,7 +153,7 @@ def _without_specks(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"
     sizes = np.bincount(labelled[0].ravel())
     sizes[0] = 0
     large = sizes >= 0.01 * max(sizes.max(), 1)
-    return np.asarray(ndimage.binary_fill_holes(large[labelled[0]]))
+    return fill_holes(large[labelled[0]])
 
 
 def coarse(image: Volume, *, labels: bool = False) -> Volume:
@@ -153,7 +169,7 @@ def _head(image: Volume) -> Volume:
     sizes = np.bincount(labelled[0].ravel(), minlength=2)[1:]
     largest = np.pad(labelled[0] == 1 + int(np.argmax(sizes)), 3)  # closing erodes at the border
     closed = ndimage.binary_closing(largest, iterations=3)[3:-3, 3:-3, 3:-3]
-    return Volume(np.asarray(ndimage.binary_fill_holes(closed)), affine)
+    return Volume(fill_holes(closed), affine)
 
 
 def _otsu(image: Float[np.ndarray, "x y z"]) -> float:

@@ -18,6 +18,7 @@ from scipy import ndimage
 from jaxreg.data.cohort import Cohort, first_command, read_cohort
 from jaxreg.data.label_codes import CLUSTERS, FIRST_CLUSTER, FIRST_HEAD, encode
 from jaxreg.errors import InputError
+from jaxreg.geometry.connected import fill_holes
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
 from jaxreg.io.headers import opened
@@ -139,4 +140,4 @@ def head_of(image: UInt8[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     n = _CLOSED_VOXELS
     padded = np.pad(bright, n, mode="edge")
     closed = ndimage.binary_closing(padded, iterations=n)[n:-n, n:-n, n:-n]
-    return np.asarray(ndimage.binary_fill_holes(np.logical_or(closed, bright)), bool)
+    return fill_holes(np.logical_or(closed, bright))

@@ -6,16 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
-from scipy import ndimage
 
-from jaxreg.data.label_codes import CLASSES, decode
+from jaxreg.data.label_codes import decode
 from jaxreg.geometry.affine_sampling import sample_affine
+from jaxreg.geometry.connected import largest_part
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.spatial import corners
 
-_NEVER = 0.5 / (CLASSES - 1)
-"""Where a voxel is brain, one of its structures has at least this probability."""
 _AT_ONCE = 1 << 16
 """Voxels of one call of the compiled reading: one program for all images."""
 
@@ -38,7 +36,7 @@ def codes_on(
     """
     to_template = np.linalg.inv(brain.affine) @ grid.affine
     inside = 1 - brain.probabilities[..., 0]
-    box = _box(inside > _NEVER, np.linalg.inv(to_template), grid.shape)
+    box = _box(inside > 0.5, np.linalg.inv(to_template), grid.shape)
     mask = np.zeros(grid.shape, bool)
     mask[box] = largest_part(_read(inside, to_template, box) > 0.5)
     codes = np.zeros(grid.shape, np.uint8)
@@ -101,13 +99,3 @@ def _box(
     last = np.clip(np.ceil(own.max(axis=1)) + 1, 0, shape).astype(int)
     x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
     return x, y, z
-
-
-def largest_part(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """The largest connected part of a mask, its holes filled."""
-    labelled, count = ndimage.label(mask)  # pyright: ignore[reportGeneralTypeIssues]
-    if count == 0:
-        return mask
-    sizes = np.bincount(labelled.ravel())
-    sizes[0] = 0
-    return np.asarray(ndimage.binary_fill_holes(labelled == int(np.argmax(sizes))))
