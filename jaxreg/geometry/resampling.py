@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy import ndimage
 
-from jaxreg.geometry.affine_sampling import sample_affine
 from jaxreg.geometry.grid import Grid, Volume, coarser_grid, grid_of
+from jaxreg.geometry.itk_sampling import sample_affine
 
 
 def resample(volume: Volume, spacing_mm: float, *, labels: bool = False) -> Volume:

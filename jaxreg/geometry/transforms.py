@@ -6,6 +6,7 @@ matrix; a field adds the displacement interpolated at the point, and nothing out
 a voxel beyond the outer centres), as ITK does. Coordinates are float64 throughout.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -15,6 +16,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.itk_sampling import add_linear, sample_displaced, sample_field
 
 Affine = Float[np.ndarray, "4 4"]
 Chain = Sequence[np.ndarray | Field]
@@ -84,6 +86,10 @@ def resample_by(
 ) -> Shaped[np.ndarray, "x y z"]:
     """As `resample`, on the field's own grid at x + u(x): nothing is interpolated but the image."""
     to_index = np.linalg.inv(volume.affine)
+    if order == 1 and not smooth_labels:
+        return sample_displaced(
+            volume.array, to_index @ field.affine, field.vectors, to_index[:3, :3]
+        )
     found = (
         (planes, affine_points(to_index, points + field.vectors[planes].reshape(-1, 3)))
         for planes, points in _planes(field.grid)
@@ -159,6 +165,28 @@ def compose(pull_back: Callable[[Points], Points], grid: Grid) -> Field:
     vectors = np.zeros((*grid.shape, 3), np.float32)
     for planes, points in _planes(grid):
         vectors[planes] = (pull_back(points) - points).reshape(vectors[planes].shape)
+    return Field(vectors, grid.affine)
+
+
+def compose_chain(chain: Chain, grid: Grid) -> Field:
+    """The one displacement field on `grid` that does what a chain does there (float32).
+
+    A chain of affines and one field, as a registration has it, is one resampling of that field.
+    """
+    field, before, after = None, np.eye(4), np.eye(4)
+    for element in chain:
+        if not isinstance(element, Field):
+            after = element @ after
+        elif field is None:
+            field, before, after = element, after, np.eye(4)
+        else:
+            return compose(functools.partial(map_points, chain), grid)
+    if field is None:
+        vectors = np.zeros((*grid.shape, 3), np.float32)
+    else:
+        to_voxels = np.linalg.inv(field.affine) @ before @ grid.affine
+        vectors = sample_field(field.vectors @ after[:3, :3].T, to_voxels, grid.shape)
+    add_linear(vectors, (after @ before - np.eye(4)) @ grid.affine)
     return Field(vectors, grid.affine)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.geometry.transforms import compose, map_points
+from jaxreg.geometry.transforms import compose_chain, map_points
 from jaxreg.io.atomic import claimed, claimed_file, completed
 from jaxreg.io.displacement_fields import write_field
 from jaxreg.io.headers import read_header
@@ -116,7 +116,7 @@ class Transform(NamedTuple):
             raise InputError(f"{path}: expected .nii or .nii.gz, or .mat for a linear transform.")
         with claimed_file(path), completed(path) as name:
             if str(path).endswith(NIFTI):
-                write_field(name, compose(partial(map_points, self.chain), self.grid))
+                write_field(name, compose_chain(self.chain, self.grid))
             else:
                 write_affine(name, linear[0])
         return Path(path)

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from jaxreg.data.label_codes import decode
-from jaxreg.geometry.affine_sampling import sample_affine
 from jaxreg.geometry.connected import largest_part
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.itk_sampling import sample_affine
 from jaxreg.segmentation.brain import FoundBrain
 from jaxreg.spatial import corners
 

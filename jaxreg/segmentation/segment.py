@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from jaxreg.data.label_codes import CLASSES, MIRRORED, REST
 from jaxreg.errors import InputError
-from jaxreg.geometry.affine_sampling import sample_affine
 from jaxreg.geometry.grid import Grid, Volume
+from jaxreg.geometry.itk_sampling import sample_affine
 from jaxreg.geometry.resampling import block_mean
 from jaxreg.segmentation.brain import FoundBrain, likeliest, volumes_ml, voxel_ml
 from jaxreg.segmentation.normalization import normalize

@@ -11,9 +11,8 @@ from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Grid, Volume, sparser_grid
 from jaxreg.geometry.transforms import (
     Chain,
-    compose,
+    compose_chain,
     jacobian_determinant,
-    map_points,
     resample_by,
 )
 from jaxreg.io.displacement_fields import write_field
@@ -49,7 +48,7 @@ def make_outputs(result: Registration) -> Outputs:
     fixed, moving = result.fixed, result.moving
     grid = fixed.header.grid
     whole, inverse = in_threads(
-        partial(compose, partial(map_points, result.chain), grid),
+        partial(compose_chain, result.chain, grid),
         partial(_stored, result, result.inverse_chain, moving.header.grid),
     )
     unrounded = whole
@@ -57,7 +56,7 @@ def make_outputs(result: Registration) -> Outputs:
         warp = whole = _rounded(whole)
     else:
         warp = _stored(result, result.chain, grid)
-        whole = compose(partial(map_points, [warp]), grid)
+        whole = compose_chain([warp], grid)
     labels, affine_labels = None, None
     if moving.labels is not None:
         labels = resample_by(moving.labels, whole, order=0)
@@ -108,14 +107,15 @@ def _write_masks(result: Registration, folder: Path) -> None:
 
 def written_map(chain: Chain, grid: Grid) -> Field:
     """The map of a chain on a grid as a file holds it, in multiples of `STEP_MM`."""
-    return _rounded(compose(partial(map_points, chain), grid))
+    return _rounded(compose_chain(chain, grid))
 
 
 def _rounded(field: Field) -> Field:
     """A field in multiples of `STEP_MM`: beyond that float32 holds noise, half of the file."""
-    return Field(
-        np.rint(field.vectors * np.float32(1 / STEP_MM)) * np.float32(STEP_MM), field.affine
-    )
+    steps = field.vectors * np.float32(1 / STEP_MM)
+    np.rint(steps, out=steps)
+    steps *= np.float32(STEP_MM)
+    return Field(steps, field.affine)
 
 
 def _shortened(values: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
