@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # ndimage is loaded when it is used
 from jaxtyping import Bool, Float, Shaped
-from scipy import ndimage
 
 from jaxreg.geometry import resampling
 from jaxreg.geometry.connected import fill_holes
@@ -149,7 +149,7 @@ def _span(array: np.ndarray, value: float) -> float:
 
 def _without_specks(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """The large connected parts of a mask, holes filled."""
-    labelled: Any = ndimage.label(mask)
+    labelled: Any = scipy.ndimage.label(mask)
     sizes = np.bincount(labelled[0].ravel())
     sizes[0] = 0
     large = sizes >= 0.01 * max(sizes.max(), 1)
@@ -165,10 +165,10 @@ def _head(image: Volume) -> Volume:
     """The mask of a head in noisy air, at `ALIGN_MM`."""
     values, affine = coarse(image)
     bright = values > (float(values.min()) + _otsu(values)) / 2
-    labelled: Any = ndimage.label(ndimage.binary_opening(bright, iterations=2))
+    labelled: Any = scipy.ndimage.label(scipy.ndimage.binary_opening(bright, iterations=2))
     sizes = np.bincount(labelled[0].ravel(), minlength=2)[1:]
     largest = np.pad(labelled[0] == 1 + int(np.argmax(sizes)), 3)  # closing erodes at the border
-    closed = ndimage.binary_closing(largest, iterations=3)[3:-3, 3:-3, 3:-3]
+    closed = scipy.ndimage.binary_closing(largest, iterations=3)[3:-3, 3:-3, 3:-3]
     return Volume(fill_holes(closed), affine)
 
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 import numpy as np
+import scipy  # ndimage is loaded when it is used
 from jaxtyping import Bool
-from scipy import ndimage
 
 
 def largest_part(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """The largest connected part of a mask, its holes filled."""
-    labelled: Any = ndimage.label(mask)
+    labelled: Any = scipy.ndimage.label(mask)
     if labelled[1] == 0:
         return mask
     sizes = np.bincount(labelled[0].ravel())
@@ -22,6 +22,6 @@ def fill_holes(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
 
     As SciPy's `binary_fill_holes`, in a third of the time.
     """
-    around: Any = ndimage.label(np.pad(np.logical_not(mask), 1, constant_values=True))
+    around: Any = scipy.ndimage.label(np.pad(np.logical_not(mask), 1, constant_values=True))
     outside = around[0][0, 0, 0]
     return (around[0] != outside)[1:-1, 1:-1, 1:-1]

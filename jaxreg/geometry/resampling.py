@@ -4,8 +4,8 @@ import functools
 from typing import Any
 
 import numpy as np
+import scipy  # ndimage is loaded when it is used
 from jaxtyping import Bool, Float, Float32, Int, Shaped
-from scipy import ndimage
 
 from jaxreg.geometry.grid import Grid, Volume, coarser_grid, grid_of
 from jaxreg.geometry.itk_sampling import sample_affine
@@ -141,7 +141,7 @@ def _sample(
     if order == 1:
         return sample_affine(array, to_voxels, shape)
     out = np.empty(shape, array.dtype)
-    ndimage.affine_transform(
+    scipy.ndimage.affine_transform(
         array,
         to_voxels[:3, :3],
         to_voxels[:3, 3],
