@@ -52,7 +52,8 @@ def linear_starts(
     if segmented is not None and mode == "rigid":
         return {"segmentation, refined": register(mode="rigid", near=segmented)}
     if segmented is not None and mode in (AUTO, "affine"):
-        return _refined_starts(segmented, register)
+        is_answer = config.transform != "deformable"
+        return _refined_starts(segmented, functools.partial(register, fine=is_answer))
     if mode != AUTO:
         return {mode: register(mode=mode)}
     rigid = register(mode="rigid", fine=False)
