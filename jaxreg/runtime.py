@@ -20,6 +20,8 @@ except ImportError:  # Windows
 
 PROGRAMS_FOLDER = "JAXREG_PROGRAMS"
 """Environment variable: the folder of `jaxreg.stored_programs`; empty where none is wanted."""
+_ARENA_MAX = -8
+"""The option of glibc's `mallopt` that limits the number of heaps."""
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _CPU_FUSIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _TESTED_JAXLIB = ("0.10.1", "0.12.0.1")
@@ -39,6 +41,7 @@ def prepare() -> None:
     not instructions (openxla/xla#44565), and what the processor does know is a part of the cache's
     key. Errors that matter are raised.
     """
+    _share_heaps()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     flags = os.environ.get("XLA_FLAGS", "")
     tested = importlib.metadata.version("jaxlib") in _TESTED_JAXLIB
@@ -49,6 +52,18 @@ def prepare() -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "xla"))
         os.environ.setdefault(PROGRAMS_FOLDER, str(cache / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _share_heaps() -> None:
+    """Let the threads of this process share two heaps, unless the user has set their number.
+
+    glibc gives each of them one of its own, and keeps what is freed there: a registration of 1 mm
+    held 0.25 GB more on two cores.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if set_option is not None:
+            set_option(_ARENA_MAX, 2)
 
 
 def cache_folder() -> Path | None:
