@@ -27,7 +27,12 @@ OTHER_NAMES = {
 }
 """Names of the field that would be second ones here."""
 HOMES = {
-    "SimpleITK": ["io.itk_geometry", "io.itk_transforms", "registration.linear.affine"],
+    "SimpleITK": [
+        "geometry.itk_sampling",
+        "io.itk_geometry",
+        "io.itk_transforms",
+        "registration.linear.affine",
+    ],
     "ancpbids": ["data.bids"],
     "cattrs": ["configuration.serialization"],
     "distributed": ["registration.batch.dask"],

@@ -26,6 +26,7 @@ from jaxreg.registration.batch import resume
 from jaxreg.registration.deformable.method import load_method
 from jaxreg.registration.linear import starts
 from jaxreg.registration.linear.affine import ImplausibleScales, register_affine
+from jaxreg.registration.output.files import STEP_MM
 
 KINDS = "mask", "labels"
 DIRECT = ("--optimize-only", "--spacing=4", "--steps=20", "--label-weight=0")
@@ -135,7 +136,7 @@ def test_the_warp_is_the_deformation_and_then_the_affine(run):
     corner = warp.affine[:3, 3]  # far from the brain nothing is deformed
     assert isinstance(affine, np.ndarray)
     wanted = affine[:3, :3] @ corner + affine[:3, 3]
-    np.testing.assert_allclose(corner + warp.vectors[0, 0, 0], wanted, atol=1e-3)
+    np.testing.assert_allclose(corner + warp.vectors[0, 0, 0], wanted, atol=STEP_MM / 2 + 1e-4)
 
 
 def test_registration_helps_and_says_so(run):
@@ -232,9 +233,8 @@ def test_apply_repeats_the_run(pair, run, tmp_path):
     out = tmp_path / "moved.nii.gz"
     where = [f"--image={moving['image']}", f"--reference={fixed['image']}", f"--out={out}"]
     assert main(["apply", str(run / "warp.nii.gz"), *where]) == 0
-    np.testing.assert_array_equal(
-        np.asarray(load(out).dataobj), np.asarray(load(run / "moved.nii.gz").dataobj)
-    )
+    once, again = (np.asarray(load(path).dataobj) for path in (run / "moved.nii.gz", out))
+    np.testing.assert_allclose(again, once, atol=1e-6 * once.max())
 
 
 def test_the_affine_of_a_run_is_a_start_for_another(run, again):
