@@ -47,10 +47,11 @@ def sample_displaced(
     vectors: Float[np.ndarray, "i j k 3"],
     turn: Float[np.ndarray, "3 3"],
 ) -> Float32[np.ndarray, "i j k"]:
-    """The values of an array where vectors take the voxels of their grid, 0 beyond its edges.
+    """The values of an array where vectors take the voxels of their grid.
 
     `to_voxels` takes the grid's voxel coordinates to the array's, and `turn` the vectors to
-    distances in the array's voxels. An edge that two grids share is inside.
+    distances in the array's voxels. Beyond the array's edges values are 0; an edge that two grids
+    share is inside.
     """
     import SimpleITK as sitk
 

@@ -47,6 +47,13 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out == f"jaxreg {__version__}\n"
 
 
+def test_the_package_runs_as_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxreg", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"jaxreg {__version__}\n")
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_takes_little_time_and_loads_nothing_that_only_work_needs(command):
     code = (
