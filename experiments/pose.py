@@ -35,7 +35,7 @@ from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import affine_points  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
 from jaxreg.registration.clock import Clock  # noqa: E402
-from jaxreg.registration.extraction import linear_start  # noqa: E402
+from jaxreg.registration.linear.overlap import overlap_between  # noqa: E402
 from jaxreg.registration.register import register_pair  # noqa: E402
 
 KINDS = (
@@ -145,13 +145,13 @@ def trial(number: int, data: Path, folder: Path) -> dict[str, Any]:
         )
     except InputError as error:
         return {**row, "failure": str(error).replace(str(path), path.name)}
-    segmented = linear_start(result.fixed, result.moving)
+    overlap = overlap_between(result.fixed, result.moving)
     return {
         **row,
         "error_mm": f"{distance_mm(result.affine, pose, brain):.3f}",
         "segmentation_mm": ""
-        if segmented is None
-        else f"{distance_mm(segmented, pose, brain):.3f}",
+        if overlap is None
+        else f"{distance_mm(overlap.best_affine(), pose, brain):.3f}",
         "seconds": f"{time.perf_counter() - start:.1f}",
     }
 

@@ -43,7 +43,7 @@ HOMES = {
     "matplotlib": ["evaluation.figures"],
     "nibabel": ["io"],
     "nipype": ["pipelines.nipype"],
-    "optax": ["registration.deformable.optimization", "training"],
+    "optax": ["registration.deformable.optimization", "registration.linear.overlap", "training"],
     "orbax": ["models.checkpoint"],
     "pydra": ["pipelines.pydra"],
     "scipy": ["data", "evaluation", "geometry", "registration", "segmentation"],

@@ -39,13 +39,6 @@ def with_brains(
     return fixed, moving, (*lines, *more)
 
 
-def linear_start(fixed: Subject, moving: Subject) -> Float[np.ndarray, "4 4"] | None:
-    """The affine (fixed to moving, RAS mm) of two brains that were found, else None."""
-    if fixed.brain is None or moving.brain is None:
-        return None
-    return moving.brain.to_image @ np.linalg.inv(fixed.brain.to_image)
-
-
 def without_ignored(subject: Subject) -> Volume:
     """The image with the median of its brain where it is to be ignored."""
     image, ignored = subject.image, subject.ignore

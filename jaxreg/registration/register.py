@@ -22,7 +22,7 @@ from jaxreg.registration.deformable.grid import in_millimetres, network_grid, pa
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.loading import loading, programs_of
 from jaxreg.registration.deformable.method import Method, load_method, routed
-from jaxreg.registration.extraction import linear_start, turn_of, with_brains, with_labels
+from jaxreg.registration.extraction import turn_of, with_brains, with_labels
 from jaxreg.registration.inputs import Subject, read_side
 from jaxreg.registration.linear.starts import linear_starts
 from jaxreg.runtime import in_threads
@@ -203,8 +203,8 @@ def _better_linear_part(
     """The linear part by segmentation, or by intensities where that is poor and they are better."""
     linear = find(fixed, moving)
     searched = config.init_mode in (AUTO, "rigid", "affine")
-    segmented = searched and linear_start(fixed, moving) is not None
-    if segmented and linear.before.similarity < POOR_SIMILARITY:
+    segmented = fixed.brain is not None and moving.brain is not None
+    if searched and segmented and linear.before.similarity < POOR_SIMILARITY:
         told.say(
             f"the linear start by segmentation is poor (similarity {linear.before.similarity:.3f})"
             ": intensities alone are tried as well"
