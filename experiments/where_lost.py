@@ -37,7 +37,6 @@ from jaxreg.registration.deformable.deformation import refined_lam  # noqa: E402
 from jaxreg.registration.deformable.grid import one_side  # noqa: E402
 from jaxreg.registration.deformable.optimization import optimize_velocity, taper  # noqa: E402
 from jaxreg.registration.deformable.prediction import predicted  # noqa: E402
-from jaxreg.registration.extraction import with_labels  # noqa: E402
 from jaxreg.registration.inputs import read_subject  # noqa: E402
 from jaxreg.registration.output.metrics import dice_of  # noqa: E402
 from jaxreg.registration.register import Registration, register_pair  # noqa: E402
@@ -104,7 +103,7 @@ def parts_of(
         (velocity,) = predicted(method.model, pair, [method.lam], passes=passes)
         yield f"network, passes: {passes}", *scored(result, shift(result, velocity))
     refine = partial(refined, result, velocity)
-    own = with_labels(pair, result.fixed, result.moving, result.affine, result.grid)
+    own = result.pair
     for count in steps:
         yield f"refined, {count} steps", *refine(own, count)
     for count in steps:

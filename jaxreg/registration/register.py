@@ -109,7 +109,11 @@ def register_pair(
     if method.domains is not None and fixed.brain_known and moving.brain_known:
         told.warn(_domain_warnings(linear.pair, method, linear.grid.spacing_mm))
     with clock("deformable"):
-        pair, chosen, curve = _deformable_part(method, config, linear, fixed, moving, clock)
+        if config.transform == "deformable" and method.objective.label_weight > 0:
+            own = with_labels(linear.pair, fixed, moving, linear.affine, linear.grid)
+            linear = linear._replace(pair=own)
+        fixed, moving = _lighter(fixed), _lighter(moving)
+        pair, chosen, curve = _deformable_part(method, config, linear, clock)
     if not np.isfinite(chosen.displacement).all():
         raise InputError("the velocity is not finite: the optimisation diverged; raise --lam.")
     return Registration(
@@ -218,20 +222,21 @@ def _better_linear_part(
     return linear
 
 
+def _lighter(side: Subject) -> Subject:
+    """A side whose segmentation has been read on the network grid, as nobody will read it again."""
+    return side._replace(brain=side.brain and side.brain.without_probabilities())
+
+
 def _deformable_part(
     method: Method,
     config: RegisterConfig,
     linear: _Linear,
-    fixed: Subject,
-    moving: Subject,
     clock: Clock,
 ) -> tuple[Pair, Deformation, tuple[Deformation, ...]]:
     """(the pair as the method saw it, the answer, all λ of a sweep)."""
     pair = linear.pair
     if config.transform != "deformable":
         return pair, linear.before, ()
-    if method.objective.label_weight > 0:
-        pair = with_labels(pair, fixed, moving, linear.affine, linear.grid)
     if config.lam != "auto":
         return pair, deformations(method, pair, [method.lam], progress=clock.progress)[0], ()
     curve = tuple(deformations(method, pair, _sweep_lams(method), progress=clock.progress))

@@ -1,6 +1,6 @@
 """A brain that was found in an image: what lies where on the template grid laid onto it."""
 
-import functools
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,21 +14,23 @@ from jaxreg.segmentation.template import GRID
 class FoundBrain:
     """A brain that was found in an image, on the template grid laid onto it.
 
-    `to_image` takes the template grid's space to the image's (RAS millimetres). `fit_mm` is how far
-    the structures lie from the template's after the affine fit, root mean square. `volumes_ml` has
-    the volume of each structure by FreeSurfer's number. `seen` is the image on the template grid.
+    `codes` has the likeliest class at each voxel of the template grid. `to_image` takes the
+    template grid's space to the image's (RAS millimetres). `fit_mm` is how far the structures lie
+    from the template's after the affine fit, root mean square. `volumes_ml` has the volume of each
+    structure by FreeSurfer's number. `seen` is the image on the template grid. `probabilities` are
+    None after `without_probabilities`.
     """
 
-    probabilities: Float32[np.ndarray, "i j k c"]
+    codes: UInt8[np.ndarray, "i j k"]
     to_image: Float[np.ndarray, "4 4"]
     fit_mm: float
     volumes_ml: dict[int, float]
     seen: Float32[np.ndarray, "i j k"]
+    probabilities: Float32[np.ndarray, "i j k c"] | None
 
-    @functools.cached_property
-    def codes(self) -> UInt8[np.ndarray, "i j k"]:
-        """The likeliest class at each voxel of the template grid."""
-        return likeliest(self.probabilities)
+    def without_probabilities(self) -> "FoundBrain":
+        """The brain where nobody will read it on another grid any more: 80 MB less to hold."""
+        return dataclasses.replace(self, probabilities=None)
 
     @property
     def affine(self) -> Float[np.ndarray, "4 4"]:
@@ -39,6 +41,18 @@ class FoundBrain:
     def litres(self) -> float:
         """The volume of the brain, its fluid and what else is in it included."""
         return sum(self.volumes_ml.values()) / 1000
+
+
+def found_brain(
+    probabilities: Float32[np.ndarray, "i j k c"],
+    to_image: Float[np.ndarray, "4 4"],
+    seen: Float32[np.ndarray, "i j k"],
+    *,
+    fit_mm: float,
+) -> FoundBrain:
+    """The brain that the probability of each class on the template grid shows."""
+    volumes = volumes_ml(probabilities, to_image)
+    return FoundBrain(likeliest(probabilities), to_image, fit_mm, volumes, seen, probabilities)
 
 
 def likeliest(probabilities: Float32[np.ndarray, "i j k c"]) -> UInt8[np.ndarray, "i j k"]:

@@ -34,6 +34,7 @@ def codes_on(
     A voxel belongs to the brain where the probability of the background, read linearly between the
     template grid's voxels, is below a half; there it gets the structure of the largest probability.
     """
+    assert brain.probabilities is not None
     to_template = np.linalg.inv(brain.affine) @ grid.affine
     inside = 1 - brain.probabilities[..., 0]
     box = _box(inside > 0.5, np.linalg.inv(to_template), grid.shape)

@@ -6,7 +6,6 @@ network's grid of 2 mm is laid onto the brain. The fine answer lays the grid onc
 moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.itk_sampling import sample_affine
 from jaxreg.geometry.resampling import block_mean
-from jaxreg.segmentation.brain import FoundBrain, likeliest, volumes_ml, voxel_ml
+from jaxreg.segmentation.brain import FoundBrain, found_brain, likeliest, voxel_ml
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.own_grid import on_own_grid
 from jaxreg.segmentation.template import CENTROIDS_MM, GRID, centroids_mm, from_template
@@ -83,8 +82,7 @@ def find_brain(image: Volume, networks: Networks) -> FoundBrain:
         if moved <= SETTLED_MM or look == 2:
             break
         to_image = better
-    volumes = volumes_ml(probabilities, to_image)
-    brain = FoundBrain(probabilities, to_image, fit_mm, volumes, seen)
+    brain = found_brain(probabilities, to_image, seen, fit_mm=fit_mm)
     require_brain(brain.litres, fit_mm)
     return brain
 
@@ -200,10 +198,10 @@ def with_both_views(brain: FoundBrain, network: Network) -> FoundBrain:
 
     On 26 validation images this raised the Dice of the structures by 0.003 to 0.007.
     """
+    assert brain.probabilities is not None
     mirrored = _seen_mirrored(brain, network)
     probabilities = np.asarray(_mean_of_views(brain.probabilities, mirrored))
-    volumes = volumes_ml(probabilities, brain.to_image)
-    return dataclasses.replace(brain, probabilities=probabilities, volumes_ml=volumes)
+    return found_brain(probabilities, brain.to_image, brain.seen, fit_mm=brain.fit_mm)
 
 
 def _seen_mirrored(brain: FoundBrain, network: Network) -> Float[Array, "i j k c"]:

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from jaxreg.data.label_codes import CLASSES, MIRRORED, NUMBERS, REST, decode
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
-from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.brain import found_brain
 from jaxreg.segmentation.own_grid import codes_on as codes_at_voxels
 from jaxreg.segmentation.own_grid import on_own_grid
 from jaxreg.segmentation.segment import (
@@ -99,7 +99,7 @@ def test_labels_come_back_to_the_images_own_grid(angles, shift, spacing_mm, shap
     expected = codes_on(grid, true)
     probabilities = np.eye(CLASSES, dtype=np.float32)[CODES]
     image = Volume(np.zeros(shape, np.float32), grid.affine)
-    labels, mask = on_own_grid(image, FoundBrain(probabilities, true, 0.0, {}, NOTHING))
+    labels, mask = on_own_grid(image, found_brain(probabilities, true, NOTHING, fit_mm=0.0))
     different = labels != decode(expected)
     assert different.mean() < 0.01  # linear votes and the nearest voxel differ at borders alone
     assert (mask != (expected > 0)).mean() < 0.005
@@ -149,7 +149,7 @@ def test_each_voxel_gets_what_scipy_reads_as_most_probable():
     probabilities = smooth / smooth.sum(axis=-1, keepdims=True)
     grid = field_of_view((70, 80, 50), (2.5, 2.2, 3.0))
     true = motion((4, -7, 10), (3, -5, 2), scale=0.97)
-    codes, mask = codes_at_voxels(FoundBrain(probabilities, true, 0.0, {}, NOTHING), grid)
+    codes, mask = codes_at_voxels(found_brain(probabilities, true, NOTHING, fit_mm=0.0), grid)
     to_template = np.linalg.inv(true @ GRID.affine) @ grid.affine
     points = np.argwhere(mask) @ to_template[:3, :3].T + to_template[:3, 3]
     read = np.stack(
@@ -176,7 +176,8 @@ def test_both_views_are_the_mean_of_two_answers():
         return np.eye(CLASSES, dtype=np.float32)[answer]
 
     direct = network(NOTHING[..., None])
-    brain = with_both_views(FoundBrain(direct, np.eye(4), 0.0, {}, NOTHING), network)
+    brain = with_both_views(found_brain(direct, np.eye(4), NOTHING, fit_mm=0.0), network)
+    assert brain.probabilities is not None
     first, last = brain.probabilities[0, 0, 0], brain.probabilities[-1, 0, 0]
     assert first[left] == last[MIRRORED[left]] == 0.5
     assert first[0] == last[0] == 0.5

@@ -28,7 +28,7 @@ from jaxreg.models.model import init_params
 from jaxreg.models.release import load_model, write_release
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.optimization import zero_velocity
-from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.brain import FoundBrain, found_brain
 from jaxreg.segmentation.networks import BUNDLED, load_named_segmentation
 from jaxreg.segmentation.template import GRID
 from jaxreg.training import registration, teacher
@@ -68,8 +68,8 @@ def brain_of(image: Volume, _) -> FoundBrain:
     codes[:, :, :4], codes[:, :, 4:8] = REST, NUMBERS.index(17)  # fluid and a hippocampus
     span = np.diag([*np.array(SHAPE) * 8.0 / (np.array(GRID.shape) * 2.0), 1.0])
     span[:3, 3] = image.affine[:3, 3] - 4 - span[:3, :3] @ (GRID.affine[:3, 3] - 1)
-    return FoundBrain(
-        np.eye(CLASSES, dtype=np.float32)[codes], span, 1.0, {}, np.zeros(GRID.shape, np.float32)
+    return found_brain(
+        np.eye(CLASSES, dtype=np.float32)[codes], span, np.zeros(GRID.shape, np.float32), fit_mm=1.0
     )
 
 

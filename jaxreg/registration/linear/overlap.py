@@ -1,9 +1,10 @@
-"""The affine that most overlaps the structures of two brains that segmentation found.
+"""The affine that most overlaps two brains, and their structures, that segmentation found.
 
 Both brains lie on the template grid already, each laid there by the centroids of its structures.
-What remains between them is a small affine of that grid, which is found by gradient descent on the
-mean Dice of the structures. Matrices that leave this module are 4×4, float64, RAS millimetres, and
-map points of the fixed space to the moving space.
+What remains between them is a small affine of that grid. It is found by gradient ascent on the mean
+of two overlaps: the mean Dice of the structures, and the Dice of the whole brains. Matrices that
+leave this module are 4×4, float64, RAS millimetres, and map points of the fixed space to the moving
+space.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from jaxreg.data.label_codes import REST
@@ -24,9 +25,11 @@ from jaxreg.segmentation.template import GRID
 from jaxreg.spatial import corners
 from jaxreg.stored_programs import stored_program
 
-_STRUCTURES = REST - 1
+_STRUCTURES, _BRAINS = REST - 1, 8
+"""Rows of points: one for each structure, and several for the brain, whose outline few points of a
+row are near to."""
 _POINTS = 1000
-"""Points of each structure, drawn within its voxels: those of a small one are drawn repeatedly."""
+"""Points of a row, drawn within its voxels: those of a small structure are drawn repeatedly."""
 _STEPS, _RATE = 60, 0.01
 """Steps of Adam, and the first of them: a shift of 0.8 to 1 mm, or as much at the grid's edge. The
 rate falls to a tenth by half a cosine."""
@@ -37,11 +40,12 @@ _CUT_SHARE = 0.02
 _CENTRE = np.array(GRID.shape) / 2
 
 
-class StructureOverlap(NamedTuple):
+class Overlap(NamedTuple):
     """Two brains as the overlap of their structures sees them, on the template grid.
 
-    `points` are voxel coordinates within each structure of the fixed brain, `codes` the map of the
-    moving brain; sizes are in voxels, and `counts` has the structures that take part.
+    `points` are voxel coordinates within each structure of the fixed brain, the last rows within
+    the whole brain; `codes` is the map of the moving brain. Sizes, in voxels, and `counts`, which
+    says what takes part, have a number for each row.
     """
 
     points: Float[np.ndarray, "k n 3"]
@@ -54,36 +58,53 @@ class StructureOverlap(NamedTuple):
 
     def dice(self, matrix: Float[np.ndarray, "4 4"]) -> float:
         """Mean Dice of the structures, in [0, 1], under an affine from fixed to moving."""
-        there = np.linalg.inv(self.moving.affine) @ matrix @ self.fixed.affine
-        return float(_dice(_parameters(there), *self._arrays))
+        return self._overlap(matrix, self._structures / max(self._structures.sum(), 1))
 
     def best_affine(self) -> Float[np.ndarray, "4 4"]:
-        """The affine of the largest overlap that descent finds from the centroids' affine.
+        """The affine of the largest overlap that ascent finds from the centroids' affine.
 
-        That of the centroids itself where descent ends lower, or where fewer than eight structures
+        That of the centroids itself where ascent ends lower, or where fewer than eight structures
         lie whole in both fields of view. Equal brains give equal bytes.
         """
         start = self.moving.to_image @ np.linalg.inv(self.fixed.to_image)
-        if self.counts.sum() < _FEWEST:
+        if self._structures.sum() < _FEWEST:
             return start
-        found = _matrix(np.asarray(_ascended(*self._arrays), np.float64))
+        weights = self._weights
+        found = _matrix(np.asarray(_ascended(*self._arrays, weights), np.float64))
         matrix = self.moving.affine @ found @ np.linalg.inv(self.fixed.affine)
-        return matrix if self.dice(matrix) > self.dice(start) else start
+        return matrix if self._overlap(matrix, weights) > self._overlap(start, weights) else start
+
+    @property
+    def _structures(self) -> Float32[np.ndarray, " k"]:
+        """1 for the rows of the structures that take part."""
+        return np.where(np.arange(len(self.counts)) < _STRUCTURES, self.counts, 0).astype(
+            np.float32
+        )
+
+    @property
+    def _weights(self) -> Float32[np.ndarray, " k"]:
+        """Half for the structures, half for the brain where that is whole; their sum is 1."""
+        structures, brains = self._structures, self.counts - self._structures
+        half = structures / structures.sum() + brains / max(brains.sum(), 1)
+        return (half / half.sum()).astype(np.float32)
 
     @property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.points, self.codes, self.fixed_sizes, self.moving_sizes, self.counts
+        return self.points, self.codes, self.fixed_sizes, self.moving_sizes
+
+    def _overlap(self, matrix: Float[np.ndarray, "4 4"], weights: np.ndarray) -> float:
+        there = np.linalg.inv(self.moving.affine) @ matrix @ self.fixed.affine
+        return float(_dice(_parameters(there), *self._arrays, weights))
 
 
-def overlap_between(fixed: Subject, moving: Subject) -> StructureOverlap | None:
+def overlap_between(fixed: Subject, moving: Subject) -> Overlap | None:
     """The overlap of two sides, None where the brain of one of them was not found."""
     if fixed.brain is None or moving.brain is None:
         return None
-    points, fixed_sizes = _points_within(fixed.brain.codes)
-    moving_sizes = _sizes(moving.brain.codes)
+    fixed_sizes, moving_sizes = _sizes(fixed.brain.codes), _sizes(moving.brain.codes)
     cut = _cut(fixed.brain, fixed.image) | _cut(moving.brain, moving.image)
-    return StructureOverlap(
-        points,
+    return Overlap(
+        _points_within(fixed.brain.codes),
         moving.brain.codes,
         fixed_sizes,
         moving_sizes,
@@ -93,39 +114,38 @@ def overlap_between(fixed: Subject, moving: Subject) -> StructureOverlap | None:
     )
 
 
-def _points_within(
-    codes: UInt8[np.ndarray, "x y z"],
-) -> tuple[Float[np.ndarray, "k n 3"], Float[np.ndarray, " k"]]:
-    """(points within each structure, sizes): voxels by chance, and a place by chance within each.
+def _points_within(codes: UInt8[np.ndarray, "x y z"]) -> Float32[np.ndarray, "k n 3"]:
+    """Points within each structure, then within the brain: a place by chance in voxels by chance.
 
     Voxel centres alone would make the overlap largest where both grids coincide.
     """
     random = np.random.default_rng(0)
-    points = np.zeros((_STRUCTURES, _POINTS, 3), np.float32)
+    points = np.zeros((_STRUCTURES + _BRAINS, _POINTS, 3), np.float32)
     flat = codes.ravel()
     order = np.argsort(flat, kind="stable")
     ends = np.searchsorted(flat[order], np.arange(1, _STRUCTURES + 2))
-    for k, voxels in enumerate(np.split(order, ends)[1:-1]):
+    for row in range(len(points)):
+        inside = slice(ends[row], ends[row + 1]) if row < _STRUCTURES else slice(ends[0], None)
+        voxels = order[inside]
         if len(voxels):
             drawn = random.choice(voxels, _POINTS, replace=len(voxels) < _POINTS)
             within = random.uniform(-0.5, 0.5, (_POINTS, 3))
-            points[k] = np.stack(np.unravel_index(drawn, codes.shape), axis=-1) + within
-    return points, np.diff(ends).astype(np.float32)
+            points[row] = np.stack(np.unravel_index(drawn, codes.shape), axis=-1) + within
+    return points
 
 
-def _sizes(codes: UInt8[np.ndarray, "x y z"]) -> Float[np.ndarray, " k"]:
-    """Voxels of each structure."""
-    return np.bincount(codes.ravel(), minlength=REST + 1)[1:REST].astype(np.float32)
+def _sizes(codes: UInt8[np.ndarray, "x y z"]) -> Float32[np.ndarray, " k"]:
+    """Voxels of each structure, then of the brain for each of its rows."""
+    sizes = np.bincount(codes.ravel(), minlength=REST + 1)[1:]
+    return np.append(sizes[:_STRUCTURES], np.full(_BRAINS, sizes.sum())).astype(np.float32)
 
 
 def _cut(brain: FoundBrain, image: Volume) -> Bool[np.ndarray, " k"]:
-    """Which structures the field of view of their image cuts."""
+    """Which structures the field of view of their image cuts, and whether it cuts the brain."""
     index = np.moveaxis(np.indices(GRID.shape), 0, -1).reshape(-1, 3)
     there = affine_points(np.linalg.inv(image.affine) @ brain.affine, index.astype(np.float64))
     last = np.asarray(image.array.shape) - 0.5
     outside = ((there < -0.5) | (there > last)).any(axis=1).reshape(GRID.shape)
-    if not outside.any():
-        return np.zeros(_STRUCTURES, bool)
     at_edge = np.where(ndimage.binary_dilation(outside), brain.codes, 0)
     return _sizes(at_edge) > _CUT_SHARE * _sizes(brain.codes)
 
@@ -154,24 +174,25 @@ def _dice(
     codes: UInt8[Array, "x y z"],
     fixed_sizes: Float[Array, " k"],
     moving_sizes: Float[Array, " k"],
-    counts: Bool[Array, " k"],
+    weights: Float[Array, " k"],
 ) -> Float[Array, ""]:
-    """Mean Dice of the structures that count, the moving codes read linearly at the points.
+    """Sum of the weighted Dice of all rows, the moving codes read linearly at the points.
 
-    The size of a moved structure is that of the structure by the determinant of the affine.
+    The size of what is moved is its own by the determinant of the affine.
     """
     centre = jnp.asarray(_CENTRE, jnp.float32)
     turn = jnp.eye(3) + parameters[:, :3] * (centre[:, None] / centre[None])
     shift = centre + centre * parameters[:, 3] - turn @ centre
     there = points @ turn.T + shift[None, None]
-    flat, own = codes.reshape(-1), jnp.arange(1, _STRUCTURES + 1, dtype=codes.dtype)[:, None]
+    flat, row = codes.reshape(-1), jnp.arange(1, 1 + len(points), dtype=codes.dtype)[:, None]
     same = jnp.zeros(points.shape[:2])
     for index, (wx, wy, wz), _ in corners(codes.shape, there):
         found = flat.at[index].get(mode="promise_in_bounds")
-        same = same + jnp.where(found == own, wx * wy * wz, 0)
+        inside = jnp.where(row > _STRUCTURES, found > 0, found == row)
+        same = same + jnp.where(inside, wx * wy * wz, 0)
     moved_sizes = moving_sizes / jnp.maximum(jnp.abs(jnp.linalg.det(turn)), 1e-6)
     dice = 2 * same.mean(axis=1) * fixed_sizes / jnp.maximum(fixed_sizes + moved_sizes, 1e-6)
-    return jnp.sum(jnp.where(counts, dice, 0)) / jnp.maximum(jnp.sum(counts), 1)
+    return jnp.sum(weights * dice)
 
 
 @stored_program()
@@ -180,13 +201,13 @@ def _ascended(
     codes: UInt8[Array, "x y z"],
     fixed_sizes: Float[Array, " k"],
     moving_sizes: Float[Array, " k"],
-    counts: Bool[Array, " k"],
+    weights: Float[Array, " k"],
 ) -> Float[Array, "3 4"]:
     """The parameters after the steps of Adam, from the identity."""
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS, alpha=0.1))
 
     def loss(parameters):
-        return -_dice(parameters, points, codes, fixed_sizes, moving_sizes, counts)
+        return -_dice(parameters, points, codes, fixed_sizes, moving_sizes, weights)
 
     def step(carry, _):
         parameters, state = carry

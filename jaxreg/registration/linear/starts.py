@@ -15,7 +15,7 @@ from jaxreg.io.images import NIFTI
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.linear.affine import ImplausibleScales, check_overlap, register_affine
-from jaxreg.registration.linear.overlap import StructureOverlap, overlap_between
+from jaxreg.registration.linear.overlap import Overlap, overlap_between
 
 LOST_OVERLAP = 0.02
 """So much mean Dice of both segmentations may an affine by intensities lose."""
@@ -71,7 +71,7 @@ def linear_starts(
 
 def _refined(
     segmented: Float[np.ndarray, "4 4"],
-    overlap: StructureOverlap,
+    overlap: Overlap,
     register: Callable[..., Float[np.ndarray, "4 4"]],
 ) -> dict[str, Float[np.ndarray, "4 4"]]:
     """An affine that is the answer: by segmentation, refined by the intensities if that fits.

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from jaxreg.data.label_codes import REST_NUMBER, decode
 from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.evaluation.figures.colours import structure_colours
+from jaxreg.geometry import transforms
 from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.geometry.resampling import resample
 from jaxreg.io.compression import packed
@@ -23,7 +24,6 @@ from jaxreg.io.images import image_of, reordered
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.report import encoding
 from jaxreg.registration.report.html import page_file, script_json, write_page
-from jaxreg.segmentation.own_grid import codes_on
 
 NIIVUE = Path(__file__).parent / "niivue" / "niivue.umd.js.gz"
 """NiiVue's build for a script tag; its origin and licence lie beside it."""
@@ -83,7 +83,9 @@ def view_of(
     folded = Volume((coarse(folds).array > 0).astype(np.uint8), change.affine)
     structures = None
     if fixed.brain is not None:
-        numbers = decode(codes_on(fixed.brain, grid_of(change))[0])
+        codes = Volume(fixed.brain.codes, fixed.brain.affine)
+        here = transforms.resample(codes, lambda mm: mm, grid_of(change), smooth_labels=True)
+        numbers = decode(here)
         structures = Volume(np.where(numbers == REST_NUMBER, 0, numbers), change.affine)
     return View(title, grey[0], grey[1], change, folded, structures)
 

@@ -12,8 +12,8 @@ from jaxreg.data.label_codes import CLASSES, REST
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.linear import starts
-from jaxreg.registration.linear.overlap import _STRUCTURES, StructureOverlap, overlap_between
-from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.registration.linear.overlap import _STRUCTURES, Overlap, overlap_between
+from jaxreg.segmentation.brain import found_brain
 from jaxreg.segmentation.segment import farthest_mm
 from jaxreg.segmentation.template import CENTROIDS_MM, GRID
 
@@ -54,7 +54,7 @@ def under(matrix: np.ndarray) -> np.ndarray:
 def side(codes: np.ndarray, to_image: np.ndarray, grid: Grid) -> Subject:
     """An image whose brain was found so."""
     probabilities = np.eye(CLASSES, dtype=np.float32)[codes]
-    brain = FoundBrain(probabilities, to_image, 0.0, {}, np.zeros(GRID.shape, np.float32))
+    brain = found_brain(probabilities, to_image, np.zeros(GRID.shape, np.float32), fit_mm=0.0)
     image = Volume(np.zeros(grid.shape, np.float32), grid.affine)
     mask = np.ones(grid.shape, bool)
     header: Any = None
@@ -67,7 +67,7 @@ def pair(*, fixed: Grid = GRID) -> tuple[Subject, Subject]:
     return side(CODES, np.eye(4), fixed), side(under(BETWEEN), TURNED, moving)
 
 
-def overlap(fixed: Subject, moving: Subject) -> StructureOverlap:
+def overlap(fixed: Subject, moving: Subject) -> Overlap:
     """The overlap of two sides with brains."""
     found = overlap_between(fixed, moving)
     assert found is not None
@@ -94,7 +94,9 @@ def test_the_points_lie_in_their_structures():
     points = overlap(*pair()).points
     at = np.rint(points).astype(int)
     found = CODES[at[..., 0], at[..., 1], at[..., 2]]
-    assert (found == np.arange(1, _STRUCTURES + 1)[:, None]).all()
+    assert (found[:_STRUCTURES] == np.arange(1, _STRUCTURES + 1)[:, None]).all()
+    assert (found[_STRUCTURES:] > 0).all()
+    assert len(np.unique(found[_STRUCTURES:])) == _STRUCTURES
     assert np.abs(points - at).max() > 0.45  # not voxel centres alone, which favour equal grids
 
 
@@ -115,8 +117,9 @@ def test_structures_that_the_field_of_view_cuts_do_not_count():
     _, moving = pair()
     cut = overlap(side(codes, np.eye(4), slab), moving)
     reaching = np.unique(CODES[..., 46:])
-    left_out = 1 + np.flatnonzero(~cut.counts)
+    left_out = 1 + np.flatnonzero(~cut.counts[:_STRUCTURES])
     assert 0 < len(left_out) < 16
+    assert not cut.counts[_STRUCTURES:].any()
     assert set(left_out) <= set(reaching)
     assert farthest_mm(cut.best_affine(), TURNED @ BETWEEN) < 1.0
     with_gap = overlap(side(codes, np.eye(4), GRID), moving)

@@ -17,7 +17,7 @@ from jaxreg.registration.output.estimate import (
     as_record,
     own_overlap,
 )
-from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.brain import FoundBrain, found_brain
 from jaxreg.segmentation.segment import mirrored_view, sampled
 from jaxreg.segmentation.template import GRID
 
@@ -29,7 +29,7 @@ def brain_of(
     probabilities = np.eye(CLASSES, dtype=np.float32)[codes]
     there = np.eye(4) if to_image is None else to_image
     shown = np.zeros(GRID.shape, np.float32) if seen is None else seen
-    return FoundBrain(probabilities, there, 1.0, {}, shown)
+    return found_brain(probabilities, there, shown, fit_mm=1.0)
 
 
 def laid(codes: np.ndarray, to_image: np.ndarray | None = None) -> Volume:

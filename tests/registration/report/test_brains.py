@@ -11,7 +11,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
 from jaxreg.registration.inputs import Subject, read_subject
 from jaxreg.registration.report.brains import brain_picture, estimate_picture
-from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.brain import FoundBrain, found_brain
 from jaxreg.segmentation.segment import sampled
 from jaxreg.segmentation.template import GRID
 
@@ -19,7 +19,7 @@ from jaxreg.segmentation.template import GRID
 def brain_of(subject: Subject, codes: np.ndarray) -> FoundBrain:
     """A brain of codes on the template grid, where the headers have it."""
     seen = sampled(subject.image, np.eye(4), GRID)
-    return FoundBrain(np.eye(CLASSES, dtype=np.float32)[codes], np.eye(4), 1.0, {}, seen)
+    return found_brain(np.eye(CLASSES, dtype=np.float32)[codes], np.eye(4), seen, fit_mm=1.0)
 
 
 def test_the_picture_shows_image_mask_and_structures(tmp_path):
