@@ -5,6 +5,7 @@ On disk a field is what ITK, SimpleITK and ANTs read and write: LPS millimetres,
 an image as that image is stored, whatever its orientation.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +59,28 @@ def write_field(path: Path | str, field: Field) -> None:
             f"{path}: expected a grid with orthogonal axes, as ITK fields have, got a cosine of "
             f"{sheared:.3g} between two axes; resample the image first."
         )
-    write_vectors(path, (field.vectors * LPS)[:, :, :, None], field.affine, "vector")
+    shape = (*field.vectors.shape[:3], 1, 3)
+    write_vectors(path, field, shape=shape, intent="vector", signs=LPS)
 
 
 def write_vectors(
-    path: Path | str, data: np.ndarray, affine: Float[np.ndarray, "4 4"], intent: str
+    path: Path | str,
+    field: Field,
+    *,
+    shape: tuple[int, ...],
+    intent: str,
+    signs: Float[np.ndarray, "3"],
 ) -> None:
-    """Write vectors as float32 NIfTI-1 of an intent, in millimetres."""
-    image = Nifti1Image(data.astype(np.float32, copy=False), affine)
-    image.set_sform(affine, code=2)
-    image.set_qform(affine, code=2)
+    """Write a field's vectors times signs as float32 NIfTI-1 of a shape and an intent, in mm.
+
+    Slice by slice, component by component, as the file has them: no second field is held.
+    """
+    nothing = np.broadcast_to(np.float32(0), shape)
+    image = Nifti1Image(nothing, field.affine)
+    image.set_sform(field.affine, code=2)
+    image.set_qform(field.affine, code=2)
     image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
-    save(path, image)
+    vectors = field.vectors
+    slices = itertools.product(range(3), range(vectors.shape[2]))
+    save(path, image, parts=(vectors[:, :, k, c] * signs[c] for c, k in slices))

@@ -19,7 +19,9 @@ from jaxreg.io.displacement_fields import write_vectors
 
 def write_fsl_warp(path: Path | str, field: Field, moving: Grid) -> None:
     """Write a field as FSL reads a relative warp: 4-D NIfTI, intent 2006."""
-    write_vectors(path, fsl_vectors(field, moving), field.affine, "fnirt disp field")
+    own = Field(fsl_vectors(field, moving), field.affine)
+    shape = own.vectors.shape
+    write_vectors(path, own, shape=shape, intent="fnirt disp field", signs=np.ones(3, np.float32))
 
 
 def fsl_vectors(field: Field, moving: Grid) -> Float[np.ndarray, "x y z 3"]:

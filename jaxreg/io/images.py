@@ -5,7 +5,7 @@ A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up)
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -260,14 +260,26 @@ def image_like(array: Shaped[np.ndarray, "x y z *t"], like: FileGeometry) -> Nif
     return image
 
 
-def save(path: Path | str, image: Nifti1Image) -> None:
+def save(
+    path: Path | str, image: Nifti1Image, *, parts: Iterable[np.ndarray] | None = None
+) -> None:
     """Write a NIfTI-1 image, compressed where the name ends in .gz; the same bytes every time.
 
     It is written in pieces: the bytes of a warp are many, and several files are written at once.
+    `parts` stand in for the image's own array: one after the other, the first axis fastest, they
+    fill its shape with its type.
     """
     path = Path(path)
     with path.open("wb") as file, contextlib.ExitStack() as packed:
-        image.to_stream(packed.enter_context(packing(file)) if path.name.endswith(".gz") else file)
+        stream = packed.enter_context(packing(file)) if path.name.endswith(".gz") else file
+        if parts is None:
+            image.to_stream(stream)
+            return
+        image.update_header()
+        image.header.set_slope_inter(1, 0)
+        image.header.write_to(stream)
+        for part in parts:
+            stream.write(part.astype(image.get_data_dtype(), copy=False).tobytes(order="F"))
 
 
 def smallest_labels(labels: Int[np.ndarray, "..."]) -> np.ndarray:

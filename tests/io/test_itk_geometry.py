@@ -1,5 +1,6 @@
 """Headers that readers take differently; oracle: SimpleITK on the file itself."""
 
+import gzip
 import itertools
 from functools import partial
 
@@ -101,6 +102,20 @@ def test_a_warp_of_such_files_does_the_same_in_itk(tmp_path, codes, unit):
     inside = (wanted != 0) & (moved != 0)
     assert inside.mean() > 0.5
     np.testing.assert_allclose(moved[inside], wanted[inside], atol=0.3)  # rounded headers
+
+
+@pytest.mark.parametrize("name", ["warp.nii", "warp.nii.gz"])
+def test_a_field_that_is_written_in_slices_is_the_file_of_the_whole(tmp_path, name):
+    vectors = np.random.default_rng(2).normal(0, 3, (*SHAPE, 3)).astype(np.float32)
+    write_field(tmp_path / name, Field(vectors, AFFINE))
+    whole = Nifti1Image((vectors * np.array([-1, -1, 1], np.float32))[:, :, :, None], AFFINE)
+    whole.set_sform(AFFINE, code=2)
+    whole.set_qform(AFFINE, code=2)
+    whole.header.set_intent("vector")
+    whole.header.set_xyzt_units("mm")
+    written = (tmp_path / name).read_bytes()
+    content = gzip.decompress(written) if name.endswith(".gz") else written
+    assert content == whole.to_bytes()
 
 
 @pytest.mark.parametrize("field", ["quatern_b", "qoffset_x", "pixdim"])
