@@ -36,7 +36,11 @@ rate falls to a tenth by half a cosine."""
 _FEWEST = 8
 """Fewer structures than this do not hold twelve parameters."""
 _CUT_SHARE = 0.02
-"""A structure is cut where more of its voxels than this lie at the edge of the field of view."""
+"""A structure is cut where more of its voxels than this lie at the edge of the field of view, or
+where the other brain has nothing."""
+_DEEP = 4
+"""Voxels (8 mm) from the outline of a brain: what the other brain lacks there is lost, since the
+outlines of two whole brains lie closer on the template grid."""
 _CENTRE = np.array(GRID.shape) / 2
 
 
@@ -56,6 +60,11 @@ class Overlap(NamedTuple):
     fixed: FoundBrain
     moving: FoundBrain
 
+    @property
+    def whole(self) -> bool:
+        """Whether neither brain lacks a part that the other one has."""
+        return bool(self.counts[_STRUCTURES:].all())
+
     def dice(self, matrix: Float[np.ndarray, "4 4"]) -> float:
         """Mean Dice of the structures, in [0, 1], under an affine from fixed to moving."""
         return self._overlap(matrix, self._structures / max(self._structures.sum(), 1))
@@ -64,7 +73,7 @@ class Overlap(NamedTuple):
         """The affine of the largest overlap that ascent finds from the centroids' affine.
 
         That of the centroids itself where ascent ends lower, or where fewer than eight structures
-        lie whole in both fields of view. Equal brains give equal bytes.
+        are whole in both brains. Equal brains give equal bytes.
         """
         start = self.moving.to_image @ np.linalg.inv(self.fixed.to_image)
         if self._structures.sum() < _FEWEST:
@@ -103,6 +112,7 @@ def overlap_between(fixed: Subject, moving: Subject) -> Overlap | None:
         return None
     fixed_sizes, moving_sizes = _sizes(fixed.brain.codes), _sizes(moving.brain.codes)
     cut = _cut(fixed.brain, fixed.image) | _cut(moving.brain, moving.image)
+    cut |= _lost(fixed.brain, moving.brain) | _lost(moving.brain, fixed.brain)
     return Overlap(
         _points_within(fixed.brain.codes),
         moving.brain.codes,
@@ -148,6 +158,13 @@ def _cut(brain: FoundBrain, image: Volume) -> Bool[np.ndarray, " k"]:
     outside = ((there < -0.5) | (there > last)).any(axis=1).reshape(GRID.shape)
     at_edge = np.where(ndimage.binary_dilation(outside), brain.codes, 0)
     return _sizes(at_edge) > _CUT_SHARE * _sizes(brain.codes)
+
+
+def _lost(brain: FoundBrain, other: FoundBrain) -> Bool[np.ndarray, " k"]:
+    """Which structures of the other brain, and whether of the brain, a brain lacks a part."""
+    deep = ndimage.binary_erosion(other.codes > 0, iterations=_DEEP)
+    gone = np.where(deep & (brain.codes == 0), other.codes, 0)
+    return _sizes(gone) > _CUT_SHARE * _sizes(other.codes)
 
 
 def _matrix(parameters: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, "4 4"]:

@@ -56,7 +56,7 @@ def linear_starts(
         segmented = overlap.best_affine()
         if mode == "rigid":
             return {"segmentation, refined": register(mode="rigid", near=segmented)}
-        if config.transform == "deformable":
+        if config.transform == "deformable" and overlap.whole:
             return {"segmentation": segmented}
         return _refined(segmented, overlap, register)
     if mode != AUTO:
@@ -74,17 +74,21 @@ def _refined(
     overlap: Overlap,
     register: Callable[..., Float[np.ndarray, "4 4"]],
 ) -> dict[str, Float[np.ndarray, "4 4"]]:
-    """An affine that is the answer: by segmentation, refined by the intensities if that fits.
+    """The affine by segmentation, and what the intensities make of it.
 
     Within one subject the intensities are exact to a fraction of a millimetre. Between two people
-    they often pull the structures apart again, and what they make is not taken.
+    they often pull the structures apart again, and what they make is not taken. Where a brain lacks
+    a part, both remain to choose from.
     """
+    own = {"segmentation": segmented}
     try:
         refined = register(mode="affine", near=segmented)
     except ImplausibleScales:
-        return {"segmentation": segmented}
+        return own
+    if not overlap.whole:
+        return {"segmentation, refined": refined, **own}
     if overlap.dice(refined) < overlap.dice(segmented) - LOST_OVERLAP:
-        return {"segmentation": segmented}
+        return own
     return {"segmentation, refined": refined}
 
 
