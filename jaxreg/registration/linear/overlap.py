@@ -61,6 +61,11 @@ class Overlap(NamedTuple):
     moving: FoundBrain
 
     @property
+    def start(self) -> Float[np.ndarray, "4 4"]:
+        """The affine between the centroids of both, by way of the template's."""
+        return self.moving.to_image @ np.linalg.inv(self.fixed.to_image)
+
+    @property
     def whole(self) -> bool:
         """Whether neither brain lacks a part that the other one has."""
         return bool(self.counts[_STRUCTURES:].all())
@@ -75,7 +80,7 @@ class Overlap(NamedTuple):
         That of the centroids itself where ascent ends lower, or where fewer than eight structures
         are whole in both brains. Equal brains give equal bytes.
         """
-        start = self.moving.to_image @ np.linalg.inv(self.fixed.to_image)
+        start = self.start
         if self._structures.sum() < _FEWEST:
             return start
         weights = self._weights

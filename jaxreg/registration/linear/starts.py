@@ -53,11 +53,11 @@ def linear_starts(
     )
     overlap = overlap_between(fixed, moving)
     if overlap is not None and mode in (AUTO, "rigid", "affine"):
+        if config.transform == "deformable" and mode != "rigid" and overlap.whole:
+            return {"segmentation": overlap.start}
         segmented = overlap.best_affine()
         if mode == "rigid":
             return {"segmentation, refined": register(mode="rigid", near=segmented)}
-        if config.transform == "deformable" and overlap.whole:
-            return {"segmentation": segmented}
         return _refined(segmented, overlap, register)
     if mode != AUTO:
         return {mode: register(mode=mode)}
