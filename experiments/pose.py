@@ -151,7 +151,7 @@ def trial(number: int, data: Path, folder: Path) -> dict[str, Any]:
         "error_mm": f"{distance_mm(result.affine, pose, brain):.3f}",
         "segmentation_mm": ""
         if overlap is None
-        else f"{distance_mm(overlap.best_affine(), pose, brain):.3f}",
+        else f"{distance_mm(overlap.start, pose, brain):.3f}",
         "seconds": f"{time.perf_counter() - start:.1f}",
     }
 
