@@ -19,6 +19,8 @@ from jaxreg.registration.linear.overlap import Overlap, overlap_between
 
 LOST_OVERLAP = 0.02
 """So much mean Dice of both segmentations may an affine by intensities lose."""
+POOR_OVERLAP = 0.5
+"""Below this, segmentations are no guide: those of two people overlapped by 0.54 to 0.73."""
 
 
 def linear_starts(
@@ -78,14 +80,14 @@ def _refined(
 
     Within one subject the intensities are exact to a fraction of a millimetre. Between two people
     they often pull the structures apart again, and what they make is not taken. Where a brain lacks
-    a part, both remain to choose from.
+    a part, or the segmentations hardly agree, both remain to choose from.
     """
     own = {"segmentation": segmented}
     try:
         refined = register(mode="affine", near=segmented)
     except ImplausibleScales:
         return own
-    if not overlap.whole:
+    if not overlap.whole or overlap.dice(segmented) < POOR_OVERLAP:
         return {"segmentation, refined": refined, **own}
     if overlap.dice(refined) < overlap.dice(segmented) - LOST_OVERLAP:
         return own
