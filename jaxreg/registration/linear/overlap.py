@@ -21,6 +21,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.brain import FoundBrain
+from jaxreg.segmentation.segment import FEWEST_STRUCTURES
 from jaxreg.segmentation.template import GRID
 from jaxreg.spatial import corners
 from jaxreg.stored_programs import stored_program
@@ -33,8 +34,6 @@ _POINTS = 1000
 _STEPS, _RATE = 60, 0.01
 """Steps of Adam, and the first of them: a shift of 0.8 to 1 mm, or as much at the grid's edge. The
 rate falls to a tenth by half a cosine."""
-_FEWEST = 8
-"""Fewer structures than this do not hold twelve parameters."""
 _CUT_SHARE = 0.02
 """A structure is cut where more of its voxels than this lie at the edge of the field of view, or
 where the other brain has nothing."""
@@ -82,7 +81,7 @@ class Overlap(NamedTuple):
         are whole in both brains. Equal brains give equal bytes.
         """
         start = self.start
-        if self._structures.sum() < _FEWEST:
+        if self._structures.sum() < FEWEST_STRUCTURES:
             return start
         weights = self._weights
         found = _matrix(np.asarray(_ascended(*self._arrays, weights), np.float64))

@@ -12,9 +12,9 @@ from jaxreg.data.label_codes import CLASSES, REST
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.registration.inputs import Subject
 from jaxreg.registration.linear import starts
-from jaxreg.registration.linear.overlap import _FEWEST, _STRUCTURES, Overlap, overlap_between
+from jaxreg.registration.linear.overlap import _STRUCTURES, Overlap, overlap_between
 from jaxreg.segmentation.brain import found_brain
-from jaxreg.segmentation.segment import farthest_mm
+from jaxreg.segmentation.segment import FEWEST_STRUCTURES, farthest_mm
 from jaxreg.segmentation.template import CENTROIDS_MM, GRID
 
 
@@ -138,7 +138,7 @@ def test_a_part_that_one_brain_lacks_stretches_nothing(role):
     sides[role] = side(codes, brain.to_image, GRID)
     lost = overlap(**sides)
     assert not lost.whole
-    assert _FEWEST <= lost.counts.sum() < _STRUCTURES - 5
+    assert FEWEST_STRUCTURES <= lost.counts.sum() < _STRUCTURES - 5
     true = TURNED @ BETWEEN
     assert farthest_mm(lost.best_affine(), true) < 2.0
     everything = lost._replace(counts=(lost.fixed_sizes > 0) & (lost.moving_sizes > 0))
