@@ -1,6 +1,7 @@
 """The public API keeps the project's own conventions: names, order, docstrings, layers."""
 
 import ast
+import functools
 import graphlib
 import importlib
 import inspect
@@ -128,6 +129,7 @@ def test_no_module_hides_an_import_in_a_string():
         assert "jaxreg" not in names_loaded(module), module
 
 
+@functools.cache
 def names_loaded(module):
     """The libraries that a module imports by `import_module`, its argument being a string."""
     tree = ast.parse(import_graph.MODULES[module].read_text(encoding="utf-8"))

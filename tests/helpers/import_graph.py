@@ -6,6 +6,7 @@ downwards; `tests/test_conventions.py` fails where one does not.
 """
 
 import ast
+import functools
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -27,9 +28,13 @@ def layers() -> list[list[str]]:
     return [[part.strip(" ()") for part in row] for row in rows]
 
 
-def imported_names(module: str) -> Iterator[str]:
+@functools.cache
+def imported_names(module: str) -> frozenset[str]:
     """The names that a module's source imports at any depth, but for annotations alone."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return frozenset(_import_statements(ast.parse(MODULES[module].read_text(encoding="utf-8"))))
+
+
+def _import_statements(tree: ast.Module) -> Iterator[str]:
     for_annotations = {
         id(inner)
         for node in ast.walk(tree)
