@@ -110,8 +110,9 @@ def test_simpleitk_moves_the_image_by_the_warp_alone(pair, run):
     )
     wanted = sitk.GetArrayFromImage(moved).transpose(2, 1, 0)
     got = np.asarray(load(run / "moved.nii.gz").dataobj)
-    # 0 … 1000, so 1e-6 of the range; a voxel on the border of the field of view may differ
-    assert np.mean(np.abs(got - wanted) > 1e-2) < 1e-3
+    # 12 significant bits are written; a voxel on the border of the field of view may differ
+    off = np.abs(got - wanted) > 2.5e-4 * np.abs(wanted) + 1e-2
+    assert np.mean(off) < 1e-3
 
 
 def test_the_warps_are_inverse_to_each_other_inside_the_brain(pair, run):
@@ -234,7 +235,9 @@ def test_apply_repeats_the_run(pair, run, tmp_path):
     where = [f"--image={moving['image']}", f"--reference={fixed['image']}", f"--out={out}"]
     assert main(["apply", str(run / "warp.nii.gz"), *where]) == 0
     once, again = (np.asarray(load(path).dataobj) for path in (run / "moved.nii.gz", out))
-    np.testing.assert_allclose(again, once, atol=1e-6 * once.max())
+    np.testing.assert_allclose(again, once, rtol=2.5e-4, atol=1e-6 * once.max())
+    stored = once.astype(np.float32).view(np.uint32)
+    assert not np.any(stored & 0xFFF), "12 significant bits, which compress well"
 
 
 def test_the_affine_of_a_run_is_a_start_for_another(run, again):

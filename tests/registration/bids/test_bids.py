@@ -140,7 +140,7 @@ def test_apply_repeats_the_moved_image(root, out, tmp_path):
         for path in (tmp_path / "again.nii.gz", out / f"{MOVED}.nii.gz", t1w)
     )
     apart = np.abs(again.get_fdata() - moved.get_fdata())
-    # The run's own map is rounded to 1/256 mm, and the text file's is not.
+    # The run's own map is rounded to 1/128 mm, and the text file's is not.
     assert apart.max() < 0.002 * moved.get_fdata().max()
     assert moved.shape == fixed.shape
     np.testing.assert_allclose(np.asarray(moved.affine), np.asarray(fixed.affine))

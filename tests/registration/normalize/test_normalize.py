@@ -120,7 +120,8 @@ def test_python_writes_what_the_command_writes(run, files, tmp_path):
     assert same_but_for_timings(run, subject.save(tmp_path / "python")) > 10
     assert len(subject.moved) == 2
     for image, name in zip(subject.moved, ("moved", "moved_sub-02_T2w"), strict=True):
-        np.testing.assert_array_equal(image.get_fdata(), load(run / f"{name}.nii.gz").get_fdata())
+        stored = load(run / f"{name}.nii.gz").get_fdata()
+        np.testing.assert_allclose(image.get_fdata(), stored, rtol=2.5e-4)  # 12 significant bits
     labels = load(run / "atlas_labels.nii.gz")
     np.testing.assert_array_equal(subject.atlas_labels.dataobj, labels.dataobj)
     assert set(subject.volumes_ml) == {f"Region-{c}" for c in np.unique(labels.dataobj) if c}
