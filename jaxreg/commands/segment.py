@@ -42,7 +42,8 @@ class Config:
     """Find the brain and its structures in each IMAGE and write them to --out.
 
     The images are NIfTI or MGZ files of whole heads or brains, of any contrast, resolution and
-    orientation. The results of one image lie in --out, those of several in --out/NAME.
+    orientation. The results of one image lie in --out, those of several in --out/NAME, with a
+    table of all volumes in --out. The same command goes on where several images were interrupted.
     """
 
     image: Annotated[
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         images = tuple(folder / row["image"] for row in rows)
     for path in images:
         require_file(path)
-    from jaxreg.segmentation.files import segment_files
+    from jaxreg.segmentation.many import segment_files
 
     console = Console(config.output)
     with console.progress.phase("segment"):
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     console.result(
         {
             "out": config.output.out,
-            "images": {path: found.provenance() for path, found in done.items()},
+            "images": done,
             "failed": failed,
         }
     )

@@ -1,4 +1,4 @@
-"""Images segmented from files to complete folders of results: what `jaxreg segment` does.
+"""One image segmented, and the complete folder of its results.
 
 JAX is imported when an image has been read, so that one that is refused is refused soon.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +19,8 @@ from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.data.scan import read_scan
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
-from jaxreg.io.atomic import check_inputs_outside, claimed, completed_folder, require_free_folder
+from jaxreg.io.atomic import claimed, completed_folder, require_free_folder
 from jaxreg.io.commit import own_commit
-from jaxreg.io.files import require_file
 from jaxreg.io.headers import Header
 from jaxreg.io.images import reordered, write_like
 from jaxreg.io.stored_images import MemoryImage, open_image
@@ -31,14 +29,8 @@ from jaxreg.runtime import in_threads
 if TYPE_CHECKING:
     from jaxreg.models.segmentation_model import SegmentationModel
 
-NAMES = (
-    "dseg.nii.gz",
-    "mask.nii.gz",
-    "brain.nii.gz",
-    "volumes.tsv",
-    "report.html",
-    "segmentation.json",
-)
+BRAIN, RECORD, VOLUMES = "brain.nii.gz", "segmentation.json", "volumes.tsv"
+NAMES = ("dseg.nii.gz", "mask.nii.gz", BRAIN, VOLUMES, "report.html", RECORD)
 """What a segmentation may write."""
 
 
@@ -98,12 +90,12 @@ class SegmentedImage(NamedTuple):
             if brain:
                 values = reordered(self.image, self.header.grid)
                 cut = np.where(self.mask, values, np.zeros((), values.dtype))
-                jobs.append(functools.partial(write_like, temporary / "brain.nii.gz", cut, like))
+                jobs.append(functools.partial(write_like, temporary / BRAIN, cut, like))
             in_threads(*jobs)
-            self._write_volumes(temporary / "volumes.tsv")
+            self._write_volumes(temporary / VOLUMES)
             write_report(temporary / "report.html", self)
             text = json.dumps(self.provenance(), indent=1, ensure_ascii=False)
-            (temporary / "segmentation.json").write_text(text + "\n", encoding="utf-8")
+            (temporary / RECORD).write_text(text + "\n", encoding="utf-8")
 
     def provenance(self) -> dict[str, Any]:
         """What was segmented, by which networks, with which numbers, as JSON values."""
@@ -156,73 +148,6 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         model=model,
         sha256=None if isinstance(image, MemoryImage) else stored.sha256,
     )
-
-
-def segment_files(
-    images: Sequence[Path],
-    out: Path,
-    *,
-    networks: Path | None = None,
-    brain: bool = False,
-    overwrite: bool = False,
-    say: Callable[[str], None] = print,
-) -> tuple[dict[str, SegmentedImage], dict[str, str]]:
-    """Segment images: one into `out`, several into a folder of `out` each, by their names.
-
-    An image that fails does not stop the others.
-
-    Returns:
-        The segmented images and the reasons of those that failed, both by the image's path.
-
-    Raises:
-        InputError: no image, two images of one name, a folder in use; of a single image also what
-            `segment_scan` raises.
-    """
-    folders = folders_of(images, out)
-    check_inputs_outside(out, images)
-    for path, folder in folders.items():
-        check_folder(folder, overwrite=overwrite)
-        require_file(path)
-    if len(folders) > 1:  # their failures do not stop the others, one of the networks does
-        from jaxreg.segmentation.networks import load_segmentation
-
-        load_segmentation(networks)
-    done: dict[str, SegmentedImage] = {}
-    failed: dict[str, str] = {}
-    for path, folder in folders.items():
-        try:
-            found = segment_scan(path, networks=networks)
-            found.save(folder, brain=brain, overwrite=overwrite)
-        except InputError as error:
-            if len(folders) == 1:
-                raise
-            failed[str(path)] = str(error)
-            say(f"warning: {error}")
-            continue
-        done[str(path)] = found
-        say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
-    return done, failed
-
-
-def folders_of(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """The folder of results of each image.
-
-    Raises:
-        InputError: no image, or two of one name.
-    """
-    if not images:
-        raise InputError("expected IMAGE, or --images TABLE.tsv.")
-    if len(images) == 1:
-        return {images[0]: out}
-    folders = {path: out / path.name.split(".")[0] for path in images}
-    if len(set(folders.values())) < len(images):
-        names = [path.name.split(".")[0] for path in images]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(
-            f"expected images of different names, since each has its folder {out}/NAME; got "
-            f"{twice} twice."
-        )
-    return folders
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

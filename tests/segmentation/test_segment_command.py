@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from typing import Any
 
 import nibabel as nib
@@ -15,8 +16,12 @@ from jaxreg.data.mni152 import find_mni152
 from jaxreg.data.synthetic.icbm import load_template
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
+from jaxreg.io.checksums import file_sha256
 from jaxreg.io.images import write
-from jaxreg.segmentation.files import NAMES, folders_of
+from jaxreg.io.tables import read_table
+from jaxreg.segmentation.files import NAMES
+from jaxreg.segmentation.many import folders_of
+from jaxreg.segmentation.networks import load_segmentation
 
 needs_template = pytest.mark.skipif(
     find_mni152() is None, reason="the template mni152 is not installed"
@@ -100,6 +105,38 @@ def test_of_several_images_one_that_shows_no_brain_stops_nobody(brain, tmp_path,
     assert cli.main(["segment", f"--images={tmp_path / 'images.tsv'}", f"--out={out}"]) == 1
     assert (out / "a_T1w" / "dseg.nii.gz").is_file() and not (out / "b_T1w").exists()
     assert "b_T1w.nii.gz: expected the structures of a brain" in capsys.readouterr().err
+    shutil.copy(tmp_path / "a_T1w.nii.gz", tmp_path / "c_T1w.nii.gz")
+    before = (out / "a_T1w" / "dseg.nii.gz").stat()
+    images = [str(tmp_path / f"{name}_T1w.nii.gz") for name in "ac"]
+    assert cli.main(["segment", *images, f"--out={out}"]) == 0  # goes on where it was
+    assert (out / "a_T1w" / "dseg.nii.gz").stat() == before
+    assert f"{images[0]}: segmented before" in capsys.readouterr().out
+    one, other = read_table(out / "volumes.tsv", ("image", "Brain-Mask", "Left-Thalamus"))
+    assert [one.pop("image"), other.pop("image")] == images and one == other
+    own = read_table(out / "a_T1w" / "volumes.tsv", ("name", "ml"))
+    assert one == {row["name"]: row["ml"] for row in own}
+
+
+@needs_template
+def test_results_of_another_image_or_without_what_is_wanted_are_refused(brain, tmp_path, capsys):
+    volume, _ = brain
+    images = [tmp_path / f"{name}.nii" for name in "ab"]
+    for path in images:
+        write(path, volume)
+    networks = load_segmentation(None)[0].sha256
+    for path in images:
+        record = {"image_sha256": file_sha256(path), "networks_sha256": networks}
+        folder = tmp_path / "out" / path.stem
+        folder.mkdir(parents=True)
+        (folder / "segmentation.json").write_text(json.dumps(record))
+        (folder / "volumes.tsv").write_text("number\tname\tml\n0\tBrain-Mask\t1000.0\n")
+    argv = ["segment", *map(str, images), f"--out={tmp_path / 'out'}"]
+    assert cli.main(argv) == 0
+    assert capsys.readouterr().out.count("segmented before") == 2
+    assert cli.main([*argv, "--brain"]) == 2
+    write(images[1], Volume(volume.array + 1, volume.affine))
+    assert cli.main(argv) == 2
+    assert f"{tmp_path / 'out' / 'b'}: holds another run" in capsys.readouterr().err
 
 
 def test_what_cannot_be_segmented_is_refused_in_one_line(tmp_path, capsys):

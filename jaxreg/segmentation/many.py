@@ -1,0 +1,144 @@
+"""Images segmented one after the other, and one table of their volumes: what `jaxreg segment` does.
+
+A run over several images that was stopped goes on where it was. No volume of a finished image is
+kept, so that the memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxreg.errors import InputError
+from jaxreg.io.atomic import check_inputs_outside, completed
+from jaxreg.io.checksums import file_sha256
+from jaxreg.io.files import require_file
+from jaxreg.io.tables import read_table
+from jaxreg.segmentation.files import BRAIN, RECORD, VOLUMES, check_folder, segment_scan
+
+
+def segment_files(
+    images: Sequence[Path],
+    out: Path,
+    *,
+    networks: Path | None = None,
+    brain: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Segment images: one into `out`, several into a folder of `out` each, by their names.
+
+    Of several, one that fails does not stop the others, one whose folder holds its segmentation by
+    these networks is passed, and `volumes.tsv` in `out` has a row for each that is done.
+
+    Returns:
+        What `segmentation.json` says of each segmented image, and the reasons of those that failed,
+        both by the image's path.
+
+    Raises:
+        InputError: no image, two images of one name, a folder in use; of a single image also what
+            `segment_scan` raises.
+    """
+    folders = folders_of(images, out)
+    check_inputs_outside(out, images)
+    for path in images:
+        require_file(path)
+    several = len(folders) > 1
+    there = _finished(folders, networks, brain) if several and not overwrite else {}
+    for path, folder in folders.items():
+        if path not in there:
+            check_folder(folder, overwrite=overwrite)
+    if several:  # their failures do not stop the others, one of the networks does
+        _sha256_of(networks)
+    done: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for path, folder in folders.items():
+        if path in there:
+            done[str(path)] = there[path]
+            say(f"{path}: segmented before; results are in {folder}")
+            continue
+        try:
+            found = segment_scan(path, networks=networks)
+            found.save(folder, brain=brain, overwrite=overwrite)
+        except InputError as error:
+            if not several:
+                raise
+            failed[str(path)] = str(error)
+            say(f"warning: {error}")
+            continue
+        done[str(path)] = found.provenance()
+        say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
+    if several and done:
+        finished = {path: folder for path, folder in folders.items() if str(path) in done}
+        _write_volumes_of_all(out / VOLUMES, finished)
+    return done, failed
+
+
+def folders_of(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The folder of results of each image.
+
+    Raises:
+        InputError: no image, or two of one name.
+    """
+    if not images:
+        raise InputError("expected IMAGE, or --images TABLE.tsv.")
+    if len(images) == 1:
+        return {images[0]: out}
+    folders = {path: out / path.name.split(".")[0] for path in images}
+    if len(set(folders.values())) < len(images):
+        names = [path.name.split(".")[0] for path in images]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"expected images of different names, since each has its folder {out}/NAME; got "
+            f"{twice} twice."
+        )
+    return folders
+
+
+def _finished(
+    folders: dict[Path, Path], networks: Path | None, brain: bool
+) -> dict[Path, dict[str, Any]]:
+    """The records of the images whose folders hold what would be written into them now."""
+    records = {path: _record(folder) for path, folder in folders.items()}
+    return {
+        path: record
+        for path, record in records.items()
+        if record
+        and record.get("networks_sha256") == _sha256_of(networks)
+        and record.get("image_sha256") == file_sha256(path)
+        and (not brain or (folders[path] / BRAIN).is_file())
+    }
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `segmentation.json` of a folder says; nothing where there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _sha256_of(networks: Path | None) -> dict[str, str]:
+    """The hashes of the segmentation networks of a folder; None is for the bundled ones."""
+    from jaxreg.segmentation.networks import load_segmentation
+
+    return load_segmentation(networks)[0].sha256
+
+
+def _write_volumes_of_all(path: Path, folders: dict[Path, Path]) -> None:
+    """Write a row for each image, with the volumes of its brain and of its structures in ml."""
+    names: dict[int, str] = {}
+    rows = []
+    for image, folder in folders.items():
+        volumes = read_table(folder / VOLUMES, ("number", "name", "ml"))
+        names.update((int(row["number"]), row["name"]) for row in volumes)
+        rows.append({"image": str(image), **{row["name"]: row["ml"] for row in volumes}})
+    columns = ["image", *(names[number] for number in sorted(names))]
+    with completed(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, columns, "n/a", delimiter="\t", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
