@@ -1,4 +1,4 @@
-"""Registration from Python: `jaxreg.register`, `sweep`, `apply`, `compare`, `convert`, `prepare`.
+"""Registration from Python: `jaxreg.register` and `sweep`.
 
 Images are paths, nibabel images or (array [x, y, z], affine to RAS mm [4, 4]). Nothing is written
 until `save` is called, and then what the command of the same name writes.
@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxreg.configuration.preparation import Layout, PrepareConfig
 from jaxreg.configuration.registration import (
     GIVEN_MATRIX,
     OPTIONAL_FILES,
@@ -20,24 +19,13 @@ from jaxreg.configuration.registration import (
     RegisterConfig,
     TransformKind,
 )
-from jaxreg.data.prepare.brains import no_finder
-from jaxreg.data.prepare.prepare import Summary
-from jaxreg.data.prepare.prepare import prepare as prepare_cohort
 from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
-from jaxreg.geometry.transforms import Chain
 from jaxreg.io.images import ImageLike, source_of
-from jaxreg.io.points import Convention, PointTable, read_points
-from jaxreg.registration.apply import Applied, Interpolation, apply_chain, load_chain
-from jaxreg.registration.compare_tools.compare import Row, compare_files
-from jaxreg.registration.compare_tools.external_tools import ENGINES, WITHOUT_EXTRA
-from jaxreg.registration.convert import convert_file
 from jaxreg.registration.finished import register_images
-from jaxreg.registration.linear.affine import register_affine
-from jaxreg.registration.result import Result, Transform, result_of
-from jaxreg.segmentation.networks import brain_finder
+from jaxreg.registration.result import Result, result_of
+from jaxreg.registration.transform_api import is_matrix
 
 Say = Callable[[str], None]
-TOOLS = tuple(name for name in ENGINES if name not in WITHOUT_EXTRA)
 
 
 @speaks_of_arguments
@@ -213,218 +201,6 @@ def sweep(
     return _register(fixed, moving, {**settings, "lam": "auto"}, say, every_lam=True)
 
 
-@speaks_of_arguments
-def apply(
-    transforms: Transform | ArrayLike | Path | str | Sequence[Any],
-    *,
-    image: ImageLike | None = None,
-    labels: ImageLike | None = None,
-    points: ArrayLike | Path | str | None = None,
-    reference: ImageLike | None = None,
-    inverse: bool = False,
-    interpolation: Interpolation | None = None,
-    fill: float = 0.0,
-    points_convention: Convention = "ras",
-) -> Applied:
-    """Move one image, one label map or points by one or more transforms, in one resampling.
-
-    Args:
-        transforms: one transform or a list of them, in the order of antsApplyTransforms: the last
-            one is applied first. Each is a file (a warp or an affine), the `transform` of a result,
-            or a matrix [4, 4] that takes points from the fixed to the moving space (RAS mm).
-        image: the image to move; of a 4-D image every volume is moved alike, and the result is
-            held in memory as a whole.
-        labels: the label map to move.
-        points: points [n, 3] in RAS mm, or a CSV file with the header x,y,z; they go where the
-            image goes, from the moving to the fixed space.
-        reference: the image whose grid the result lies on; for `image` and `labels`.
-        inverse: whether to go the other way, from the fixed to the moving space. Affines are
-            inverted exactly, fields numerically.
-        interpolation: of an image "nearest", "linear" (the default) or "bspline" (cubic); of labels
-            "nearest" (the default) or "label": of the labels around a point the one with the
-            largest sum of linear weights.
-        fill: the value outside the field of view of what is moved.
-        points_convention: "lps" where x and y of a points file have the signs of ANTs.
-
-    Returns:
-        The moved image or points, with what a numerical inverse left; its `save` writes a file.
-
-    Raises:
-        jaxreg.errors.InputError: a transform, an image or points that cannot be used.
-
-    Examples:
-        >>> import jaxreg
-        >>> applied = jaxreg.apply(
-        ...     "run/warp.nii.gz", image="moving_T2w.nii.gz", reference="fixed_T1w.nii.gz"
-        ... )
-        >>> applied.save("moved.nii.gz").name
-        'moved.nii.gz'
-        >>> jaxreg.apply("run/affine.mat", points=[[12.0, -30.5, 8.0]]).points.shape
-        (1, 3)
-    """
-    table = None
-    if points is not None:
-        is_file = isinstance(points, str | Path)
-        table = read_points(points, convention=points_convention) if is_file else _table_of(points)
-    sources = {"image": image, "labels": labels, "reference": reference}
-    given = {n: None if value is None else source_of(value, n) for n, value in sources.items()}
-    return apply_chain(
-        _chain_of(transforms),
-        image=given["image"],
-        labels=given["labels"],
-        reference=given["reference"],
-        points=table,
-        inverse=inverse,
-        interpolation=interpolation,
-        fill=fill,
-    )
-
-
-@speaks_of_arguments
-def compare(
-    fixed: Path | str,
-    moving: Path | str,
-    *,
-    tools: Sequence[str] = TOOLS,
-    settings: RegisterConfig | None = None,
-    say: Say | None = None,
-) -> list[Row]:
-    """Register a pair by jaxreg and by other tools, from the same affine on the same grid.
-
-    Args:
-        fixed: the file of the fixed image.
-        moving: the file of the moving image.
-        tools: some of "ants", "greedy", "elastix", "convexadam" (extra `compare`) and "fireants";
-            those that are not installed are skipped.
-        settings: those of jaxreg, with label maps for Dice; by default the bundled network's.
-        say: a function that gets the lines which the command prints, such as `print`.
-
-    Returns:
-        Dice, local correlation, folds, seconds and memory of the affine alone and of each tool.
-
-    Raises:
-        jaxreg.errors.InputError: an image, a setting or a tool that cannot be used.
-
-    Examples:
-        >>> import jaxreg
-        >>> from jaxreg.configuration.registration import RegisterConfig
-        >>> settings = RegisterConfig(optimize_only=True, spacing=8.0, steps=3)
-        >>> rows = jaxreg.compare(
-        ...     "fixed_T1w.nii.gz", "moving_T2w.nii.gz", tools=["elastix"], settings=settings
-        ... )
-        >>> [row.name for row in rows][:2]
-        ['affine alone', 'jaxreg']
-    """
-    return compare_files(
-        Path(fixed),
-        Path(moving),
-        tuple(tools),
-        settings or RegisterConfig(),
-        say=say or (lambda line: None),
-    )
-
-
-@speaks_of_arguments
-def convert(
-    warp: Path | str,
-    out: Path | str,
-    *,
-    to: Literal["itk", "fsl", "freesurfer"],
-    moving: Path | str | None = None,
-) -> Path:
-    """Write a warp in the form that FSL or FreeSurfer reads.
-
-    Args:
-        warp: an ITK displacement field, such as the warp.nii.gz of a run.
-        out: the result: .nii or .nii.gz for "itk" and "fsl", .mgz or .mgh for "freesurfer".
-        to: the format: "itk" (ANTs, SimpleITK), "fsl" (applywarp), "freesurfer" (mri_convert -at).
-        moving: the moving image, whose geometry FSL and FreeSurfer warps contain; by default as
-            provenance.json beside the warp says.
-
-    Returns:
-        The path of the result.
-
-    Raises:
-        jaxreg.errors.InputError: a file that cannot be read, or a geometry that is not known.
-
-    Examples:
-        >>> import jaxreg
-        >>> jaxreg.convert("run/warp.nii.gz", "warp_fsl.nii.gz", to="fsl").name
-        'warp_fsl.nii.gz'
-    """
-    convert_file(warp, to, out, moving=moving)
-    return Path(out)
-
-
-@speaks_of_arguments
-def prepare(
-    scans: Path | str,
-    out: Path | str,
-    *,
-    layout: Layout,
-    labels: Path | str | None = None,
-    spacing: float = 2.0,
-    split: str | None = None,
-    seed: int = 0,
-    template: Path | str | None = None,
-    jobs: int | None = None,
-    entities: str | None = None,
-    extract: Extraction = "auto",
-    segmentation: Path | str | None = None,
-) -> Summary:
-    """Make a cohort for training from scans, or continue one.
-
-    The scans are reoriented, masked, aligned to a common space, resampled, normalised and labelled.
-
-    Args:
-        scans: the folder of the data set, or the table of a "table".
-        out: the folder of the cohort: a new one, or one to be continued with the same settings.
-        layout: how the scans are stored: "bids", "hcp", "ixi" or "table"; docs/prepare.md describes
-            each.
-        labels: what the numbers of label maps mean: "freesurfer", "own", or a TSV (index, name); by
-            default as the layout says. With "auto" they are FreeSurfer's, and subjects without a
-            label map get one from jaxreg's segmentation.
-        spacing: the isotropic voxel size of the cohort, in mm.
-        split: "TRAIN/VAL/TEST" in per cent, shares or subjects; by default "80/10/10".
-        seed: the seed of the random split.
-        template: the image of the common space; by default the mean of up to 20 subjects.
-        jobs: subjects worked on at a time; by default the number of cores.
-        entities: which of several BIDS images of one subject are taken, such as
-            "acq=highres,run=1"; by default the rules of docs/prepare.md decide.
-        extract: brains that jaxreg finds by segmentation: "auto" (of whole heads without a mask),
-            "never" or "always" (of all without a mask).
-        segmentation: folder of segmentation networks of one's own; by default the bundled ones.
-
-    Returns:
-        Who is in which split, who failed or was left out and why; as text, what the command prints.
-
-    Raises:
-        jaxreg.errors.InputError: scans or settings that cannot be used, or too many failures.
-
-    Examples:
-        >>> import jaxreg
-        >>> summary = jaxreg.prepare("scans.tsv", "cohort", layout="table", spacing=8.0)
-        >>> summary.subjects["train"], summary.failed
-        (1, {})
-    """
-    config = PrepareConfig(
-        layout=layout,
-        source=Path(scans),
-        out=Path(out),
-        labels=None if labels is None else str(labels),
-        spacing=spacing,
-        split=split,
-        seed=seed,
-        template=None if template is None else Path(template),
-        jobs=jobs,
-        entities=entities,
-        extract=extract,
-        segmentation=None if segmentation is None else Path(segmentation),
-    )
-    find = brain_finder(config.segmentation) if config.segments else no_finder
-    return prepare_cohort(config, register_affine, find=find)
-
-
 _SETTINGS = tuple(RegisterConfig.__dataclass_fields__)
 
 
@@ -469,7 +245,7 @@ def _register(
 
 def _start_of(matrix: ArrayLike) -> np.ndarray:
     """A linear start that is given as a matrix."""
-    if not _is_matrix(matrix):
+    if not is_matrix(matrix):
         raise InputError("init: expected a name, a file or numbers [4, 4], got neither.")
     found = np.asarray(matrix, np.float64)
     affine = np.isfinite(found).all() and np.array_equal(found[3], [0, 0, 0, 1])
@@ -479,40 +255,3 @@ def _start_of(matrix: ArrayLike) -> np.ndarray:
             f"{found.tolist()}."
         )
     return found
-
-
-def _chain_of(transforms: Any) -> Chain:
-    """The chain of one transform or several, each a file, a `Transform` or a matrix."""
-    if isinstance(transforms, Transform):
-        return transforms.chain
-    if isinstance(transforms, str | Path):
-        return load_chain([transforms])
-    if isinstance(transforms, list | tuple) and not _is_matrix(transforms):
-        parts = [element for part in transforms for element in _chain_of(part)]
-        return parts or load_chain([])  # which says what is wrong with none
-    if _is_matrix(transforms):
-        return [np.asarray(transforms, np.float64)]
-    raise InputError(
-        "transforms: expected files, transforms of results or matrices [4, 4], got "
-        f"{type(transforms).__name__}."
-    )
-
-
-def _is_matrix(value: Any) -> bool:
-    if isinstance(value, list | tuple) and any(isinstance(v, str | Path) for v in value):
-        return False
-    try:
-        return np.asarray(value, np.float64).shape == (4, 4)
-    except (TypeError, ValueError):
-        return False
-
-
-def _table_of(points: Any) -> PointTable:
-    """Points as the table that a CSV file would hold."""
-    try:
-        array = np.asarray(points, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"points: expected numbers [n, 3], got {error}.") from error
-    if array.ndim != 2 or array.shape[1] != 3 or not len(array) or not np.isfinite(array).all():
-        raise InputError(f"points: expected finite numbers [n, 3], got shape {array.shape}.")
-    return PointTable(array, ["x", "y", "z"], [[""] * 3 for _ in array])
