@@ -5,12 +5,11 @@ settings, `template.nii.gz` the template on the cohort's grid, and a subject's f
 it is complete. The tables that make it a cohort are written last.
 """
 
-import contextlib
 import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare import layouts, template
 from jaxreg.data.prepare.brains import IDENTITY, Brains, Finder, brain_of, no_finder
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
+from jaxreg.data.prepare.settings import claimed_cohort
 from jaxreg.data.prepare.source import Choice, Files
 from jaxreg.data.prepare.subject import (
     align_head,
@@ -31,15 +31,15 @@ from jaxreg.data.prepare.subject import (
     record_file,
     write_image,
 )
+from jaxreg.data.prepare.tables import remarks_of, write_table, write_tables
 from jaxreg.data.prepare.template import Aligner, Head
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, grid_of
 from jaxreg.io import images
-from jaxreg.io.atomic import claimed, completed, entries, require_writable
-from jaxreg.io.checksums import file_sha256
+from jaxreg.io.atomic import require_writable
 from jaxreg.io.images import Remark, unheard
-from jaxreg.io.remarks import WARNING, grouped
+from jaxreg.io.remarks import WARNING
 from jaxreg.progress import SILENT, Progress
 
 MEAN_ROUNDS = 2
@@ -132,7 +132,7 @@ def prepare(
     brains = Brains(find, config.extract, automatic)
     require_writable(config.out)
     try:
-        with _claim(config, splits):
+        with claimed_cohort(config, splits):
             for line in _gaps(splits, chosen, labelled=automatic):
                 say(f"{WARNING}{line}")
             training = [files for files in chosen if splits[files.participant] == "train"]
@@ -156,14 +156,14 @@ def prepare(
             records = {name: json.loads(path.read_text()) for name, path in paths.items()}
             if names is None:
                 names = structures([r["labels"] for r in records.values()], freesurfer=freesurfer)
-            _write_tables(config, done, records, names, found.choices)
+            write_tables(config, done, records, names, found.choices)
     except OSError as error:
         raise InputError(f"{error.filename or config.out}: {error.strerror or error}.") from error
     used = [files for files in chosen if files.participant in done]
     gaps = _gaps(done, used, labelled=automatic, structures=bool(names))
     lost = [f"{WARNING}{line}" for line in gaps]
     subjects = {split: sum(s == split for s in done.values()) for split in SPLITS}
-    remarks = [*_remarks(records), *lost]
+    remarks = [*remarks_of(records), *lost]
     return Summary(config.out, subjects, failed, left_out, remarks, names, found.choices)
 
 
@@ -212,62 +212,6 @@ def _gaps(
     gap = training_gap(splits, has, domains)
     lines = [] if gap is None else [f"`train --stage=reg` will refuse this cohort: {gap}."]
     return lines + scoring_gaps(splits, has, domains, structures=structures)
-
-
-@contextlib.contextmanager
-def _claim(config: PrepareConfig, splits: dict[str, str]) -> Iterator[None]:
-    """Write the settings into a new folder, or compare them with those of an existing one.
-
-    Meanwhile no other process may write there.
-    """
-    template = config.template and file_sha256(config.template)
-    settings = {
-        "layout": config.layout,
-        "source": str(config.source.resolve()),
-        "spacing": config.spacing,
-        "split": config.split,
-        "seed": config.seed,
-        "template": template,
-        "labels": config.labels,
-        "entities": config.entities,
-        "extract": config.extract,
-        "segmentation": config.segmentation and str(config.segmentation.resolve()),
-        "participants": splits,
-    }
-    path = config.out / "prepare.json"
-    if not path.is_file() and config.out.exists():
-        if not config.out.is_dir() or entries(config.out):
-            raise InputError(
-                f"{config.out}: expected a new or empty folder, or a cohort to continue."
-            )
-    config.out.mkdir(parents=True, exist_ok=True)
-    with claimed(config.out):
-        if path.is_file():
-            _compare(path, settings)
-        else:
-            with completed(path) as partial:
-                partial.write_text(json.dumps(settings, indent=1) + "\n")
-        yield
-
-
-_BEFORE = {"extract": "never"}
-"""What settings mean that say nothing of it."""
-
-
-def _compare(path: Path, settings: dict[str, Any]) -> None:
-    try:
-        before = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: expected the settings of `prepare` ({error}).") from error
-    before = _BEFORE | before
-    for name, value in settings.items():
-        if name == "participants" and before.get(name) != value:
-            raise InputError(f"{path}: expected the same subjects and splits; give another --out.")
-        if before.get(name) != value:
-            raise InputError(
-                f"{path}: expected the settings it was made with, --{name} {before.get(name)}; "
-                f"got {value}; give another --out."
-            )
 
 
 def _template(
@@ -380,7 +324,7 @@ def _check_failures(out: Path, splits: dict[str, str], failed: dict[str, str]) -
     table.unlink(missing_ok=True)
     if not failed:
         return
-    _write_table(table, ("participant_id", "reason"), failed.items())
+    write_table(table, ("participant_id", "reason"), failed.items())
     left = {split for name, split in splits.items() if name not in failed}
     if 2 * len(failed) > len(splits) or left != set(splits.values()):
         name, reason = next(iter(failed.items()))
@@ -388,87 +332,3 @@ def _check_failures(out: Path, splits: dict[str, str], failed: dict[str, str]) -
             f"{out}: {len(failed)} of {len(splits)} subjects failed, which failures.tsv lists. The "
             f"first is {name}: {reason} The others are kept; mend it and run the command again."
         )
-
-
-def _write_tables(
-    config: PrepareConfig,
-    done: dict[str, str],
-    records: dict[str, Any],
-    names: dict[int, str],
-    choices: Sequence[Choice],
-) -> None:
-    description = {"Name": f"prepared from {config.layout}", "BIDSVersion": "1.10.0"}
-    description |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "jaxreg"}]}
-    with completed(config.out / "dataset_description.json") as partial:
-        partial.write_text(json.dumps(description, indent=1) + "\n")
-    if names:
-        _write_table(config.out / "labels.tsv", ("index", "name"), sorted(names.items()))
-    if choices:
-        rows = [
-            (c.participant, c.what, c.taken or "n/a", ",".join(c.others), c.rule) for c in choices
-        ]
-        header = ("participant_id", "of", "taken", "not_taken", "rule")
-        _write_table(config.out / "choices.tsv", header, rows)
-    with completed(config.out / "participants.json") as partial:
-        partial.write_text(json.dumps(_COLUMNS, indent=1) + "\n")
-    rows = [(name, split, *_origins(records[name])) for name, split in sorted(done.items())]
-    header = ("participant_id", "split", "mask", "labels")
-    _write_table(config.out / "participants.tsv", header, rows)
-
-
-_COLUMNS = {
-    "split": {"Description": "Part of the cohort: train, val or test."},
-    "mask": {
-        "Description": "Where the brain mask comes from.",
-        "Levels": {
-            "given": "a file of the source",
-            "automatic": "jaxreg's segmentation of the image",
-            "extracted": "the image, which is an extracted brain",
-            "n/a": "there is none; the whole head counts as brain",
-        },
-    },
-    "labels": {
-        "Description": "Where the label map comes from.",
-        "Levels": {
-            "given": "a file of the source",
-            "automatic": "jaxreg's segmentation of the image",
-            "n/a": "there is none",
-        },
-    },
-}
-"""participants.json: what the columns of participants.tsv mean."""
-
-
-def _origins(record: dict[str, Any]) -> tuple[str, str]:
-    """Where mask and labels come from, of records of older versions too."""
-    mask = record.get("mask_origin") or ("given" if record["mask"] else "n/a")
-    return mask, record.get("labels_origin") or ("given" if record["labels"] else "n/a")
-
-
-def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
-    with completed(path) as partial:
-        partial.write_text("\n".join(lines) + "\n")
-
-
-def _remarks(records: dict[str, Any]) -> list[str]:
-    remarks = grouped(line for record in records.values() for line in record.get("remarks", ()))
-    masks, labels = zip(*map(_origins, records.values()), strict=True)
-    for what, origins in (("brain masks", masks), ("label maps", labels)):
-        if count := origins.count("automatic"):
-            remarks.append(
-                f"the {what} of {count} of {len(records)} subjects are automatic (jaxreg's "
-                "segmentation); participants.tsv says whose."
-            )
-    unmasked = masks.count("extracted") + masks.count("n/a")
-    if unmasked:
-        remarks.append(
-            f"{unmasked} of {len(records)} subjects have no brain mask: all but the background "
-            "counts as brain, the whole head where the images show it."
-        )
-    for name, record in records.items():
-        for domain, image in record["images"].items():
-            if image["share_on_grid"] < 0.9:
-                share = round(100 * image["share_on_grid"])
-                remarks.append(f"{name}: {share} % of the {domain} lie on the cohort's grid.")
-    return remarks

@@ -7,7 +7,6 @@ the name says so. `write_cohort` is the only function here with an effect.
 """
 
 import functools
-import json
 import math
 import os
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy import ndimage
 
+from jaxreg.data.prepare.tables import write_description, write_table
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume
@@ -183,13 +183,11 @@ def write_cohort(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         build = Path(temporary) / "cohort"
         build.mkdir()
-        description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
-        description |= {"GeneratedBy": [{"Name": "jaxreg"}]}
-        (build / "dataset_description.json").write_text(json.dumps(description, indent=1) + "\n")
-        _write_table(
+        write_description(build, name)
+        write_table(
             build / "participants.tsv", ("participant_id", "split"), zip(names, splits, strict=True)
         )
-        _write_table(build / "labels.tsv", ("index", "name"), sorted(labels.items()))
+        write_table(build / "labels.tsv", ("index", "name"), sorted(labels.items()))
         for index, participant in enumerate(names):
             _write_subject(build / participant, subject(index), affine)
         os.rename(build, folder)
@@ -203,11 +201,6 @@ def _check_writable(folder, subjects):
     unknown = set(subjects) - set(SUBJECTS)
     if unknown or min(subjects.values(), default=0) < 0 or sum(subjects.values()) < 1:
         raise InputError(f"subjects: expected counts for {', '.join(SUBJECTS)}; got {subjects}.")
-
-
-def _write_table(path, header, rows):
-    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
-    path.write_text("\n".join(lines) + "\n")
 
 
 def _write_subject(folder, subject, affine):
