@@ -49,8 +49,9 @@ def network_grid(method: Method, fixed: Subject) -> NetworkGrid:
     """The network grid of a fixed image.
 
     With a network that knows its template that is the training grid: as it is where the image lies
-    on it (as prepared images do), else under the rigid or affine map from the template to the fixed
-    brain, whichever gives the higher local correlation. Without one, for a whole head, or where no
+    on it (as prepared images do), else under the affine by which segmentation found the brain, else
+    under the rigid or affine map from the template to the fixed brain, whichever gives the higher
+    local correlation. Without a template, for a whole head in which no brain was found, or where no
     such map brings the brain onto the training grid, it is one around the brain.
     """
     around = functools.partial(grid_around, fixed.image, fixed.mask, method.spacing_mm)
