@@ -42,8 +42,10 @@ class Config:
     """Cohort of the fixed T1w heads."""
     moving: Path
     """Cohort of the moving T2w heads."""
+    split: str = "test"
+    """Split whose subjects are registered."""
     pairs: int = 9
-    """Number of pairs."""
+    """Number of pairs, at most that of the fixed heads."""
 
 
 class Side(NamedTuple):
@@ -57,8 +59,8 @@ class Side(NamedTuple):
 def main(config: Config) -> None:
     """Print a row for each pair, and the means."""
     fixed, moving = read_cohort(config.fixed), read_cohort(config.moving)
-    heads = sorted(fixed.members("test", "T1w"))[: config.pairs]
-    others = sorted(moving.members("test", "T2w"))
+    heads = sorted(fixed.members(config.split, "T1w"))[: config.pairs]
+    others = sorted(moving.members(config.split, "T2w"))
     rows = []
     for number, head in enumerate(heads):
         other = others[number % len(others)]
@@ -69,7 +71,8 @@ def main(config: Config) -> None:
             )
             plain, masked = dice_of(*sides, masked=False), dice_of(*sides, masked=True)
         rows.append((*plain, *masked))
-        print(f"{head} {other}: {plain[0]:.4f}, with masks {masked[0]:.4f}", flush=True)
+        numbers = f"{plain[0]:.4f} (estimated {plain[1]:.4f}), with masks {masked[0]:.4f}"
+        print(f"{head} {other}: {numbers}", flush=True)
     dice, estimate, masked, _ = np.mean(rows, axis=0)
     print(f"mean {dice:.4f} (estimated {estimate:.4f}), with masks {masked:.4f}")
 
