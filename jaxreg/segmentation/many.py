@@ -51,7 +51,7 @@ def segment_files(
     for path, folder in folders.items():
         if path not in there:
             check_folder(folder, overwrite=overwrite)
-    if several:  # their failures do not stop the others, one of the networks does
+    if several:  # an unreadable model stops the run here, and is no failure of each image
         _sha256_of(networks)
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}

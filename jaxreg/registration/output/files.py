@@ -119,7 +119,8 @@ def _rounded(field: Field) -> Field:
 def _write_shortened(path: Path, values: Float[np.ndarray, "x y z"], like: FileGeometry) -> None:
     """Write float32 with 12 significant bits, 0.024 % off at most: files of half the size.
 
-    Scanners have no more bits, and no outlier makes other values coarser, as it would in int16.
+    The error is a share of each value, so that an outlier does not make the others coarser, as it
+    would with the scale factor of int16.
     """
     bits = values.astype(np.float32).view(np.uint32)
     bits += np.uint32(1 << 11)
