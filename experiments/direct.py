@@ -60,7 +60,7 @@ class Config:
     iterations: int = 80
     """Iterations of Adam."""
     learning_rate: float | None = None
-    """Learning rate of Adam, voxels of the velocity's grid; default 0.05, and 0.0125 with
+    """Learning rate of Adam, voxels of the velocity's grid; default 0.05, and 0.025 with
     --start."""
     domains: str = "T1w,T2w"
     """Contrasts of the fixed and the moving image."""

@@ -55,7 +55,7 @@ class Config:
     """How many of them."""
     only: tuple[str, ...] = field(default_factory=tuple)
     """FIXED:MOVING pairs instead of the neighbours."""
-    steps: tuple[int, ...] = (16, 32)
+    steps: tuple[int, ...] = (8, 16)
     """Numbers of steps after which the refinement is scored."""
 
 
@@ -135,7 +135,7 @@ def refined(result: Registration, start, pair, steps: int, *, scale: float = 1.0
     return scored(result, shift(result, velocity))
 
 
-def _nothing(key, fixed, moved, masks):
+def _nothing(key, fixed, moved, masks, *, start=None):
     """A similarity that sees nothing."""
     return jnp.zeros(()), {}
 

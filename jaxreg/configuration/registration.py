@@ -16,7 +16,7 @@ LINEAR_STARTS = ("none", "com", "rigid", "affine")
 AUTO = "auto"
 GIVEN_MATRIX = "matrix [4, 4]"
 """The start of a registration from Python that gives the matrix itself instead of its file."""
-DIRECT_RATE, REFINE_RATE = 0.05, 0.0125
+DIRECT_RATE, REFINE_RATE = 0.05, 0.025
 """Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer. Larger
 and more steps lose what the network knows of the anatomy to the similarity
 (docs/experiments/refinement.md)."""

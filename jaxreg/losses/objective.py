@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.losses.regularizers import REGULARIZERS
+from jaxreg.losses.sampling import Start
 from jaxreg.losses.similarity import Masks, Similarity
 from jaxreg.losses.soft_dice import soft_dice
 from jaxreg.pair import Pair
@@ -28,17 +29,23 @@ def objective(
     lam: Float[Array, ""],
     similarity: Similarity,
     config: ObjectiveConfig,
+    *,
+    start: Start | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The loss of one pair and its terms, λ weighing smoothness against similarity."""
+    """The loss of one pair and its terms, λ weighing smoothness against similarity.
+
+    LNCC with a stride and the overlap of labels look at every second voxel from `start` on;
+    without it, `key` draws where they begin.
+    """
     if config.spec.aligned:
         pair = pair.within_fixed_contrast()
     key, backward_key, label_key = jax.random.split(key, 3)
     displacement = displacement_of(velocity, pair.fixed.shape[:3], squarings=config.squarings)
     moved, counted = moved_by(pair, displacement, config)
-    value, terms = similarity(key, pair.fixed, moved, counted)
+    value, terms = similarity(key, pair.fixed, moved, counted, start=start)
     if config.symmetric:
         moved, masks = moved_and_masks(pair.exchanged(), -velocity, config)
-        back, back_terms = similarity(backward_key, moved, pair.moving, masks)
+        back, back_terms = similarity(backward_key, moved, pair.moving, masks, start=start)
         value = 0.5 * (value + back)
         terms = {name: 0.5 * (terms[name] + back_terms[name]) for name in terms}
     roughness = REGULARIZERS[config.regularizer](velocity)
@@ -47,14 +54,16 @@ def objective(
     fixed_labels, moving_labels = pair.fixed_labels, pair.moving_labels
     asked = config.label_weight > 0 or pair.taught is not None
     if asked and fixed_labels is not None and moving_labels is not None:
-        x, y, z = jax.random.randint(label_key, (3,), 0, 2)
+        if start is None:
+            x, y, z = jax.random.randint(label_key, (3,), 0, 2)
+            start = x, y, z
         ignoring = pair.fixed_ignore is not None or pair.moving_ignore is not None
         overlap = soft_dice(
             fixed_labels,
             moving_labels,
             displacement,
             counts=counted.brain if ignoring else None,
-            start=(x, y, z),
+            start=start,
         )
         known = jnp.any(fixed_labels > 0) & jnp.any(moving_labels > 0)  # else it has no say
         weight = config.label_weight

@@ -6,6 +6,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 Start = tuple[Array | int, Array | int, Array | int]
 
+_CORNERS = (
+    (0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 1, 0),
+)  # fmt: skip
+"""Of a block of two voxels along each axis; each is followed by the opposite one."""
+
 
 def draw_voxels(
     key: PRNGKeyArray, mask: Bool[Array, "x y z"], count: int
@@ -23,6 +28,17 @@ def draw_voxels(
 def take(volume: Float[Array, "x y z c"], voxels: Int[Array, "n 3"]) -> Float[Array, "n c"]:
     """Values of `volume` at integer voxels, which lie inside it."""
     return volume.at[voxels[:, 0], voxels[:, 1], voxels[:, 2]].get(mode="promise_in_bounds")
+
+
+def start_of(step: Int[Array, ""] | int) -> Start:
+    """Where `every` begins in a step of an optimisation, with a stride of 2.
+
+    Eight steps in a row see each voxel once. Corners drawn at random see some voxels twice and
+    some never, and a registration of few steps then depends on the draw
+    (docs/experiments/refinement.md).
+    """
+    x, y, z = jnp.asarray(_CORNERS, jnp.int32)[step % len(_CORNERS)]
+    return x, y, z
 
 
 def every(

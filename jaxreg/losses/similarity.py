@@ -13,7 +13,7 @@ from jaxreg.losses.mind import mind
 from jaxreg.losses.mutual_information import global_mi, local_mi
 from jaxreg.losses.ngf import ngf
 from jaxreg.losses.patch_nce import patch_nce
-from jaxreg.losses.sampling import draw_voxels, take
+from jaxreg.losses.sampling import Start, draw_voxels, take
 from jaxreg.networks.autoencoder import Encoder
 from jaxreg.networks.projection import Projection
 from jaxreg.networks.segmentation_unet import SegmentationEncoder
@@ -24,7 +24,7 @@ FeatureNetwork = Encoder | SegmentationEncoder
 """What makes the features of the contrastive losses."""
 
 Similarity = Callable[..., tuple[Array, dict[str, Array]]]
-"""(key, fixed, moved, masks) → (value, terms); lower is more similar."""
+"""(key, fixed, moved, masks, *, start) → (value, terms); lower is more similar."""
 
 
 class Masks(NamedTuple):
@@ -57,7 +57,10 @@ class FeatureExtractor(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a similarity may look at; `domains`, `encoder` and `features` serve contrastive ones."""
+    """What a similarity may look at; `domains`, `encoder` and `features` serve contrastive ones.
+
+    `start` says from where on LNCC takes every `lncc_stride`-th window; None has `key` draw it.
+    """
 
     key: PRNGKeyArray
     fixed: Float[Array, "x y z 1"]
@@ -67,6 +70,7 @@ class View(NamedTuple):
     domains: tuple[str, str]
     encoder: FeatureNetwork | None
     features: FeatureExtractor | None
+    start: Start | None = None
 
 
 def _mi(view: View) -> Array:
@@ -90,8 +94,12 @@ def _mind(view: View) -> Array:
 
 
 def _lncc(view: View) -> Array:
-    stride = view.config.lncc_stride
-    x, y, z = jax.random.randint(view.key, (3,), 0, stride) if stride > 1 else (0, 0, 0)
+    stride, start = view.config.lncc_stride, view.start
+    if stride == 1:
+        start = 0, 0, 0
+    elif start is None:
+        x, y, z = jax.random.randint(view.key, (3,), 0, stride)
+        start = x, y, z
     return lncc(
         view.fixed,
         view.moved,
@@ -100,7 +108,7 @@ def _lncc(view: View) -> Array:
         window=view.config.lncc_window,
         epsilon=view.config.lncc_epsilon,
         stride=stride,
-        start=(x, y, z),
+        start=start,
     )
 
 
@@ -146,13 +154,14 @@ def make_similarity(
     encoder: FeatureNetwork | None = None,
     features: FeatureExtractor | None = None,
 ) -> Similarity:
-    """The function (key, fixed, moved, masks) → (value, terms) of `config.loss`; lower is better.
+    """The function (key, fixed, moved, masks, *, start) → (value, terms) of `config.loss`.
 
-    `domains` are those of fixed and moving; the contrastive losses need `encoder` and `features`.
+    Lower is better. `domains` are those of fixed and moving; the contrastive losses need `encoder`
+    and `features`.
     """
 
-    def similarity(key, fixed, moved, masks):
-        view = View(key, fixed, moved, masks, config, domains, encoder, features)
+    def similarity(key, fixed, moved, masks, *, start=None):
+        view = View(key, fixed, moved, masks, config, domains, encoder, features, start)
         found = SIMILARITIES[config.loss](view)
         return found if isinstance(found, tuple) else (found, {})
 

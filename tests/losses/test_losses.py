@@ -141,6 +141,39 @@ def test_the_stride_of_lncc_draws_another_start_in_each_step():
     assert 3 < len(values) <= 8
 
 
+def test_eight_steps_of_an_optimisation_see_each_voxel_once():
+    shape, begin = (6, 8, 4), 3
+    seen = np.zeros(shape, int)
+    starts = [jax.jit(sampling.start_of)(jnp.int32(step)) for step in range(begin, begin + 8)]
+    for x, y, z in starts:
+        seen[x::2, y::2, z::2] += 1
+    assert (seen == 1).all()
+    assert tuple(map(int, sampling.start_of(begin + 8))) == tuple(map(int, starts[0]))
+    for step in range(0, 8, 2):
+        here, there = (np.array(sampling.start_of(s)) for s in (step, step + 1))
+        assert (here + there == 1).all(), "a step and the next one see opposite voxels"
+
+
+def test_a_start_that_is_given_leaves_nothing_to_the_key():
+    f, m = _images()
+    config = ObjectiveConfig(loss="lncc", lncc_stride=2)
+    masks = Masks(_mask(), _mask(), jnp.ones(SHAPE))
+    similarity = make_similarity(config, ("fixed", "moving"))
+    for start in ((0, 0, 0), (1, 0, 1)):
+        wanted = intensity.lncc(
+            f,
+            m,
+            _mask(),
+            window=config.lncc_window,
+            epsilon=config.lncc_epsilon,
+            stride=2,
+            start=start,
+        )
+        for seed in range(3):
+            value, _ = similarity(jax.random.key(seed), f, m, masks, start=start)
+            assert float(value) == float(wanted)
+
+
 def test_lncc_needs_no_common_contrast():
     f = _images()[0]
     everywhere = jnp.ones(SHAPE, bool)

@@ -224,7 +224,7 @@ def test_symmetric_averages_both_ends(pair):
 
 
 def test_symmetric_averages_the_terms_too(pair):
-    def similarity(key, fixed, moved, masks):
+    def similarity(key, fixed, moved, masks, *, start):
         return jnp.mean(moved), {"brightness": jnp.mean(moved) - 2 * jnp.mean(fixed)}
 
     config = ObjectiveConfig(loss="lncc", symmetric=True)

@@ -25,7 +25,8 @@ from jaxreg.models.release import SHIPPED, load_model
 
 LNCC_STRIDE = 2
 """An optimisation of a pair takes the windows of LNCC around every second voxel, other ones in each
-step: a third less time, and the same Dice (docs/experiments/refinement.md)."""
+of eight steps (`losses/sampling.py`): a third less time, and the same Dice
+(docs/experiments/refinement.md)."""
 
 
 class Method(NamedTuple):

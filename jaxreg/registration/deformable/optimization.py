@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.losses.objective import objective
+from jaxreg.losses.sampling import start_of
 from jaxreg.losses.similarity import Similarity
 from jaxreg.pair import Pair
 from jaxreg.progress import SILENT, Progress
@@ -144,15 +145,15 @@ def _some_steps(bounds, keys, pair, lam, state, *, similarity_of, config, learni
     Both are values, so one program serves all calls, whatever the number of steps in each.
     """
 
-    def loss(variables, key):
+    def loss(variables, key, number):
         velocity, parameters = variables
-        ending = taper(velocity)
-        return objective(key, pair, ending, lam, similarity_of(parameters), config)[0]
+        similarity, start = similarity_of(parameters), start_of(number)
+        return objective(key, pair, taper(velocity), lam, similarity, config, start=start)[0]
 
     def step(number, state):
         (velocity, parameters), adam, losses = state
         key = jax.random.wrap_key_data(keys[number])
-        value, gradient = jax.value_and_grad(loss)((velocity, parameters), key)
+        value, gradient = jax.value_and_grad(loss)((velocity, parameters), key, number)
         updates: Any
         updates, adam = _ADAM.update(gradient, adam)
         toward, change = updates

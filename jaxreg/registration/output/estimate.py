@@ -21,7 +21,7 @@ from jaxreg.segmentation.segment import mirrored_view
 
 INDEPENDENT, REFINED, OPTIMISED = 0.892, 0.886, 0.861
 """Dice of true labels by the overlap of the segmentations: where these took no part in the map,
-where they did after a network's answer (32 steps), and in direct optimisation (80 steps). On
+where they did after a network's answer (16 steps), and in direct optimisation (80 steps). On
 validation pairs of `ixi`, `rendered`, real scans and (for the second) whole heads, where each
 cohort counts alike."""
 HALF_WIDTH = 0.05
