@@ -35,7 +35,7 @@ train() { # FOLDER STEPS FLAGS...
 }
 mean() { # FOLDER RUN EARLIER: the mean of the parameters of two trainings
   [ -d "$workdir/$1" ] || python experiments/release.py "--model=$workdir/$2" \
-    "--average=$workdir/$3" --lam=0.5 --refine=32 --passes=2 "--about=${ABOUT:-$joined}" \
+    "--average=$workdir/$3" --lam=0.5 --refine=16 --passes=2 "--about=${ABOUT:-$joined}" \
     "--out=$workdir/$1"
 }
 labels=(--loss=intra_lncc --label-weight=8 --vary)
