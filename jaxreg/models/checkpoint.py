@@ -27,6 +27,8 @@ from jaxreg.io import checksums
 KEPT = 3
 _PARTIAL = "partial"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+_OVERHEAD, _CHUNK = 1 << 18, 1 << 20
+"""Bytes that a checkpoint takes beside its arrays, and those that are written at once."""
 _FAILURES = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What Orbax and TensorStore raise over files; errors of JAX are RuntimeErrors."""
 
@@ -73,14 +75,9 @@ class Checkpoints:
         if distributed.index() > 0:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._drop_partial()
-            (self.folder / _PARTIAL).mkdir()
-            (self.folder / _PARTIAL / "probe").write_bytes(bytes(1 << 16))
+            self._probe(_OVERHEAD)
         except OSError as error:
             raise InputError(f"{self.folder}: not writable ({error.strerror}).") from error
-        finally:
-            self._drop_partial()
 
     def save(self, meta: Meta, params: Any, optimizer: Any) -> None:
         """Write the checkpoint of `meta.step`, then drop the oldest.
@@ -92,9 +89,9 @@ class Checkpoints:
         sealed = meta._replace(sealed=1)._asdict()
         first = distributed.index() == 0
         try:
-            if first:
-                self._drop_partial()
             values = {"params": params, "optimizer": optimizer, "meta": sealed}
+            if first:
+                self._probe(_OVERHEAD + sum(x.nbytes for x in jax.tree.leaves((params, optimizer))))
             _orbax().save_checkpointables(str(partial), values)
             if first:
                 checksums.seal(partial)
@@ -156,6 +153,22 @@ class Checkpoints:
         except (InputError, TypeError) as error:
             return flaw or str(error)
         return meta if flaw is None or not meta.sealed else flaw
+
+    def _probe(self, size: int) -> None:
+        """Raise OSError where that many bytes cannot be written, by writing and removing them.
+
+        Where the disk fills up during Orbax's own writing, TensorStore's threads print a traceback
+        for each array that is not done yet. A quota shows only when something is written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._drop_partial()
+            (self.folder / _PARTIAL).mkdir()
+            with (self.folder / _PARTIAL / "probe").open("wb") as file:
+                for begin in range(0, size, _CHUNK):
+                    file.write(bytes(min(_CHUNK, size - begin)))
+        finally:
+            self._drop_partial()
 
     def _drop_oldest(self) -> None:
         """Delete all but the newest `KEPT`, each under a name that is no checkpoint's."""
