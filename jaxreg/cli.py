@@ -4,6 +4,7 @@ One line says what is wrong with the input (exit code 2) or with the machine (75
 shows its traceback (70). `jaxreg.errors` tells them apart.
 """
 
+import atexit
 import contextlib
 import io
 import json
@@ -11,9 +12,10 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from jaxreg import runtime
 from jaxreg._version import __version__
@@ -127,6 +129,30 @@ _ON_ONE_DEVICE = ("register", "bids", "sweep", "normalize", "segment", "compare"
 """The commands that compute with JAX and are no part of a job of several processes."""
 CLOSED_OUTPUT = 141
 """The exit code where nobody reads the output: 128 and the number of SIGPIPE."""
+
+
+def console() -> NoReturn:
+    """Run the command of the command line, and end the process with its exit code.
+
+    What was registered for the end is done (JAX's, temporary folders), but the objects are not
+    taken apart, which took half a second after a registration.
+    """
+    code = main()
+    if _waited_for():
+        sys.exit(code)
+    atexit._run_exitfuncs()  # as `multiprocessing` ends its processes
+    for stream in _output():
+        _flush(stream)
+    os._exit(code)
+
+
+def _waited_for() -> bool:
+    """Whether somebody waits for the ordinary end: a thread, a profiler, or a prompt (`-i`)."""
+    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    profiled = monitoring is not None and any(map(monitoring.get_tool, range(6)))
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    at_work = any(not thread.daemon for thread in others)
+    return at_work or profiled or bool(sys.getprofile() or sys.gettrace() or sys.flags.interactive)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
