@@ -29,6 +29,9 @@ _PARTIAL = "partial"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _OVERHEAD, _CHUNK = 1 << 18, 1 << 20
 """Bytes that a checkpoint takes beside its arrays, and those that are written at once."""
+_OTHER_ARRAYS = ("tree structures do not match", "not compatible with the stored shape")
+"""How Orbax says that a checkpoint holds other arrays than those asked for."""
+_UNFIT = "its arrays are not those of its configuration"
 _FAILURES = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What Orbax and TensorStore raise over files; errors of JAX are RuntimeErrors."""
 
@@ -245,9 +248,15 @@ def _is_step(path: Path) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line; TensorStore says it at the end of a very long one."""
+    """What went wrong, in a line; TensorStore says it at the end of a very long one.
+
+    Orbax raises that it found no handler from what the handler had raised.
+    """
     known = [words for words in map(os.strerror, _DISK) if words in str(error)]
-    return known[0] if known else first_line(error)[:200]
+    while error.__cause__ is not None:
+        error = error.__cause__
+    other = isinstance(error, ValueError) and any(w in str(error) for w in _OTHER_ARRAYS)
+    return known[0] if known else _UNFIT if other else first_line(error)[:200]
 
 
 def _abstract(tree):
@@ -261,5 +270,5 @@ def _checked(restored, like, path):
     wanted = jax.tree.map(lambda x: (x.shape, x.dtype), like)
     got = jax.tree.map(lambda x: (x.shape, x.dtype), restored)
     if wanted != got:
-        raise InputError(f"{path}: parameters do not fit the stored configuration.")
+        raise InputError(f"{path}: not a readable checkpoint ({_UNFIT}).")
     return jax.tree.map(np.asarray, restored)

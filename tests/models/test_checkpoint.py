@@ -165,9 +165,18 @@ def test_names_that_are_no_step_are_not_taken_for_one(run):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_parameters_of_another_shape_are_refused(run):
-    with pytest.raises(InputError, match="10"):
-        run.params(10, {"w": jnp.zeros((3, 2)), "b": PARAMS["b"]})
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"w": jnp.zeros((3, 2)), "b": PARAMS["b"]},
+        {"w": PARAMS["w"]},
+        {**PARAMS, "c": PARAMS["b"]},
+        {"w": PARAMS["w"], "b": {"nested": PARAMS["b"]}},
+    ],
+)
+def test_other_parameters_than_those_stored_are_refused_in_plain_words(run, like):
+    with pytest.raises(InputError, match=r"/10: .* \(its arrays are not those of its config"):
+        run.params(10, like)
     gc.collect()  # Orbax leaves coroutines behind where it fails, and Python says so here
 
 
