@@ -1,6 +1,7 @@
 """Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs."""
 
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxreg.configuration.serialization import as_json, from_json, identity
 from jaxreg.configuration.training import (
     BUNDLED_ENCODERS,
     AutoencoderConfig,
+    CohortConfig,
     RegistrationConfig,
 )
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
@@ -28,6 +30,7 @@ from jaxreg.evaluation.statistics import mean_known
 from jaxreg.evaluation.sweep import score_pair
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import Remark, unheard
+from jaxreg.io.remarks import WARNING
 from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
 from jaxreg.models.checkpoint import open_run, parameters_sha256
@@ -79,7 +82,7 @@ def registration_task(
     keys = [*train, *sorted(needed)]
     spacing_mm = config.cohort.spacing
     volumes = Volumes(cohort, keys, spacing_mm=spacing_mm, shared=True, remark=remark)
-    encoder, encoders, extra = load_encoders(config)
+    encoder, encoders, extra = load_encoders(config, remark=remark)
     params = init_params(jax.random.key(config.optimizer.seed), config, encoder)
     if config.init_from is not None:
         params, start = initialized_from(params, config)
@@ -261,11 +264,13 @@ def sample_loss(
     return loss
 
 
-def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def load_encoders(
+    config: RegistrationConfig, *, remark: Remark = unheard
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """(encoder, frozen parameters by domain, identity) of stage 1; nothing for other losses.
 
     `--encoders` may name segmentation networks instead: the fine one is then the encoder of both
-    domains.
+    domains. `remark` gets a line where autoencoders were trained on other images.
 
     Raises:
         InputError: the encoders are missing, not of stage 1, or lack a domain.
@@ -293,6 +298,8 @@ def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict
     missing = [d for d in config.cohort.domain_pair if d not in trained]
     if missing:
         raise InputError(f"{workdir}: expected encoders of {missing[0]}, got {', '.join(trained)}.")
+    for line in _other_images(stored.cohort, config.cohort):
+        remark(f"{WARNING}{workdir}: {line}")
     network = autoencoder_of(stored.encoder.stem)
     blank = network.init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 16, 1)))["params"]
     like = {"trainable": {d: blank for d in trained}, "frozen": {}}
@@ -305,6 +312,18 @@ def load_encoders(config: RegistrationConfig) -> tuple[Any, dict[str, Any], dict
         "encoders_sha256": parameters_sha256(encoders),
     }
     return encoder_of(stored.encoder.stem), encoders, extra
+
+
+def _other_images(trained: CohortConfig, asked: CohortConfig) -> Iterator[str]:
+    """What tells the images that autoencoders were trained on from those of a run."""
+    folders = [None if c.data is None else c.data.resolve() for c in (trained, asked)]
+    voxels = [
+        None if c.spacing is None else f"voxels of {c.spacing:g} mm" for c in (trained, asked)
+    ]
+    for pair, own in ((folders, "the embedded cohort"), (voxels, "the cohort's own voxels")):
+        then, now = (value or own for value in pair)
+        if then != now:
+            yield f"these autoencoders were trained on {then}, and the run trains on {now}."
 
 
 def initialized_from(params: dict[str, Any], config: RegistrationConfig):

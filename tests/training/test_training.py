@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ import jaxreg
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
-from jaxreg.configuration.training import RegistrationConfig
+from jaxreg.configuration.training import CohortConfig, RegistrationConfig
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
 from jaxreg.data.label_codes import CLASSES
@@ -186,6 +187,26 @@ def test_the_word_segmentation_names_the_bundled_network():
     encoder, encoders, identity = load_encoders(config)
     assert encoder.channels == (32, 64, 96) and set(encoders) == {"T1w", "T2w"}
     assert identity["encoder_stem"] == "segmentation-32-64-96-128"
+
+
+def test_autoencoders_of_other_images_are_named(cohort, encoders):
+    def said(**settings):
+        lines: list[str] = []
+        objective, asked = ObjectiveConfig(loss="nce"), CohortConfig(**settings)
+        config = RegistrationConfig(cohort=asked, objective=objective, encoders=encoders)
+        load_encoders(config, remark=lines.append)
+        return lines
+
+    assert said(data=cohort) == []
+    assert said(data=Path(os.path.relpath(cohort))) == []
+    here = f"warning: {encoders}: these autoencoders were trained"
+    assert said(data=cohort.parent) == [
+        f"{here} on {cohort}, and the run trains on {cohort.parent}."
+    ]
+    assert said() == [f"{here} on {cohort}, and the run trains on the embedded cohort."]
+    assert said(data=cohort, spacing=4.0) == [
+        f"{here} on the cohort's own voxels, and the run trains on voxels of 4 mm."
+    ]
 
 
 def test_a_registration_workdir_is_self_contained_and_can_be_moved(nce_mi, cohort, tmp_path):
