@@ -1,6 +1,6 @@
 """A training run written as the files of a release (jaxreg/release.py).
 
-python experiments/release.py --model=RUN --lam=0.5 --refine=20 --passes=2 --about="…" --out=DIR
+python experiments/release.py --model=RUN --lam=0.5 --refine=16 --passes=2 --about="…" --out=DIR
 """
 
 from dataclasses import dataclass

@@ -135,24 +135,27 @@ def console() -> NoReturn:
     """Run the command of the command line, and end the process with its exit code.
 
     What was registered for the end is done (JAX's, temporary folders), but the objects are not
-    taken apart, which took half a second after a registration.
+    taken apart, which took half a second after a registration. A training ends as Python does,
+    because a logger of the user's own may hold an open file.
     """
     code = main()
-    if _waited_for():
+    if sys.argv[1:2] == ["train"] or _waited_for():
         sys.exit(code)
-    atexit._run_exitfuncs()  # as `multiprocessing` ends its processes
-    for stream in _output():
-        _flush(stream)
+    atexit._run_exitfuncs()
+    with contextlib.suppress(BrokenPipeError):  # of what these functions print
+        for stream in _output():
+            _flush(stream)
     os._exit(code)
 
 
 def _waited_for() -> bool:
     """Whether somebody waits for the ordinary end: a thread, a profiler, or a prompt (`-i`)."""
+    prompt = sys.flags.inspect or os.environ.get("PYTHONINSPECT")
     monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
     profiled = monitoring is not None and any(map(monitoring.get_tool, range(6)))
     others = set(threading.enumerate()) - {threading.main_thread()}
     at_work = any(not thread.daemon for thread in others)
-    return at_work or profiled or bool(sys.getprofile() or sys.gettrace() or sys.flags.interactive)
+    return at_work or profiled or bool(sys.getprofile() or sys.gettrace() or prompt)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

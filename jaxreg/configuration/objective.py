@@ -119,8 +119,8 @@ class ObjectiveConfig:
     lncc_epsilon: float = LNCC_EPSILON
     """lncc, intra_lncc: ε under the variances, against the noise of flat windows."""
     lncc_stride: int = 1
-    """lncc, intra_lncc: windows around every so many voxels along each axis, from a random one on;
-    2 spares a third of an optimisation step."""
+    """lncc, intra_lncc: windows around every so many voxels along each axis; 2 spares a third of
+    an optimisation step."""
 
     def __post_init__(self):
         """Refuse unknown names, numbers out of range and settings that the loss does not read."""

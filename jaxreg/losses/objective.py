@@ -34,8 +34,8 @@ def objective(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The loss of one pair and its terms, λ weighing smoothness against similarity.
 
-    LNCC with a stride and the overlap of labels look at every second voxel from `start` on;
-    without it, `key` draws where they begin.
+    LNCC with a stride of 2 and the overlap of labels look at every second voxel from `start` on;
+    without it, and with a larger stride, `key` draws where they begin.
     """
     if config.spec.aligned:
         pair = pair.within_fixed_contrast()

@@ -9,7 +9,7 @@ Start = tuple[Array | int, Array | int, Array | int]
 _CORNERS = (
     (0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 1, 0),
 )  # fmt: skip
-"""Of a block of two voxels along each axis; each is followed by the opposite one."""
+"""The corners of a block of 2 × 2 × 2 voxels, in four pairs of opposite ones."""
 
 
 def draw_voxels(
@@ -33,9 +33,9 @@ def take(volume: Float[Array, "x y z c"], voxels: Int[Array, "n 3"]) -> Float[Ar
 def start_of(step: Int[Array, ""] | int) -> Start:
     """Where `every` begins in a step of an optimisation, with a stride of 2.
 
-    Eight steps in a row see each voxel once. Corners drawn at random see some voxels twice and
-    some never, and a registration of few steps then depends on the draw
-    (docs/experiments/refinement.md).
+    Eight steps in a row see each voxel once (of an odd number along an axis, all but the last).
+    Corners drawn at random see some voxels twice and some never, and a registration of few steps
+    then depends on the draw (docs/experiments/refinement.md).
     """
     x, y, z = jnp.asarray(_CORNERS, jnp.int32)[step % len(_CORNERS)]
     return x, y, z

@@ -59,7 +59,8 @@ class FeatureExtractor(NamedTuple):
 class View(NamedTuple):
     """What a similarity may look at; `domains`, `encoder` and `features` serve contrastive ones.
 
-    `start` says from where on LNCC takes every `lncc_stride`-th window; None has `key` draw it.
+    `start` says from where on LNCC takes every second window; where it is None, and with a larger
+    `lncc_stride` than 2, `key` draws that.
     """
 
     key: PRNGKeyArray
@@ -97,7 +98,7 @@ def _lncc(view: View) -> Array:
     stride, start = view.config.lncc_stride, view.start
     if stride == 1:
         start = 0, 0, 0
-    elif start is None:
+    elif start is None or stride > 2:
         x, y, z = jax.random.randint(view.key, (3,), 0, stride)
         start = x, y, z
     return lncc(

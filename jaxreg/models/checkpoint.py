@@ -161,15 +161,17 @@ class Checkpoints:
         """Raise OSError where that many bytes cannot be written, by writing and removing them.
 
         Where the disk fills up during Orbax's own writing, TensorStore's threads print a traceback
-        for each array that is not done yet. A quota shows only when something is written.
+        for each array that is not done yet. A quota shows only when something is written, and a
+        file system that compresses has room for any number of zeros.
         """
+        noise = os.urandom(min(_CHUNK, size))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._drop_partial()
             (self.folder / _PARTIAL).mkdir()
             with (self.folder / _PARTIAL / "probe").open("wb") as file:
                 for begin in range(0, size, _CHUNK):
-                    file.write(bytes(min(_CHUNK, size - begin)))
+                    file.write(noise[: size - begin])
         finally:
             self._drop_partial()
 
@@ -248,15 +250,21 @@ def _is_step(path: Path) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line; TensorStore says it at the end of a very long one.
+    """What went wrong, in a line.
 
-    Orbax raises that it found no handler from what the handler had raised.
+    TensorStore says it at the end of a very long one, and Orbax wraps what a handler raised in an
+    error that says that no handler fits.
     """
-    known = [words for words in map(os.strerror, _DISK) if words in str(error)]
-    while error.__cause__ is not None:
-        error = error.__cause__
-    other = isinstance(error, ValueError) and any(w in str(error) for w in _OTHER_ARRAYS)
-    return known[0] if known else _UNFIT if other else first_line(error)[:200]
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    told = [str(one) for one in causes]
+    known = [words for words in map(os.strerror, _DISK) if any(words in text for text in told)]
+    if known:
+        return known[0]
+    if any(words in text for words in _OTHER_ARRAYS for text in told):
+        return _UNFIT
+    return first_line(causes[-1])[:200]
 
 
 def _abstract(tree):

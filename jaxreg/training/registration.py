@@ -1,7 +1,7 @@
 """Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from jaxreg.configuration.serialization import as_json, from_json, identity
 from jaxreg.configuration.training import (
     BUNDLED_ENCODERS,
     AutoencoderConfig,
-    CohortConfig,
     RegistrationConfig,
 )
 from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
@@ -33,7 +32,7 @@ from jaxreg.io.images import Remark, unheard
 from jaxreg.io.remarks import WARNING
 from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
-from jaxreg.models.checkpoint import open_run, parameters_sha256
+from jaxreg.models.checkpoint import Meta, open_run, parameters_sha256
 from jaxreg.models.model import (
     TEMPLATE,
     Model,
@@ -82,7 +81,13 @@ def registration_task(
     keys = [*train, *sorted(needed)]
     spacing_mm = config.cohort.spacing
     volumes = Volumes(cohort, keys, spacing_mm=spacing_mm, shared=True, remark=remark)
-    encoder, encoders, extra = load_encoders(config, remark=remark)
+
+    def compare(workdir: Path, meta: Meta) -> None:
+        if distributed.index() == 0:
+            for line in _other_images(meta, cohort, volumes.spacing_mm):
+                remark(f"{WARNING}{workdir}: {line}")
+
+    encoder, encoders, extra = load_encoders(config, found=compare)
     params = init_params(jax.random.key(config.optimizer.seed), config, encoder)
     if config.init_from is not None:
         params, start = initialized_from(params, config)
@@ -265,12 +270,12 @@ def sample_loss(
 
 
 def load_encoders(
-    config: RegistrationConfig, *, remark: Remark = unheard
+    config: RegistrationConfig, *, found: Callable[[Path, Meta], None] = lambda *_: None
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """(encoder, frozen parameters by domain, identity) of stage 1; nothing for other losses.
 
     `--encoders` may name segmentation networks instead: the fine one is then the encoder of both
-    domains. `remark` gets a line where autoencoders were trained on other images.
+    domains. `found` gets the folder of the autoencoders, and what their checkpoint says of itself.
 
     Raises:
         InputError: the encoders are missing, not of stage 1, or lack a domain.
@@ -298,8 +303,7 @@ def load_encoders(
     missing = [d for d in config.cohort.domain_pair if d not in trained]
     if missing:
         raise InputError(f"{workdir}: expected encoders of {missing[0]}, got {', '.join(trained)}.")
-    for line in _other_images(stored.cohort, config.cohort):
-        remark(f"{WARNING}{workdir}: {line}")
+    found(workdir, meta)
     network = autoencoder_of(stored.encoder.stem)
     blank = network.init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 16, 1)))["params"]
     like = {"trainable": {d: blank for d in trained}, "frozen": {}}
@@ -314,16 +318,23 @@ def load_encoders(
     return encoder_of(stored.encoder.stem), encoders, extra
 
 
-def _other_images(trained: CohortConfig, asked: CohortConfig) -> Iterator[str]:
-    """What tells the images that autoencoders were trained on from those of a run."""
-    folders = [None if c.data is None else c.data.resolve() for c in (trained, asked)]
-    voxels = [
-        None if c.spacing is None else f"voxels of {c.spacing:g} mm" for c in (trained, asked)
-    ]
-    for pair, own in ((folders, "the embedded cohort"), (voxels, "the cohort's own voxels")):
-        then, now = (value or own for value in pair)
-        if then != now:
-            yield f"these autoencoders were trained on {then}, and the run trains on {now}."
+def _other_images(
+    meta: Meta, cohort: Cohort, spacing_mm: tuple[float, float, float]
+) -> Iterator[str]:
+    """How the images of the autoencoders' training differ from those of a run, a line each."""
+    stored = from_json(AutoencoderConfig, meta.config).cohort
+    domains = dict.fromkeys(stored.domain_pair)
+    train = [(p, d) for d in domains for p in cohort.members("train", d)]
+    if fingerprint(cohort, train) != meta.identity["data_sha256"]:
+        name = stored.data or "the embedded cohort"
+        yield (
+            "these autoencoders were trained on other images than those of the train split of "
+            f"{cohort.folder} (on {name})."
+        )
+    then_mm = meta.identity["spacing_mm"]
+    if list(spacing_mm) != then_mm:
+        then, now = (" × ".join(f"{s:g}" for s in mm) for mm in (then_mm, spacing_mm))
+        yield f"these autoencoders were trained on voxels of {then} mm, not of {now} mm."
 
 
 def initialized_from(params: dict[str, Any], config: RegistrationConfig):

@@ -1,5 +1,6 @@
 """How the process of a command ends: at once, but with nothing lost that was still to be done."""
 
+import os
 import subprocess
 import sys
 
@@ -8,10 +9,11 @@ import pytest
 _END = "from jaxreg import cli\ncli.main = lambda: {code}\n{before}\ncli.console()"
 
 
-def _ended(before: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def _ended(before: str, code: int = 0, *command: str) -> subprocess.CompletedProcess[str]:
     """A process that does `before` and then ends as the command does."""
-    program = _END.format(code=code, before=before)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    argv = [sys.executable, "-c", _END.format(code=code, before=before), *command]
+    buffered = {name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(argv, capture_output=True, text=True, env=buffered)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
@@ -33,6 +35,12 @@ def test_what_is_buffered_or_registered_for_the_end_is_not_lost(tmp_path):
     )
     assert _ended(before).stdout == "buffered registered\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_loses_nothing_of_a_file_that_a_logger_left_open(tmp_path):
+    left_open = f"log = open({str(tmp_path / 'log.csv')!r}, 'w')\nlog.write('step')"
+    assert _ended(left_open, 0, "train", "--stage=ae").returncode == 0
+    assert (tmp_path / "log.csv").read_text() == "step"
 
 
 def test_a_thread_at_work_is_waited_for_and_a_daemon_is_not():

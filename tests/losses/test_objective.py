@@ -18,6 +18,7 @@ from jaxreg.losses.similarity import (
     init_projections,
     make_similarity,
 )
+from jaxreg.losses.soft_dice import soft_dice
 from jaxreg.models.model import (
     encoder_of,
     init_encoders,
@@ -26,6 +27,7 @@ from jaxreg.models.model import (
 )
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.optimization import optimize_velocity, zero_velocity
+from jaxreg.spatial import displacement_of
 from jaxreg.training.registration import sample_loss
 from jaxreg.training.step import TrainState, make_optimizer, make_step
 
@@ -221,6 +223,28 @@ def test_symmetric_averages_both_ends(pair):
     )
     assert abs(float(here - there)) > 1e-3
     assert float(forth) == pytest.approx(0.5 * float(here + there), rel=1e-4)
+
+
+def test_the_overlap_of_labels_begins_where_it_is_told(pair):
+    random = np.random.default_rng(3)
+    labels = [jnp.asarray(random.integers(0, 3, SHAPE), jnp.uint8) for _ in range(2)]
+    labelled = pair._replace(fixed_labels=labels[0], moving_labels=labels[1])
+    config = ObjectiveConfig(loss="mse", label_weight=1.0)
+    similarity = make_similarity(config, DOMAINS)
+    velocity = 0.3 * jax.random.normal(jax.random.key(2), (12, 14, 10, 3))
+    displacement = displacement_of(velocity, SHAPE, squarings=config.squarings)
+    for start in ((0, 0, 0), (1, 0, 1)):
+        _, terms = objective.objective(
+            jax.random.key(SEED),
+            labelled,
+            velocity,
+            jnp.float32(0.3),
+            similarity,
+            config,
+            start=start,
+        )
+        wanted = soft_dice(*labels, displacement, start=start)
+        np.testing.assert_allclose(terms["label_dice"], wanted, rtol=1e-6)
 
 
 def test_symmetric_averages_the_terms_too(pair):

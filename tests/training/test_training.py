@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from docstring_examples import run_examples
 from orbax.checkpoint import v1 as ocp
 
 import jaxreg
+from jaxreg import distributed
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
@@ -30,7 +30,7 @@ from jaxreg.models.release import load_model
 from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.autoencoder import autoencoder_of
-from jaxreg.training.registration import load_encoders
+from jaxreg.training.registration import load_encoders, registration_task
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
 REG = ["train", "--stage=reg", "--validate-every=0"]
@@ -189,24 +189,32 @@ def test_the_word_segmentation_names_the_bundled_network():
     assert identity["encoder_stem"] == "segmentation-32-64-96-128"
 
 
-def test_autoencoders_of_other_images_are_named(cohort, encoders):
-    def said(**settings):
+def test_autoencoders_of_other_images_are_named(cohort, encoders, tmp_path, monkeypatch):
+    def said(folder, **settings):
         lines: list[str] = []
-        objective, asked = ObjectiveConfig(loss="nce"), CohortConfig(**settings)
-        config = RegistrationConfig(cohort=asked, objective=objective, encoders=encoders)
-        load_encoders(config, remark=lines.append)
-        return lines
+        config = RegistrationConfig(
+            cohort=CohortConfig(data=folder, **settings),
+            objective=ObjectiveConfig(loss="nce"),
+            encoders=encoders,
+        )
+        registration_task(config, read_cohort(folder), remark=lines.append)
+        return [line for line in lines if "autoencoders" in line]
 
-    assert said(data=cohort) == []
-    assert said(data=Path(os.path.relpath(cohort))) == []
-    here = f"warning: {encoders}: these autoencoders were trained"
-    assert said(data=cohort.parent) == [
-        f"{here} on {cohort}, and the run trains on {cohort.parent}."
+    moved = tmp_path / "moved"
+    shutil.copytree(cohort, moved)
+    assert said(cohort) == said(moved) == []
+    other = write_phantom_cohort(
+        tmp_path / "other", shape=(24, 28, 20), spacing_mm=8.0, subjects={"train": 2, "val": 2}
+    )
+    (image,) = (other / "sub-01").glob("*_T1w.nii.gz")
+    image.write_bytes((other / "sub-02/sub-02_T1w.nii.gz").read_bytes())
+    here = f"warning: {encoders}: these autoencoders were trained on"
+    assert said(other) == [
+        f"{here} other images than those of the train split of {other} (on {cohort})."
     ]
-    assert said() == [f"{here} on {cohort}, and the run trains on the embedded cohort."]
-    assert said(data=cohort, spacing=4.0) == [
-        f"{here} on the cohort's own voxels, and the run trains on voxels of 4 mm."
-    ]
+    assert said(cohort, spacing=10.0) == [f"{here} voxels of 8 × 8 × 8 mm, not of 10 × 10 × 10 mm."]
+    monkeypatch.setattr(distributed, "index", lambda: 1)  # the first of several processes says it
+    assert said(other) == []
 
 
 def test_a_registration_workdir_is_self_contained_and_can_be_moved(nce_mi, cohort, tmp_path):

@@ -1,5 +1,7 @@
 """The velocity of a registration: a map that ends at zero, and λ of its refinement."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import REFINE_SMOOTHNESS
 from jaxreg.losses.objective import objective
+from jaxreg.losses.sampling import start_of
 from jaxreg.losses.similarity import make_similarity
 from jaxreg.pair import Pair
 from jaxreg.registration.deformable.deformation import refined_lam, taper
@@ -48,6 +51,30 @@ def test_the_objective_sees_the_velocity_as_it_is_used():
     # The outermost voxels have no say in the map, so nothing moves them.
     for axis in range(3):
         assert np.abs(np.take(np.asarray(found), 0, axis=axis)).max() == 0
+
+
+def test_an_optimisation_sees_the_voxels_in_turn_and_no_draw_decides():
+    random = np.random.default_rng(1)
+    images = [gaussian_filter(random.random((16, 12, 14)), 1) for _ in range(2)]
+    fixed, moving = (jnp.asarray(x / x.max(), jnp.float32)[..., None] for x in images)
+    labels = [jnp.asarray(x > np.median(x), jnp.uint8) for x in images]
+    brain = jnp.ones(fixed.shape[:3], bool)
+    pair = Pair(fixed, moving, brain, brain, fixed_labels=labels[0], moving_labels=labels[1])
+    config = ObjectiveConfig(loss="lncc", lncc_stride=2, label_weight=8.0)
+    similarity = make_similarity(config, ("fixed", "moving"))
+    lam, start = jnp.float32(0.3), zero_velocity(fixed.shape[:3])
+    settings: Any = dict(steps=9, learning_rate=1e-6)  # so small that all steps see the same map
+    one, other = (
+        optimize_velocity(jax.random.key(k), pair, lam, start, similarity, config, **settings)[1]
+        for k in (0, 1)
+    )
+    np.testing.assert_array_equal(one, other)
+    wanted = [
+        objective(jax.random.key(5), pair, start, lam, similarity, config, start=start_of(step))[0]
+        for step in range(9)
+    ]
+    np.testing.assert_allclose(one, wanted, rtol=1e-3)
+    assert len({f"{value:.3f}" for value in wanted}) > 5  # other voxels have another loss
 
 
 def test_a_guided_refinement_weighs_roughness_less_and_keeps_the_ends_of_lam():
