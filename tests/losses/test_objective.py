@@ -243,7 +243,7 @@ def test_the_overlap_of_labels_begins_where_it_is_told(pair):
             config,
             start=start,
         )
-        wanted = soft_dice(*labels, displacement, start=start)
+        wanted = soft_dice(labels[0], labels[1], displacement, start=start)
         np.testing.assert_allclose(terms["label_dice"], wanted, rtol=1e-6)
 
 
