@@ -32,7 +32,7 @@ class Config:
     data: Path
     """Folder of a prepared cohort."""
     tools: str
-    """TOOL[,TOOL...]: some of ants, greedy, elastix, convexadam, fireants."""
+    """TOOL[,TOOL...]: some of ants, greedy, elastix, convexadam, fireants, syntx."""
     split: str = "test"
     """Split whose neighbouring pairs are registered."""
     domains: str = "T1w,T2w"

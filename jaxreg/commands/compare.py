@@ -20,7 +20,7 @@ class Registration(TransformSettings):
     tools: Annotated[str, tyro.conf.arg(name="with", metavar="A,B,…")] = (
         "ants,greedy,elastix,convexadam"
     )
-    """Tools to run beside jaxreg; fireants, too, if it is installed (see docs/register.md)."""
+    """Tools to run beside jaxreg; fireants and syntx, too, where installed (docs/register.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ def compare(
     Args:
         fixed: the file of the fixed image.
         moving: the file of the moving image.
-        tools: some of "ants", "greedy", "elastix", "convexadam" (extra `compare`) and "fireants";
-            those that are not installed are skipped.
+        tools: some of "ants", "greedy", "elastix", "convexadam" (extra `compare`), "fireants" and
+            "syntx"; those that are not installed are skipped.
         settings: those of jaxreg, with label maps for Dice; by default the bundled network's.
         say: a function that gets the lines which the command prints, such as `print`.
 

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,15 @@ DISTRIBUTIONS = {
     "elastix": "itk-elastix",
     "convexadam": "convexAdam",
     "fireants": "fireants",
+    "syntx": "syntx",
 }
-WITHOUT_EXTRA = {"fireants": "pip install --no-deps fireants"}
+WITHOUT_EXTRA = {
+    "fireants": "pip install --no-deps fireants",
+    "syntx": "pip install --no-deps syntx",
+}
 """How to install what the extra `compare` cannot have: FireANTs asks for an older SimpleITK than
-jaxreg does, and works with the newer one."""
+jaxreg does, and works with the newer one; syntx asks for torchvision, which it does not need here.
+"""
 
 Displacement = Float[np.ndarray, "x y z 3"]
 
@@ -118,6 +124,24 @@ def fireants(folder: Path) -> Displacement:
     return _in_voxels(folder / "fireants.nii.gz")
 
 
+def syntx(folder: Path) -> Displacement:
+    """SyN of syntx, in PyTorch, by Mattes mutual information."""
+    # syntx imports this for surfaces, which are not registered here; PyPI does not have it.
+    sys.modules.setdefault("antstorch", ModuleType("antstorch"))
+    import ants as tool  # pyright: ignore[reportMissingImports]
+    import syntx  # pyright: ignore[reportMissingImports]
+
+    fixed, moving = (tool.image_read(str(folder / f"{n}.nii.gz")) for n in ("fixed", "moving"))
+    found = syntx.registration(
+        fixed,
+        moving,
+        syn_metric="mattes_mi",
+        reg_iterations=[100, 70, 0],
+        affine_iterations=[0, 0, 0],
+    )
+    return _in_voxels(next(t for t in found["fwdtransforms"] if t.endswith(".nii.gz")))
+
+
 def elastix(folder: Path) -> Displacement:
     """B-splines of 14 mm with Mattes mutual information and bending energy."""
     itk: Any = importlib.import_module("itk")
@@ -145,6 +169,7 @@ ENGINES = {
     "elastix": elastix,
     "convexadam": convexadam,
     "fireants": fireants,
+    "syntx": syntx,
 }
 
 

@@ -24,14 +24,15 @@ def argv(tmp_path_factory):
 
 
 def test_engines_that_are_not_installed_are_named_and_skipped(argv, monkeypatch, capsys):
-    for name in ("ants", "greedy", "fireants"):
+    for name in ("ants", "greedy", "fireants", "syntx"):
         monkeypatch.setitem(external_tools.DISTRIBUTIONS, name, f"absent-{name}")
-    assert main([*argv, "--with=ants,greedy,fireants"]) == 0
+    assert main([*argv, "--with=ants,greedy,fireants,syntx"]) == 0
     out = capsys.readouterr().out
     assert "ants: not installed (absent-ants; extra `compare`), skipped" in out
     assert (
         "fireants: not installed (absent-fireants; pip install --no-deps fireants), skipped" in out
     )
+    assert "syntx: not installed (absent-syntx; pip install --no-deps syntx), skipped" in out
     assert "greedy: not installed" in out
     rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines()}
     assert float(rows["jaxreg"][2]) > float(rows["affine alone"][3])  # similarity
