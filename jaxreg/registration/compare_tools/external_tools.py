@@ -125,20 +125,31 @@ def fireants(folder: Path) -> Displacement:
 
 
 def syntx(folder: Path) -> Displacement:
-    """SyN of syntx, in PyTorch, by Mattes mutual information."""
+    """SyN of syntx, in PyTorch, by Mattes mutual information.
+
+    The settings are the best of ten on validation pairs of T1w and T2w, and not good on all of
+    them; its default metric, squared correlation, ended below where it began.
+    """
     # syntx imports this for surfaces, which are not registered here; PyPI does not have it.
     sys.modules.setdefault("antstorch", ModuleType("antstorch"))
     import ants as tool  # pyright: ignore[reportMissingImports]
     import syntx  # pyright: ignore[reportMissingImports]
 
     fixed, moving = (tool.image_read(str(folder / f"{n}.nii.gz")) for n in ("fixed", "moving"))
+    start = str(folder / "identity.mat")  # without it, syntx brings the centres of mass together
+    identity = tool.new_ants_transform("float", 3, "AffineTransform")
+    tool.write_transform(identity, start)
     found = syntx.registration(
         fixed,
         moving,
         syn_metric="mattes_mi",
-        reg_iterations=[100, 70, 0],
+        reg_iterations=[100, 70, 20],
         affine_iterations=[0, 0, 0],
+        initial_transform=start,
     )
+    for path in (t for t in found["fwdtransforms"] if t.endswith(".mat")):
+        if not np.allclose(tool.read_transform(path).parameters, identity.parameters, atol=1e-3):
+            raise RuntimeError("syntx moved the images by an affine that was not asked for")
     return _in_voxels(next(t for t in found["fwdtransforms"] if t.endswith(".nii.gz")))
 
 
