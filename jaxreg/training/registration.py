@@ -324,15 +324,17 @@ def _other_images(
     """How the images of the autoencoders' training differ from those of a run, a line each."""
     stored = from_json(AutoencoderConfig, meta.config).cohort
     domains = dict.fromkeys(stored.domain_pair)
-    train = [(p, d) for d in domains for p in cohort.members("train", d)]
-    if fingerprint(cohort, train) != meta.identity["data_sha256"]:
+    people = sorted(p for p, split in cohort.participants.items() if split == "train")
+    # A cohort may lack a contrast that only the autoencoders had, which `members` would refuse.
+    train = [(p, d) for d in domains for p in people if cohort.file(p, d).is_file()]
+    then_sha256, then_mm = (meta.identity.get(name) for name in ("data_sha256", "spacing_mm"))
+    if then_sha256 not in (None, fingerprint(cohort, train)):  # early versions stored neither
         name = stored.data or "the embedded cohort"
         yield (
             "these autoencoders were trained on other images than those of the train split of "
             f"{cohort.folder} (on {name})."
         )
-    then_mm = meta.identity["spacing_mm"]
-    if list(spacing_mm) != then_mm:
+    if then_mm not in (None, list(spacing_mm)):
         then, now = (" × ".join(f"{s:g}" for s in mm) for mm in (then_mm, spacing_mm))
         yield f"these autoencoders were trained on voxels of {then} mm, not of {now} mm."
 

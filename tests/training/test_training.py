@@ -213,6 +213,10 @@ def test_autoencoders_of_other_images_are_named(cohort, encoders, tmp_path, monk
         f"{here} other images than those of the train split of {other} (on {cohort})."
     ]
     assert said(cohort, spacing=10.0) == [f"{here} voxels of 8 × 8 × 8 mm, not of 10 × 10 × 10 mm."]
+    for image in moved.glob("sub-*/*_T2w.nii.gz"):
+        image.unlink()
+    (line,) = said(moved, domains="T1w,T1w")
+    assert line.startswith(f"{here} other images than")
     monkeypatch.setattr(distributed, "index", lambda: 1)  # the first of several processes says it
     assert said(other) == []
 
