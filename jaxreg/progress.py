@@ -87,6 +87,7 @@ class ShownProgress(Progress):
         self._stream, self._seconds = _Lossy(stream), seconds
         self._last = time.monotonic()
         self._open: list[Callable[[], None]] = []
+        self._speaks = threading.Lock()  # held by who asks which work is the innermost
 
     @contextmanager
     def phase(self, name: str, *, announced: bool = True) -> Iterator[None]:
@@ -127,12 +128,14 @@ class ShownProgress(Progress):
         def watch():
             while not ended.wait(max(0.05, self._last + patience.seconds - time.monotonic())):
                 silent = time.monotonic() - self._last >= patience.seconds
-                if silent and self._open[-1:] == [show]:
-                    show()
-                    patience.grow()
+                with self._speaks:
+                    if silent and self._open[-1:] == [show]:
+                        show()
+                        patience.grow()
 
         watcher = threading.Thread(target=watch, daemon=True)
-        self._open.append(show)
+        with self._speaks:
+            self._open.append(show)
         watcher.start()
         try:
             yield

@@ -198,13 +198,14 @@ def test_the_field_is_passed_once(place, monkeypatch):
 
 def test_the_memory_does_not_grow_with_the_number_of_volumes(place):
     peaks = []
-    for count in (3, 40):
-        save("long.nii", np.tile(VALUES, 10)[..., :count])
+    for count in (3, 403):
+        save("long.nii", np.tile(VALUES, 101)[..., :count])
         tracemalloc.start()
         apply("--image=long.nii")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 4 * np.prod(GRID.shape)  # less than one moved volume
+    moved = 4 * np.prod(GRID.shape)  # the bytes of one volume
+    assert peaks[1] - peaks[0] < 50 * moved
 
 
 def test_the_type_of_labels_holds_every_volume(place):

@@ -213,7 +213,7 @@ def test_sigterm_says_a_line_and_records_the_pairs_at_work(table, registered, ca
     begun = [table.parent / f"begun-p{i}" for i in (1, 2)]
     assert killing.wait_until(lambda: all(path.is_file() for path in begun), process)
     process.terminate()
-    said = process.communicate(timeout=30)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == -signal.SIGTERM  # a shell says 143
     last = said.splitlines()[-1]
     assert "stopped by SIGTERM" in last and "the same command" in last and "2 at work" in last

@@ -9,11 +9,12 @@ from jaxreg.registration.batch.side_by_side import side_by_side
 
 
 class Watched:
-    """A job that knows how many of it run at once."""
+    """A job that knows how many of it run at once, and waits until that was `wanted` once."""
 
-    def __init__(self):
+    def __init__(self, wanted: int = 1):
         """Nothing runs yet."""
         self.lock, self.running, self.most, self.begun = threading.Lock(), 0, 0, []
+        self.wanted = wanted
 
     def __call__(self, item: int) -> int:
         """The square of a number, after a while."""
@@ -21,6 +22,9 @@ class Watched:
             self.running += 1
             self.begun.append((item, self.running))
             self.most = max(self.most, self.running)
+        end = time.monotonic() + 60
+        while item and self.most < self.wanted and time.monotonic() < end:
+            time.sleep(0.005)
         time.sleep(0.02 if item % 2 else 0.05)
         with self.lock:
             self.running -= 1
@@ -29,7 +33,7 @@ class Watched:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_all_results_come_and_the_first_job_is_alone(at_once):
-    job = Watched()
+    job = Watched(at_once)
     found = list(side_by_side(job, range(8), at_once))
     assert sorted(found) == [n * n for n in range(8)]
     assert job.most == at_once and job.begun[:2] == [(0, 1), (1, 1)]
