@@ -20,6 +20,9 @@ DIRECT_RATE, REFINE_RATE = 0.05, 0.025
 """Adam's rate, in voxels of the velocity's grid, from zero and from a network's answer. Larger
 and more steps lose what the network knows of the anatomy to the similarity
 (docs/experiments/refinement.md)."""
+UNGUIDED_STEPS, UNGUIDED_RATE = 20, 0.01
+"""Refinement of a network's answer where no segmentation takes part: shorter steps, because the
+similarity alone leads away from the anatomy sooner (docs/results.md)."""
 DIRECT_LABEL_WEIGHT, REFINE_LABEL_WEIGHT = 4.0, 8.0
 """Weight of 1 − Dice of both images' own segmentations beside the similarity, in optimisation from
 zero and in refinement; chosen on validation pairs (docs/experiments/refinement.md)."""

@@ -21,7 +21,7 @@ from jaxreg.registration.deformable.deformation import Deformation, deformations
 from jaxreg.registration.deformable.grid import in_millimetres, network_grid, pairs_on_grid
 from jaxreg.registration.deformable.lambda_selection import LAMS, choose
 from jaxreg.registration.deformable.loading import loading, programs_of
-from jaxreg.registration.deformable.method import Method, load_method, routed
+from jaxreg.registration.deformable.method import Method, load_method, routed, unguided
 from jaxreg.registration.extraction import turn_of, with_brains, with_labels
 from jaxreg.registration.inputs import Subject, read_side
 from jaxreg.registration.linear.starts import linear_starts
@@ -188,6 +188,8 @@ def _method_for(
     method, remark = routed(method, config, contrasts)
     if remark is not None:
         told.say(remark)
+    if fixed.brain is None or moving.brain is None:
+        method = unguided(method, config)
     if method.model is not None:
         told.say(
             f"network: {name_of(method.model)} (sha256 {method.model.sha256[:12]}); "

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW, ObjectiveConfig
-from jaxreg.configuration.registration import DIRECT_RATE, REFINE_RATE, REFINE_SMOOTHNESS
+from jaxreg.configuration.registration import REFINE_SMOOTHNESS
 from jaxreg.evaluation import metrics
 from jaxreg.losses.intensity import lncc
 from jaxreg.losses.objective import moved_and_masks, moved_by
@@ -77,9 +77,10 @@ def load_programs(method: Method, pair: Pair) -> Iterator[str]:
     """
     seen = pair.exchanged() if method.exchanged else pair
     if method.steps:
-        rate = DIRECT_RATE if method.model is None else REFINE_RATE
         optimised = _optimised(method)
-        load_steps(seen, method.similarity, optimised, steps=method.steps, learning_rate=rate)
+        load_steps(
+            seen, method.similarity, optimised, steps=method.steps, learning_rate=method.rate
+        )
         yield "steps"
     if method.model is not None:
         load_network(method.model, seen, passes=method.passes)
@@ -113,8 +114,8 @@ def _velocities(
 ) -> Iterator[Float[Array, "u v w 3"]]:
     """Velocities in the network's own order, refined where steps are asked for."""
     starts: Iterable[Float[Array, "u v w 3"]] = [zero_velocity(pair.fixed.shape[:3])] * len(lams)
-    refining = method.model is not None
-    guided = refining and method.objective.label_weight > 0 and pair.fixed_labels is not None
+    segmented = method.objective.label_weight > 0 and pair.fixed_labels is not None
+    guided = method.model is not None and segmented
     optimised = _optimised(method)
     if method.model is not None:
         starts = predicted(method.model, pair, lams, passes=method.passes)
@@ -130,7 +131,7 @@ def _velocities(
             method.similarity,
             optimised,
             steps=method.steps,
-            learning_rate=REFINE_RATE if refining else DIRECT_RATE,
+            learning_rate=method.rate,
             progress=progress,
         )[0]
 

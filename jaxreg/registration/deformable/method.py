@@ -14,7 +14,11 @@ from jaxreg.configuration.domains import domains_of_model
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.registration import (
     DIRECT_LABEL_WEIGHT,
+    DIRECT_RATE,
     REFINE_LABEL_WEIGHT,
+    REFINE_RATE,
+    UNGUIDED_RATE,
+    UNGUIDED_STEPS,
     RegisterConfig,
 )
 from jaxreg.configuration.serialization import as_json
@@ -30,7 +34,7 @@ of eight steps (`losses/sampling.py`): a third less time, and the same Dice
 
 
 class Method(NamedTuple):
-    """How velocities are found: `passes` of `model` (None: from zero), then `steps` of Adam.
+    """How velocities are found: `passes` of `model` (None: from zero), then `steps` at `rate`.
 
     `exchanged` says that the network's order is the other one: it sees the pair exchanged, and its
     velocity is negated.
@@ -44,6 +48,7 @@ class Method(NamedTuple):
     exchanged: bool
     passes: int
     steps: int
+    rate: float
     lam: float
     weights_sha256: str | None
 
@@ -99,6 +104,7 @@ def load_method(config: RegisterConfig, *, load: Callable[[Path], Model] = load_
             exchanged=False,
             passes=0,
             steps=direct.steps if config.transform == "deformable" else 0,
+            rate=DIRECT_RATE,
             lam=direct.lam,
             weights_sha256=None,
         )
@@ -109,7 +115,7 @@ def load_method(config: RegisterConfig, *, load: Callable[[Path], Model] = load_
     objective = _with_labels(model.config.objective.of_a_pair, config, REFINE_LABEL_WEIGHT)
     learned = model.encoder_stem is not None
     similarity = _learned(_ByHash(model)) if learned else _direct_similarity(objective)
-    return Method(
+    method = Method(
         model=model,
         objective=objective,
         similarity=similarity,
@@ -118,9 +124,21 @@ def load_method(config: RegisterConfig, *, load: Callable[[Path], Model] = load_
         exchanged=False,
         passes=config.passes or model.defaults.passes,
         steps=model.defaults.refine if config.refine is None else config.refine,
+        rate=REFINE_RATE,
         lam=_network_lam(config, model),
         weights_sha256=model.sha256,
     )
+    return method if objective.label_weight > 0 else unguided(method, config)
+
+
+def unguided(method: Method, config: RegisterConfig) -> Method:
+    """The method for a pair without segmentations: its refinement is shorter and more careful."""
+    if method.model is None:
+        return method
+    steps = method.steps
+    if config.refine is None and steps:
+        steps = UNGUIDED_STEPS
+    return method._replace(steps=steps, rate=UNGUIDED_RATE)
 
 
 def _with_labels(

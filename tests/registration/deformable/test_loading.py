@@ -37,6 +37,7 @@ def method_of(*, exchanged: bool) -> Method:
         exchanged=exchanged,
         passes=2,
         steps=3,
+        rate=0.02,
         lam=0.5,
         weights_sha256=None,
     )
