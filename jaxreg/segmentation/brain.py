@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from jaxreg.data.label_codes import CLASSES, decode
+from jaxreg.data.label_codes import CLASSES, REST, decode
 from jaxreg.segmentation.template import GRID
 
 
@@ -53,6 +53,16 @@ def found_brain(
     """The brain that the probability of each class on the template grid shows."""
     volumes = volumes_ml(probabilities, to_image)
     return FoundBrain(likeliest(probabilities), to_image, fit_mm, volumes, seen, probabilities)
+
+
+def overlap(
+    one: UInt8[np.ndarray, "i j k"], other: UInt8[np.ndarray, "i j k"]
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """(Dice, voxels of the smaller one) of each structure of two maps of codes on one grid."""
+    both = np.bincount(one[one == other], minlength=REST + 1)
+    first, second = (np.bincount(codes.ravel(), minlength=REST + 1) for codes in (one, other))
+    dice = 2 * both / np.maximum(first + second, 1)
+    return dice[1:REST], np.minimum(first, second)[1:REST].astype(float)
 
 
 def likeliest(probabilities: Float32[np.ndarray, "i j k c"]) -> UInt8[np.ndarray, "i j k"]:

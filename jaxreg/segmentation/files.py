@@ -47,6 +47,9 @@ class SegmentedImage(NamedTuple):
         brain_ml: millilitres of the brain mask.
         fit_mm: how far the structures lie from those of the mean brain after an affine fit, root
             mean square, in millimetres.
+        agreement: mean Dice of the structures as the network sees them directly and in a mirror,
+            in [0, 1].
+        doubt: why the result should not be used unseen; None where nothing speaks against it.
         model: the networks that segmented it.
         sha256: the hash of the image's file; None where no file holds it.
     """
@@ -59,6 +62,8 @@ class SegmentedImage(NamedTuple):
     volumes_ml: dict[int, float]
     brain_ml: float
     fit_mm: float
+    agreement: float
+    doubt: str | None
     model: SegmentationModel
     sha256: str | None
 
@@ -107,6 +112,8 @@ class SegmentedImage(NamedTuple):
             "networks_sha256": self.model.sha256,
             "brain_ml": round(self.brain_ml, 1),
             "fit_mm": round(self.fit_mm, 2),
+            "agreement": round(self.agreement, 3),
+            "doubt": self.doubt,
         }
 
     def _write_volumes(self, path: Path) -> None:
@@ -145,6 +152,8 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         volumes_ml=found.brain.volumes_ml,
         brain_ml=float(found.mask.sum()) * voxel_ml,
         fit_mm=found.brain.fit_mm,
+        agreement=found.agreement,
+        doubt=found.doubt,
         model=model,
         sha256=None if isinstance(image, MemoryImage) else stored.sha256,
     )

@@ -70,6 +70,8 @@ def segment_files(
             say(f"warning: {error}")
             continue
         done[str(path)] = found.provenance()
+        if found.doubt is not None:
+            say(f"warning: {path}: {found.doubt}.")
         say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
     if several and done:
         finished = {path: folder for path, folder in folders.items() if str(path) in done}

@@ -45,6 +45,8 @@ def write_report(path: Path, found: "SegmentedImage") -> None:
         picture=Markup(base64.b64encode(png.getvalue()).decode("ascii")),
         brain_ml=f"{found.brain_ml:.0f}",
         fit_mm=f"{found.fit_mm:.1f}",
+        agreement=f"{found.agreement:.2f}",
+        doubt=found.doubt,
         volumes=[(n, structure_name(n), f"{ml:.2f}") for n, ml in found.volumes_ml.items()],
         provenance=found.provenance(),
     )

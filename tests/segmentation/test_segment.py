@@ -176,7 +176,8 @@ def test_both_views_are_the_mean_of_two_answers():
         return np.eye(CLASSES, dtype=np.float32)[answer]
 
     direct = network(NOTHING[..., None])
-    brain = with_both_views(found_brain(direct, np.eye(4), NOTHING, fit_mm=0.0), network)
+    brain, agreement = with_both_views(found_brain(direct, np.eye(4), NOTHING, fit_mm=0.0), network)
+    assert agreement == 0  # the two halves have no structure in common
     assert brain.probabilities is not None
     first, last = brain.probabilities[0, 0, 0], brain.probabilities[-1, 0, 0]
     assert first[left] == last[MIRRORED[left]] == 0.5

@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 import jaxreg
@@ -77,6 +78,24 @@ def test_a_brain_is_segmented_on_its_own_grid_and_written_in_its_own_order(brain
     assert ventricle == pytest.approx((labels.get_fdata() == 4).sum() * voxel_ml, rel=0.25)
     assert said["images"][str(path)]["brain_ml"] == pytest.approx(rows["Brain-Mask"], abs=0.1)
     assert "Left-Thalamus" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@needs_template
+def test_noise_in_the_shape_of_a_brain_is_named_as_doubtful(brain, tmp_path, capsys):
+    volume, template = brain
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=volume.array.shape), 1.0)
+    noise = np.where(template.mask, 100 + 40 * noise / noise.std(), 0).clip(0)
+    write(tmp_path / "noise.nii.gz", Volume(noise.astype(np.float32), volume.affine))
+    write(tmp_path / "brain.nii.gz", volume)
+    for name in ("noise", "brain"):
+        argv = ["segment", str(tmp_path / f"{name}.nii.gz"), f"--out={tmp_path / name}"]
+        assert cli.main(argv) == 0
+        warned = "the segmentation is doubtful" in capsys.readouterr().err
+        record = json.loads((tmp_path / name / "segmentation.json").read_text())
+        page = (tmp_path / name / "report.html").read_text(encoding="utf-8")
+        doubtful = name == "noise"
+        assert warned is doubtful and ("is doubtful" in page) is doubtful
+        assert (record["agreement"] < 0.8) is doubtful and (record["doubt"] is None) is not doubtful
 
 
 @pytest.mark.slow

@@ -39,6 +39,11 @@ class Found(Protocol):
         """FreeSurfer's numbers, 0 outside the brain."""
         ...
 
+    @property
+    def doubt(self) -> str | None:
+        """Why somebody should look at it first; None where nothing speaks against it."""
+        ...
+
 
 Finder = Callable[[Volume], Found]
 """Finds a brain; raises InputError where there is none."""
@@ -94,7 +99,7 @@ def brain_of(
     always, auto = (brains.extract == setting for setting in ("always", "auto"))
     if shown is not None and (always or (auto and not shown.is_brain)):
         try:
-            found = brains.find(image)
+            found = _found(path, image, brains, remark)
         except InputError as error:
             raise InputError(
                 f"{path}: {error} Give a brain mask, or take the image as it is (--extract never)."
@@ -113,11 +118,19 @@ def brain_of(
     if not labels:
         return Brain(brain, origin)
     try:
-        made = _labels_of(brains.find(image), image)
+        made = _labels_of(_found(path, image, brains, remark), image)
     except InputError as error:
         remark(f"{path}: no automatic labels: {error}")
         made = None
     return Brain(brain, origin, made)
+
+
+def _found(path: Path, image: Volume, brains: Brains, remark: Remark) -> Found:
+    """What segmentation finds in an image, with a remark where that is doubtful."""
+    found = brains.find(image)
+    if found.doubt is not None:
+        remark(f"{path}: {found.doubt}.")
+    return found
 
 
 def _labels_of(found: Found, image: Volume) -> Volume:

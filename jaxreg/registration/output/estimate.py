@@ -16,6 +16,7 @@ from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import Chain, map_points, resample
 from jaxreg.registration.register import Registration
+from jaxreg.segmentation.brain import overlap
 from jaxreg.segmentation.networks import load_segmentation
 from jaxreg.segmentation.segment import mirrored_view
 
@@ -96,7 +97,4 @@ def own_overlap(
     """
     codes, there = fixed.array, functools.partial(map_points, chain)
     moved = resample(moving, there, Grid(fixed.array.shape, fixed.affine), order=0)
-    both = np.bincount(codes[codes == moved], minlength=REST + 1)
-    one, other = (np.bincount(c.ravel(), minlength=REST + 1) for c in (codes, moved))
-    dice = 2 * both / np.maximum(one + other, 1)
-    return dice[1:REST], np.minimum(one, other)[1:REST].astype(float)
+    return overlap(codes, moved)

@@ -29,6 +29,7 @@ class Answer(NamedTuple):
 
     mask: Any
     labels: Any
+    doubt: str | None = None
 
 
 def ellipsoid(radii):
@@ -53,6 +54,14 @@ def find(image):
         raise InputError("expected a brain, found 0 of 31 structures in the image.")
     right = np.arange(SHAPE[0])[:, None, None] > MIDDLE[0]
     return Answer(BRAIN, np.where(BRAIN, np.where(right, 41, 2), 0).astype(np.uint8))
+
+
+def test_a_doubtful_brain_is_named(tmp_path):
+    said = []
+    doubting = Brains(lambda image: find(image)._replace(doubt="the segmentation is doubtful"))
+    brain = brain_of(tmp_path / "t1", head(0), None, doubting, remark=said.append)
+    assert brain.origin == "automatic"
+    assert said == [f"{tmp_path / 't1'}: the segmentation is doubtful."]
 
 
 def never_asked(image):
