@@ -1,11 +1,13 @@
 """jaxreg on one GPU, beside VoxelMorph in PyTorch where both are installed: see gpu.sh.
 
-`python benchmarks/gpu.py [--seconds 400] [--out table.json]` measures, at 2 mm and at 1 mm and in
-float32 and bfloat16, a registration by the network (network, integration, warp) and a training step
-(LNCC and smoothness, gradient, Adam), the network's gradient with XLA's own 3-D convolution and
-with its slice form (openxla/xla #34273), the device's own limits (a large matrix product, a large
-copy), and whether two steps from one state give the same bits. It asks for jax, flax, optax and
-jaxtyping alone. A job that would begin after `--seconds` is left out and named.
+`python benchmarks/gpu.py [--seconds 400] [--out table.json] [--only jaxreg]` measures, at 2 mm and
+at 1 mm and in float32 and bfloat16, a registration by the network (network, integration, warp) and
+a training step (LNCC and smoothness, gradient, Adam), the network's gradient with XLA's own 3-D
+convolution and with its slice form (openxla/xla #34273), the device's own limits (a large matrix
+product, a large copy), whether two steps from one state give the same bits, and the whole of
+`jaxreg register`. All but the last asks for jax, flax, optax and jaxtyping alone; `register` needs
+jaxreg's other dependencies and is left out, by name, where they are not installed. A job that would
+begin after `--seconds` is left out and named.
 """
 
 import argparse
@@ -13,6 +15,9 @@ import functools
 import importlib.util
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +39,9 @@ from jaxreg.spatial import displacement_of, warp
 SHAPES = {"2 mm": (80, 96, 80), "1 mm": (192, 224, 192)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 RUNS = 10
+PRODUCT, COPIED = 8192, 2**28
+"""Rows of the square matrices whose product is timed, and numbers that are copied."""
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def pair(shape: tuple[int, int, int]) -> Pair:
@@ -131,9 +139,9 @@ def limits() -> dict[str, float]:
     """Measured TFLOP/s of a large matrix product by type, and TB/s of a large copy."""
     found = {}
     for name, dtype in DTYPES.items():
-        a = jax.random.normal(jax.random.key(0), (8192, 8192), dtype)
-        found[f"{name}_tflops"] = 2 * 8192**3 / timed(jnp.dot, a, a)["ms"] / 1e9
-    big = jax.random.normal(jax.random.key(1), (2**28,))
+        a = jax.random.normal(jax.random.key(0), (PRODUCT, PRODUCT), dtype)
+        found[f"{name}_tflops"] = 2 * PRODUCT**3 / timed(jnp.dot, a, a)["ms"] / 1e9
+    big = jax.random.normal(jax.random.key(1), (COPIED,))
     found["copy_tb_s"] = 2 * big.nbytes / timed(lambda x: x + 1, big)["ms"] / 1e9
     return found
 
@@ -236,11 +244,47 @@ def same_bits() -> bool:
     return all(bool((a == b).all()) for a, b in zip(first, second, strict=True))
 
 
+def register_job() -> dict[str, float]:
+    """`jaxreg register` from the shell to the report, the second of two runs.
+
+    The pair is the bundled mean brain in voxels of 1 mm, and the same with its intensities
+    inverted, turned by 10°, in voxels of 2 mm.
+    """
+    from scipy.ndimage import affine_transform, zoom
+
+    from jaxreg.geometry.grid import Volume
+    from jaxreg.io.images import read_image, write
+    from jaxreg.models.release import SHIPPED
+
+    brain = read_image(SHIPPED / "template.nii.gz")
+    values = brain.array.astype(np.float32)
+    cosine, sine = np.cos(np.radians(10)), np.sin(np.radians(10))
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    middle = (np.array(values.shape) - 1) / 2
+    inverted = np.where(values > 0.05 * values.max(), 1.1 * values.max() - values, 0)
+    turned = affine_transform(inverted, turn, middle - turn @ middle, order=1)
+    fine = np.maximum(zoom(values, 2, order=1), 0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        half = brain.affine @ np.diag([0.5, 0.5, 0.5, 1])
+        write(folder / "fixed_T1w.nii.gz", Volume(fine, half))
+        write(folder / "moving_T2w.nii.gz", Volume(turned.astype(np.float32), brain.affine))
+        argv = [sys.executable, "-m", "jaxreg", "register", "fixed_T1w.nii.gz"]
+        argv += ["moving_T2w.nii.gz", "--out=out", "--overwrite", "--quiet"]
+        for _ in range(2):
+            start = time.perf_counter()
+            subprocess.run(argv, check=True, cwd=folder)
+            seconds = time.perf_counter() - start
+        measured = json.loads((folder / "out" / "timings.json").read_text())
+    return {"ms": 1e3 * seconds, "memory_gb": measured.get("peak_gigabytes", float("nan"))}
+
+
 def main() -> None:
     """Measure, print a Markdown table, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", choices=("jaxreg",), help="leave VoxelMorph out")
     arguments = parser.parse_args()
     begun = time.perf_counter()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
@@ -248,23 +292,48 @@ def main() -> None:
     print({name: round(value, 2) for name, value in results["limits"].items()}, flush=True)
     results["same_bits"] = same_bits()
     print(f"two steps from one state give the same bits: {results['same_bits']}", flush=True)
-    print("| job | size | type | ms | share of matrix rate | GB/s | GB | compile s |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, job in (voxelmorph_jobs() | jaxreg_jobs()).items():
+    print(
+        "| job | size | type | ms | share of matrix rate | share of copy rate | GB | compile s |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    others = {} if arguments.only else voxelmorph_jobs()
+    for name, job in (others | jaxreg_jobs()).items():
         if time.perf_counter() - begun > arguments.seconds:
             print(f"| {name} | left out: the time is up | | | | |")
             continue
         row = results[name] = job()
         rate = results["limits"][f"{name.rsplit(' ', 1)[1]}_tflops"]
-        share = row.get("gflop", float("nan")) / row["ms"] / rate
+        nothing = float("nan")
+        share = row.get("gflop", nothing) / row["ms"] / rate
+        copied = row.get("gbyte", nothing) / row["ms"] / results["limits"]["copy_tb_s"]
         print(
-            f"| {name} | {row['ms']:.2f} | {share:.3f} "
-            f"| {1e3 * row.get('gbyte', float('nan')) / row['ms']:.0f} "
+            f"| {name} | {row['ms']:.2f} | {share:.3f} | {copied:.3f} "
             f"| {row['memory_gb']:.2f} | {row.get('compile_s', 0):.1f} |",
             flush=True,
         )
-        if arguments.out is not None:
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        save(arguments.out, results)
+    if time.perf_counter() - begun < arguments.seconds and register_is_possible():
+        row = results["register"] = register_job()
+        print(f"jaxreg register, shell to report: {row['ms'] / 1e3:.1f} s")
+    else:
+        print("jaxreg register: left out (the time is up, or not all dependencies are installed)")
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if peak is not None:
+        results["peak_gb"] = peak / 1e9
+        print(f"largest memory in use in this process: {peak / 1e9:.2f} GB")
+    save(arguments.out, results)
+
+
+def save(path: Path | None, results: dict[str, Any]) -> None:
+    """Write what was measured so far, if there is a place for it."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def register_is_possible() -> bool:
+    """Whether what `jaxreg register` imports is installed."""
+    needed = "nibabel", "SimpleITK", "scipy", "tyro", "jinja2", "matplotlib"
+    return all(importlib.util.find_spec(name) for name in needed)
 
 
 if __name__ == "__main__":
