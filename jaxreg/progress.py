@@ -127,8 +127,8 @@ class ShownProgress(Progress):
 
         def watch():
             while not ended.wait(max(0.05, self._last + patience.seconds - time.monotonic())):
-                silent = time.monotonic() - self._last >= patience.seconds
                 with self._speaks:
+                    silent = time.monotonic() - self._last >= patience.seconds
                     if silent and self._open[-1:] == [show]:
                         show()
                         patience.grow()
@@ -141,7 +141,8 @@ class ShownProgress(Progress):
             yield
         finally:
             ended.set()
-            self._open.remove(show)
+            with self._speaks:
+                self._open.remove(show)
             watcher.join()
 
     def _mark(self) -> None:
@@ -262,15 +263,15 @@ class _Lines:
         self._first = self._done = done
         self._start = self._shown_at = time.monotonic()
         self._shown, self._words, self._part = done, "", ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.show()
 
     def update(self, count: int = 1) -> None:
         with self._lock:
             self._done += count
-        if time.monotonic() - self._shown_at >= self._patience.seconds:
-            self.show()
-            self._patience.grow()
+            if time.monotonic() - self._shown_at >= self._patience.seconds:
+                self.show()
+                self._patience.grow()
 
     def note(self, values: Mapping[str, float]) -> None:
         self._words = "".join(f", {name}={value:.3g}" for name, value in values.items())
@@ -279,13 +280,14 @@ class _Lines:
         self._part = f" ({part})"
 
     def show(self) -> None:
-        self._shown, self._shown_at = self._done, time.monotonic()
-        spent, new = self._shown_at - self._start, self._done - self._first
-        left = f", {_clock(spent / new * (self._total - self._done))} left" if new else ""
-        parts = f"{self._done} of {self._total} {self._unit}".rstrip() + self._part
-        self._stream.write(f"{self._name}: {parts} in {_clock(spent)}{left}{self._words}\n")
-        self._stream.flush()
-        self._mark()
+        with self._lock:  # a watcher and the work may both want to
+            self._shown, self._shown_at = self._done, time.monotonic()
+            spent, new = self._shown_at - self._start, self._done - self._first
+            left = f", {_clock(spent / new * (self._total - self._done))} left" if new else ""
+            parts = f"{self._done} of {self._total} {self._unit}".rstrip() + self._part
+            self._stream.write(f"{self._name}: {parts} in {_clock(spent)}{left}{self._words}\n")
+            self._stream.flush()
+            self._mark()
 
     def close(self) -> None:
         if self._done > self._shown:

@@ -73,7 +73,14 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     assert manager.kernel_spec is not None and manager.kernel_spec.argv[0] == sys.executable
     notebook = read(path)
     resources = {"metadata": {"path": str(tmp_path)}}
-    client = NotebookClient(notebook, km=manager, timeout=600, resources=resources)
+    client = NotebookClient(
+        notebook,
+        km=manager,
+        timeout=1500,
+        startup_timeout=600,
+        iopub_timeout=600,
+        resources=resources,
+    )
     client.execute(cleanup_kc=True)  # which ends the kernel and closes the sockets
     cells = code_cells(notebook)
     outputs = [output for cell in cells for output in cell.outputs]

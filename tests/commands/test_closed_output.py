@@ -23,7 +23,7 @@ def run_unread(code, *, streams, unbuffered):
     command = [sys.executable, "-c", f"import sys\nfrom jaxreg import cli\n{code}"]
     process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=ROOT, env=environment)
     os.close(writer)
-    said = b"".join(part or b"" for part in process.communicate(timeout=60))
+    said = b"".join(part or b"" for part in process.communicate(timeout=300))
     return process.returncode, said.decode()
 
 

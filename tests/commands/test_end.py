@@ -46,7 +46,7 @@ def test_a_training_loses_nothing_of_a_file_that_a_logger_left_open(tmp_path):
 def test_a_thread_at_work_is_waited_for_and_a_daemon_is_not():
     work = "import threading, time\ndef work(): time.sleep(0.5); print('done', flush=True)\n"
     assert _ended(f"{work}threading.Thread(target=work).start()", 3).stdout == "done\n"
-    daemon = f"{work}threading.Thread(target=work, daemon=True).start()"
+    daemon = f"{work.replace('0.5', '60')}threading.Thread(target=work, daemon=True).start()"
     done = _ended(daemon, 3)
     assert (done.stdout, done.returncode) == ("", 3)
 

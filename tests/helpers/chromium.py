@@ -18,9 +18,14 @@ def chromium(profile: Path, flags: Sequence[str]) -> Iterator[webdriver.Chrome]:
         pytest.skip("no chromium and chromedriver on the path (Debian: chromium, chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in [*flags, f"--user-data-dir={profile}"]:
+    # A small /dev/shm, as containers have, would crash it.
+    for flag in [*flags, f"--user-data-dir={profile}", "--disable-dev-shm-usage"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+    driver.set_script_timeout(300)
+    driver.set_page_load_timeout(300)
+    try:
+        yield driver
+    finally:
+        driver.quit()

@@ -336,9 +336,9 @@ def fuzz(number: int, count: int, seed: int, folder: Path) -> Tally:
         sender.close()
         case, done = first, False
         while not done:
-            if not receiver.poll(60):  # wall time: the machine may be busy with other things
+            if not receiver.poll(400):  # wall time: the machine may be busy with other things
                 process.kill()
-                tally.add(name, case, Outcome("hang"), 60.0, 0)
+                tally.add(name, case, Outcome("hang"), 400.0, 0)
                 break
             try:
                 case, outcome, seconds, grown = receiver.recv()

@@ -73,13 +73,18 @@ def start(argv: list[str], output: Path) -> subprocess.Popen:
 
 
 def wait_until(condition, process: Any, *, seconds: float = 240.0) -> bool:
-    """Whether `condition` came true before the process or the time ended."""
+    """Whether `condition` came true before the process or the time ended.
+
+    The process is asked first: what it did before its end counts, however late somebody looks.
+    """
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    while True:
+        over = process.poll() is not None or time.monotonic() >= end
         if condition():
             return True
+        if over:
+            return False
         time.sleep(0.005)
-    return False
 
 
 def steps_saved(workdir: Path) -> list[int]:

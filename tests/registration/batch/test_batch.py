@@ -3,8 +3,10 @@
 Oracles: `jaxreg register` of a pair alone, and one process for what several do.
 """
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from jaxreg.io.atomic import claimed, remove_leftovers
 from jaxreg.io.images import read_labels
 from jaxreg.io.tables import read_table
 from jaxreg.registration.batch import batch
+from jaxreg.registration.batch import dask as cluster
 from jaxreg.registration.batch.pairs import read_pairs
 from jaxreg.registration.batch.results import COLUMNS, NUMBERS
 
@@ -395,15 +398,17 @@ def dask(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_dies_ends_the_command_with_a_line(cohort, dask, capsys):
+def test_a_scheduler_that_dies_ends_the_command_with_a_line(cohort, dask, capsys, monkeypatch):
     pairs, out = cohort
     file, scheduler, _ = dask
-    killer = threading.Timer(5, scheduler.kill)
-    killer.start()
-    try:
-        assert register(pairs, out, f"--cluster={file}", "--retry") == 75
-    finally:
-        killer.cancel()
+    awaited = cluster._await_a_worker
+
+    def dying(*arguments, **more):
+        threading.Timer(1, scheduler.kill).start()
+        awaited(*arguments, **more)
+
+    monkeypatch.setattr(cluster, "_await_a_worker", dying)
+    assert register(pairs, out, f"--cluster={file}", "--retry") == 75
     error = capsys.readouterr().err
     assert f"{file} is gone; the same command continues" in error
 
@@ -419,16 +424,17 @@ def test_two_workers_one_killed_leave_the_bytes_of_one_process(images, dask, tmp
     ended = threading.Event()
 
     def kill():
-        """Kill the first worker that is writing a pair's folder."""
-        pids = {worker.pid: worker for worker in workers}
+        """Kill the first worker that is at work on a pair, which has a record for so long."""
         end = time.monotonic() + 300
         while time.monotonic() < end and not ended.is_set():
-            for path in together.glob(".*-[0-9][0-9]"):
-                pid = int(path.name[1:].split("-")[0])
-                if pid in pids:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(path)
-                    return
+            for path in (together / "failures").glob("[0-9][0-9].json"):
+                with contextlib.suppress(FileNotFoundError):  # finished while it is looked at
+                    said = path.read_text()
+                    for worker in workers:
+                        if re.search(rf"process {worker.pid}\b", said):
+                            os.kill(worker.pid, signal.SIGKILL)
+                            killed.append(path)
+                            return
             time.sleep(0.002)
 
     watcher = threading.Thread(target=kill)

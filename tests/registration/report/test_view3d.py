@@ -77,7 +77,7 @@ def page(browser, view, tmp_path):
     """The page, opened from the file system; it may ask for nothing and report no error."""
     write_view(tmp_path / "view3d.html", view)
     browser.get((tmp_path / "view3d.html").as_uri())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while browser.execute_script("return document.documentElement.dataset.state") != "ready":
         assert time.monotonic() < deadline, browser.find_element(By.ID, "trouble").text
         time.sleep(0.1)
