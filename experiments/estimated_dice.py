@@ -5,10 +5,12 @@
 Each pair is registered as `jaxreg register` does, by direct optimisation, by the network alone at
 λ 0, 0.5 and 1, from a start that is 12 mm off, and with a moving image that was damaged (noise,
 blur, its lower part lost). The network's result is also turned and shifted after the registration.
-A row has the estimate, the Dice of the labels, and what else might predict it; the end of the
-output says how well each does. Rows that are in `--out` already count, so that several cohorts may
-share a file.
+A row has the estimate, the verdict, the Dice of the labels, and what else might predict it; the end
+of the output says how well each does. Rows that are in `--out` already count, so that several
+cohorts may share a file.
 
+`--hard` registers with more steps and larger weights of the segmentations instead, and
+`--same-subject` the T1w and the T2w of each subject by a rigid map, which is then moved.
 `--copies=2` registers each pair twice more, with copies of the moving image that are turned by 5°
 and shifted by 3 mm, and takes the maps back: how far they then lie apart is another predictor.
 """
@@ -33,6 +35,7 @@ from scipy.stats import spearmanr  # noqa: E402
 
 from jaxreg.configuration.registration import RegisterConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.evaluation import metrics  # noqa: E402
 from jaxreg.geometry.grid import Grid, Volume  # noqa: E402
 from jaxreg.geometry.transforms import (  # noqa: E402
     affine_points,
@@ -41,11 +44,12 @@ from jaxreg.geometry.transforms import (  # noqa: E402
     resample,
     resample_by,
 )
-from jaxreg.io.images import read_image, write  # noqa: E402
+from jaxreg.io.images import read_image, reordered, write  # noqa: E402
 from jaxreg.io.itk_transforms import write_affine  # noqa: E402
 from jaxreg.registration.clock import Clock  # noqa: E402
 from jaxreg.registration.linear.starts import read_affine  # noqa: E402
-from jaxreg.registration.output.estimate import estimated_dice  # noqa: E402
+from jaxreg.registration.output.checks import numbers_of, verdict_of  # noqa: E402
+from jaxreg.registration.output.estimate import EstimatedDice, estimated_dice  # noqa: E402
 from jaxreg.registration.output.files import make_outputs  # noqa: E402
 from jaxreg.registration.output.metrics import dice_of, metrics_of  # noqa: E402
 from jaxreg.registration.register import Registration, register_pair  # noqa: E402
@@ -56,8 +60,14 @@ MOVED = ((3.0, 3.0), (6.0, 6.0), (20.0, 30.0), (0.0, 180.0))
 """By how many mm and degrees a finished registration is shifted and turned."""
 COPY_MOVED = 3.0, 5.0
 """By how many mm and degrees a copy of a moving image is shifted and turned."""
+LITTLE_MOVED = ((1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0))
+"""The same for the rigid map of one subject."""
+HARD = ((20, 8.0), (40, 8.0), (100, 8.0), (16, 32.0), (40, 32.0), (100, 32.0))
+"""Steps of refinement and weights of the segmentations."""
 MORE = 6
 """Voxels that such a copy has more at each face."""
+BANDS = (0.0, 0.45, 0.58, 0.65, 0.7, 1.0)
+"""Dice by which the verdicts are counted."""
 DAMAGES = ("noise", "blur", "lower part lost")
 PREDICTORS = ("estimate", "similarity", "displacement", "inverse_consistency", "spread")
 
@@ -76,6 +86,10 @@ class Config:
     """How many moved copies of each moving image are registered too."""
     refine: int | None = None
     """Steps of refinement instead of the usual ones; direct optimisation is then left out."""
+    hard: bool = False
+    """More steps of refinement and larger weights of the segmentations, instead of all else."""
+    same_subject: bool = False
+    """A T1w and the T2w of each subject by a rigid map, as it is found and then moved, instead."""
     out: Path = Path("estimated_dice.jsonl")
     """Where a row of JSON for each registration is appended."""
 
@@ -87,7 +101,10 @@ def main(config: Config) -> None:
         [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
         for d in ("T1w", "T2w")
     ]
-    for number, (fixed, moving) in enumerate(neighbour_pairs(*members)[: config.pairs]):
+    pairs = neighbour_pairs(*members)
+    if config.same_subject:
+        pairs = [(subject, subject) for subject in members[0] if subject in members[1]]
+    for number, (fixed, moving) in enumerate(pairs[: config.pairs]):
         files = {
             "fixed_labels": cohort.file(fixed, "dseg"),
             "moving_labels": cohort.file(moving, "dseg"),
@@ -114,6 +131,16 @@ def rows_of(
         spread = spread_mm(result, fixed, path, folder, motions, settings) if motions else None
         return result, {**measured(name, result), "spread": None if spread is None else -spread}
 
+    if config.same_subject:
+        usual, first = row("as it comes", same_subject=True)
+        yield first
+        yield from moved(usual, LITTLE_MOVED, random)
+        return
+    if config.hard:
+        for steps, weight in HARD:
+            name = f"{steps} steps, weight {weight:g}"
+            yield row(name, refine=steps, label_weight=weight)[1]
+        return
     usual, first = row("as it comes", refine=refine)
     yield first
     if refine is None:
@@ -121,10 +148,7 @@ def rows_of(
     for lam in (0.0, 0.5, 1.0):
         yield row(f"network alone, λ {lam:g}", lam=lam, refine=0, passes=1)[1]
     yield row("affine", transform="affine")[1]
-    for shift_mm, degrees in MOVED:
-        motion = random_motion(shift_mm, degrees, random)
-        moved = usual._replace(affine=usual.affine @ motion)
-        yield measured(f"moved by {shift_mm:g} mm and {degrees:g}°", moved)
+    yield from moved(usual, MOVED, random)
     shift = np.eye(4)
     shift[1, 3] = 12.0
     write_affine(folder / "start.mat", shift @ usual.affine)
@@ -133,6 +157,19 @@ def rows_of(
         path = folder / f"{damage.replace(' ', '-')}_T2w.nii.gz"
         write(path, damaged(read_image(moving), damage, random))
         yield row(f"moving image: {damage}", path, refine=refine)[1]
+
+
+def moved(
+    result: Registration, motions: tuple[tuple[float, float], ...], random: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """The rows of a registration that is moved when it is finished."""
+    for shift_mm, degrees in motions:
+        motion = random_motion(shift_mm, degrees, random)
+        row = measured(
+            f"moved by {shift_mm:g} mm and {degrees:g}°",
+            result._replace(affine=result.affine @ motion),
+        )
+        yield {**row, "verdict": None}  # it also rests on numbers that were taken before
 
 
 def spread_mm(
@@ -189,14 +226,30 @@ def measured(name: str, result: Registration) -> dict[str, Any]:
     assert fixed is not None and moving is not None
     grid = result.fixed.header.grid
     labels = resample_by(moving, compose(partial(map_points, result.chain), grid), order=0)
+    verdict = verdict_of(numbers_of(result, numbers), result.warnings)
     return {
         "kind": name,
         "dice": dice_of(fixed, moving, labels, grid),
         "estimate": None if estimate is None else estimate.mean,
+        "structures": None
+        if estimate is None
+        else errors_of(estimate, fixed, moving, labels, grid),
+        "verdict": verdict.state,
         "similarity": numbers["similarity"],
         "displacement": -numbers["displacement_mean_mm"],
         "inverse_consistency": -numbers["inverse_consistency_mm"],
     }
+
+
+def errors_of(
+    estimate: EstimatedDice, fixed: Volume, moving: Volume, labels: np.ndarray, grid: Grid
+) -> list[float]:
+    """Estimated minus true Dice of each structure that the estimate and both label maps have."""
+    shared = [
+        n for n in metrics.shared_labels(fixed.array, moving.array) if n in estimate.structures
+    ]
+    dice = metrics.dice(reordered(fixed, grid), labels, np.array(shared))
+    return [estimate.structures[int(n)] - float(d) for n, d in zip(shared, dice, strict=True)]
 
 
 def random_motion(shift_mm: float, degrees: float, random: np.random.Generator) -> np.ndarray:
@@ -243,6 +296,16 @@ def report(rows: list[dict[str, Any]]) -> None:
             f"{estimate.mean():.3f}, mean error {apart.mean():.3f}, within 0.05 "
             f"{np.mean(apart <= 0.05):.0%}"
         )
+    off = np.abs([e for row in known for e in row["structures"]])
+    if len(off):
+        print(
+            f"single structures: {len(off)}, mean error {off.mean():.3f}, nine of ten within "
+            f"{np.quantile(off, 0.9):.2f}"
+        )
+    for low, high in zip(BANDS[:-1], BANDS[1:], strict=True):
+        states = [r["verdict"] for r in rows if r["verdict"] and low <= r["dice"] < high]
+        shown = ", ".join(f"{states.count(s)} {s}" for s in ("green", "amber", "red"))
+        print(f"Dice {low:g} to {high:g}: {shown}")
     own = [row for row in known if not row["kind"].startswith("moved by")]
     if any(row.get("spread") is not None for row in own):  # all predictors on the same rows
         own = [row for row in own if row.get("spread") is not None]

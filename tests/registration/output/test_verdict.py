@@ -47,10 +47,10 @@ VALUES = {
 }
 
 
-def lines(**changed):
-    """The numbers of a deformable registration by name."""
+def lines(config=RegisterConfig(), **changed):  # noqa: B008
+    """The numbers of a registration by name, by default of a deformable one."""
     unread = dict.fromkeys(Registration._fields)
-    result = Registration._make((unread | {"config": RegisterConfig(), "curve": ()}).values())
+    result = Registration._make((unread | {"config": config, "curve": ()}).values())
     return {n.name: n for n in numbers_of(result, VALUES | changed)}
 
 
@@ -71,3 +71,18 @@ def test_the_estimated_dice_is_said_in_plain_words():
     note = lines()["estimated Dice"].note
     assert "how well the structures of both brains most likely overlap" in note
     assert "linear" not in note  # an overlap that the linear start was found by is no baseline
+
+
+@pytest.mark.parametrize(
+    ("settings", "statuses"),
+    [
+        ({}, {0.70: "pass", 0.57: "warn", 0.44: "fail"}),
+        ({"transform": "affine"}, {0.50: "pass", 0.44: "warn", 0.29: "fail"}),
+        ({"transform": "rigid"}, {0.50: "pass", 0.44: "warn", 0.29: "fail"}),
+        ({"same_subject": True}, {0.74: "pass", 0.63: "warn", 0.45: "fail"}),
+    ],
+)
+def test_one_subject_has_to_overlap_more_than_two(settings, statuses):
+    for estimate, status in statuses.items():
+        shown = lines(RegisterConfig(**settings), estimated_dice=estimate)["estimated Dice"]
+        assert shown.status == status
