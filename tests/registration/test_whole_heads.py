@@ -76,7 +76,7 @@ def test_brains_are_found_and_written_and_the_turn_is_undone(heads, tmp_path, ca
     points = np.random.default_rng(0).uniform(-60, 60, (200, 3))
     apart = affine_points(found, points) - affine_points(TURN, points)
     assert np.linalg.norm(apart, axis=1).mean() < 3  # voxels have 4 mm
-    assert said["estimated_dice"]["mean"] > 0.75 and said["verdict"]["state"] == "green"
+    assert said["estimated_dice"]["mean"] > 0.65 and said["verdict"]["state"] == "green"
 
 
 def test_a_mask_that_is_given_wins(heads, tmp_path, capsys):
