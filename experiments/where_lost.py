@@ -5,7 +5,8 @@
 For neighbouring pairs of a split: the linear start, the affine that true labels would have given,
 each pass of the network, its refinement after some steps, the refinement by each of its two terms
 alone, and what stands in for a perfect one: the moving subject's own image in the fixed contrast
-for the similarity, true labels for the segmentations.
+for the similarity, true labels for the segmentations. The refined answer also at other λ, and what
+resampling itself costs: the fixed labels, carried to the moving image and back.
 """
 
 import dataclasses
@@ -41,6 +42,8 @@ from jaxreg.registration.inputs import read_subject  # noqa: E402
 from jaxreg.registration.output.metrics import dice_of  # noqa: E402
 from jaxreg.registration.register import Registration, register_pair  # noqa: E402
 from jaxreg.spatial import displacement_of, identity_grid  # noqa: E402
+
+OTHER_LAMS = 0.2, 0.8
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,10 @@ def parts_of(
     for passes in (1, 2):
         (velocity,) = predicted(method.model, pair, [method.lam], passes=passes)
         yield f"network, passes: {passes}", *scored(result, shift(result, velocity))
+    for lam in OTHER_LAMS:
+        (other,) = predicted(method.model, pair, [lam], passes=2)
+        yield f"refined at λ {lam:g}", *refined(result, other, result.pair, max(steps), lam=lam)
+    yield "there and back", there_and_back(result), 0.0
     refine = partial(refined, result, velocity)
     own = result.pair
     for count in steps:
@@ -118,14 +125,29 @@ def parts_of(
         yield "similarity within one contrast", *refine(pair._replace(moving=image), max(steps))
 
 
-def refined(result: Registration, start, pair, steps: int, *, scale: float = 1.0):
+def there_and_back(result: Registration) -> float:
+    """Dice of the fixed labels with themselves, after resampling by the map and by its inverse."""
+    moving, fixed = result.moving.header.grid, result.fixed.header.grid
+    labels = structures_of(result.fixed.labels)
+    back, there = (
+        compose(partial(map_points, chain), grid)
+        for chain, grid in ((result.inverse_chain, moving), (result.chain, fixed))
+    )
+    carried = Volume(resample_by(labels, back, order=0), moving.affine)
+    return dice_of(labels, carried, resample_by(carried, there, order=0), fixed)
+
+
+def refined(
+    result: Registration, start, pair, steps: int, *, scale: float = 1.0, lam: float | None = None
+):
     """(Dice, folds) after some steps of refinement; a scale of 0 leaves out the similarity."""
     method = result.method
+    lam = method.lam if lam is None else lam
     similarity = method.similarity if scale else _nothing
     velocity, _ = optimize_velocity(
         jax.random.key(0),
         pair,
-        jnp.float32(refined_lam(method.lam) if pair.fixed_labels is not None else method.lam),
+        jnp.float32(refined_lam(lam) if pair.fixed_labels is not None else lam),
         start,
         similarity,
         dataclasses.replace(method.objective, squarings=5),
