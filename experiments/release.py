@@ -1,4 +1,4 @@
-"""A training run written as the files of a release (jaxreg/release.py).
+"""A training run written as the files of a release (jaxreg/models/release.py).
 
 python experiments/release.py --model=RUN --lam=0.5 --refine=16 --passes=2 --about="…" --out=DIR
 """

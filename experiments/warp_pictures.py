@@ -1,6 +1,6 @@
 """The pictures and the table of docs/warps.md: `python experiments/warp_pictures.py --out docs`.
 
-The subject is the ICBM152 template (extra `demo`), moved by a transform that is known. The files
+The subject is the ICBM152 template (extra `mni152`), moved by a transform that is known. The files
 are those that `jaxreg register`, `apply` and `convert` write, read back as their users would.
 """
 

@@ -53,10 +53,8 @@ def test_a_notebook_defines_no_functions(path):
 
 
 @each
-def test_the_first_cells_offer_colab_and_install_the_package_where_it_is_missing(path):
-    notebook = read(path)
-    assert "https://colab.research.google.com" in notebook.cells[0].source
-    install = code_cells(notebook)[0].source
+def test_the_first_cell_of_code_installs_the_package_where_it_is_missing(path):
+    install = code_cells(read(path))[0].source
     assert 'if find_spec("jaxreg") is None:\n    if Path("../pyproject.toml").is_file():' in install
     assert '%pip install -q "..[notebooks]"' in install and '%pip install -q "jaxreg[' in install
 

@@ -24,7 +24,7 @@ class Input:
     reference: Path | None = None
     """Image whose grid the result lies on; for --image and --labels."""
     interpolation: Literal["nearest", "linear", "bspline", "label"] | None = None
-    """Of images linear, of labels nearest by default; label is smooth."""
+    """Default: linear (images), nearest (labels); label smooths borders."""
     fill: float = 0.0
     """Value outside the field of view of what is moved."""
     points_convention: Literal["ras", "lps"] = "ras"

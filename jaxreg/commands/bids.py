@@ -26,7 +26,7 @@ class Selection(BidsSelection):
     """Which images of which subjects are registered to which."""
 
     extract: Extraction = "auto"
-    """Brains that jaxreg finds."""
+    """Find the brain; auto: in whole heads."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     config = flags.parse(Config, argv, prog="jaxreg normalize")
     settings = settings_of(config)
     if not config.image:
-        raise InputError("expected IMAGE.")
+        raise InputError("IMAGE: expected at least one image of the subject, got none.")
     given = (settings.mask, settings.ignore, settings.template_mask, settings.template_labels)
     for path in (*config.image, *given):
         if path is not None:

@@ -25,7 +25,7 @@ class ScanSettings:
     entities: str | None = None
     """Which of several BIDS images is taken: acq=highres,run=1,…"""
     extract: Extraction = "auto"
-    """Brains that jaxreg finds."""
+    """Find the brain; auto: in whole heads."""
     segmentation: Path | None = None
     """Networks that find brains: a folder; by default the bundled ones."""
 

@@ -100,9 +100,9 @@ class InputSettings:
     moving_labels: Path | None = None
     """Label map of the moving image; it is moved as well."""
     domains: str | None = None
-    """Contrasts, such as T1w,T2w; by default by name, else by look."""
+    """Contrasts, such as T1w,T2w; by default from file names, else intensities."""
     extract: Extraction = "auto"
-    """Brains that jaxreg finds."""
+    """Find the brain; auto: in whole heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class TransformSettings:
     model: Path | None = None
     """Network: a training workdir or a release; by default the bundled one."""
     lam: float | Literal["auto"] | None = None
-    """Smoothness λ in [0, 1], or auto: chosen for this pair by a sweep."""
+    """Smoothness λ in [0, 1], or auto (by a sweep); by default the model's."""
     init: str | None = None
     """Linear start: auto, none, com, rigid, affine or an ITK affine file."""
 

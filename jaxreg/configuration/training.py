@@ -285,7 +285,7 @@ class SegmentationConfig:
     """bundled, or the folder of a segmentation model: the network whose parameters are the start
     (step 0, fresh optimiser)."""
     voxels: Voxels = "all"
-    """Where the loss looks: all, or one random corner of each 2×2×2, which spares a CPU work."""
+    """Where the loss looks: all, or one random corner of each 2×2×2, which saves work on a CPU."""
     validation_subjects: int = 10
     """Subjects of each cohort's val split that are scored at each validation, at most."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -1,1 +1,4 @@
-"""Grids, fields, transforms and resampling in memory, by NumPy alone; no files, no JAX."""
+"""Grids, fields, transforms and resampling in memory, by NumPy, SciPy and SimpleITK; no files.
+
+Nothing here imports JAX.
+"""

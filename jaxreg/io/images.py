@@ -1,4 +1,4 @@
-"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used here, in `header` and in `field`.
+"""Volumes: NIfTI and MGZ files ↔ RAS arrays. nibabel is used in this package alone.
 
 A file's array is reoriented to RAS+ (axis 0 to the right, 1 to the front, 2 up) when it is read;
 `affine` maps its voxel indices to RAS millimetres, as ITK reads them (`itk_geometry`).

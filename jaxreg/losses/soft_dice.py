@@ -20,11 +20,11 @@ def soft_dice(
 ) -> Float[Array, ""]:
     """Mean Dice of the moving labels, warped linearly, with the fixed ones, in [0, 1].
 
-    Over the labels above 0 that both maps have, in the voxels of the fixed grid that `counts` (all
-    without it); 0 where there is none. A moved voxel belongs to
-    each label in part, by the weights of its eight corners: what a linear warp of one map of ones a
-    label would give (Balakrishnan et al., VoxelMorph, TMI 2019, eq. 9), without making any. The
-    sums take every `stride`-th voxel from `start` (below `stride`) on.
+    The mean is over the labels above 0 that both maps have, and the sums over the voxels of the
+    fixed grid where `counts` is true (all without it). It is 0 if no label is shared. A moved voxel
+    belongs to each label in part, by the weights of its eight corners: what a linear warp of one
+    map of ones a label would give (Balakrishnan et al., VoxelMorph, TMI 2019, eq. 9), without
+    making any. The sums take every `stride`-th voxel from `start` (below `stride`) on.
     """
     points = every(identity_grid(fixed.shape) + displacement, stride, start=start)
     fixed_labels, flat = every(fixed, stride, start=start), moving.reshape(-1)

@@ -75,9 +75,9 @@ def register(
         fixed_labels: label map of the fixed image; Dice is computed with the moving one.
         moving_labels: label map of the moving image; it is moved as well.
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
-            else in the order of the model.
-        extract: whose brains are those that segmentation finds: "auto" (whole heads without a
-            mask) or "always"; masks that are given stay. "never" segments nothing.
+            else as the intensities look, else in the order of the model.
+        extract: in which images segmentation finds the brain mask: "auto" (whole heads without a
+            mask) or "always" (all without a given mask); "never" segments nothing.
         transform: "deformable", or "affine" or "rigid".
         same_subject: whether both images show one subject: a rigid map within the brains.
         halfway: whether `save` writes both images of one subject halfway between them, too.
@@ -160,9 +160,9 @@ def sweep(
         fixed_labels: label map of the fixed image; Dice is computed with the moving one.
         moving_labels: label map of the moving image; it is moved as well.
         domains: contrasts of fixed and moving, such as "T1w,T2w"; by default as the file names say,
-            else in the order of the model.
-        extract: whose brains are those that segmentation finds: "auto" (whole heads without a
-            mask) or "always"; masks that are given stay. "never" segments nothing.
+            else as the intensities look, else in the order of the model.
+        extract: in which images segmentation finds the brain mask: "auto" (whole heads without a
+            mask) or "always" (all without a given mask); "never" segments nothing.
         model: a training workdir or a released network; by default the bundled network.
         init: linear start: "auto", "none", "com", "rigid", "affine", an ITK affine file, or a
             matrix [4, 4] that takes points from the fixed to the moving space (RAS mm), as the file

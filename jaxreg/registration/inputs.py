@@ -141,8 +141,8 @@ def _brain(role: str, image: Volume, mask: Volume | None, path: Source | None):
         return shown.mask, True, remark
     remark = (
         f"{role}: no mask, and {shown.litres:.1f} litres of foreground are more than a brain: the "
-        "whole head is registered. Skull and neck draw on the result; a brain mask "
-        f"(--{role}-mask) is better."
+        "whole head is registered. Skull and neck influence the result; give a brain mask "
+        f"(--{role}-mask) for a better one."
     )
     return shown.mask, False, remark
 

@@ -55,7 +55,7 @@ class Registration(NamedTuple):
 
     @property
     def chain(self) -> list:
-        """The whole map from fixed to moving, for `transform.map_points`."""
+        """The whole map from fixed to moving, for `geometry.transforms.map_points`."""
         return self.chain_of(self.chosen)
 
     @property

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from jaxreg.errors import InputError
 
 Logger: TypeAlias = Callable[[int, dict[str, float]], object]
-"""A function of the step and of values by name, such as `train/loss` and `val/dice`."""
+"""A function of the step and of values by name, such as `train/loss` and `val/dice_0.5`."""
 
 
 def load_logger(name: str) -> Logger:

@@ -45,7 +45,7 @@ def train(
             train on the embedded phantoms.
         progress: what shows how far the training is; by default nothing does.
         log: a function that gets each step's number and its values by name (`train/loss`,
-            `val/dice`, …), as TensorBoard does, in the first process; by default the one that
+            `val/dice_0.5`, …), as TensorBoard does, in the first process; by default the one that
             `config.session.logger` names, or none. A run that continues tells the steps after its
             last checkpoint again.
 

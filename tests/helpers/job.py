@@ -1,6 +1,6 @@
 """`train --stage=ae` with a loss that compiles in no time: cohort, loop, checkpoints are the real.
 
-Run by `test_processes.py` as the processes of a job: `python tests/helpers/job.py FLAGS OF TRAIN`.
+Run by `test_distributed.py` as processes of a job: `python tests/helpers/job.py FLAGS OF TRAIN`.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Figures: NumPy arrays in, a matplotlib `Figure` out.
 
-matplotlib is used here and in `comparison_figures` only. Volumes are RAS arrays `[x, y, z]` of
+matplotlib is used in this package only. Volumes are RAS arrays `[x, y, z]` of
 intensities in [0, 1]; displacements are in voxels. Pictures are in the neurological convention: the
 subject's left is on the left of axial and coronal slices, the front on the right of sagittal ones,
 and front (axial) or top is up. Axes are in voxels, stretched by the spacing. No figure touches

@@ -312,7 +312,7 @@ def _ending(batch: Batch, count: int) -> str:
     text = WARNING if batch.exit_code else ""
     text += f"{len(batch.done)} of {count} pairs done, {len(batch.failed)} failed"
     if batch.elsewhere:
-        text += f", {len(batch.elsewhere)} in the hands of another process"
+        text += f", {len(batch.elsewhere)} being registered by another process"
     text = f"{text}; the table is {batch.table}"
     return text if batch.page is None else f"{text}, the page {batch.page}"
 

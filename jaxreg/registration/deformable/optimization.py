@@ -1,4 +1,7 @@
-"""Direct optimisation of one pair's velocity: the yardstick of a loss, without a network."""
+"""Optimisation of one pair's velocity by Adam.
+
+It begins at zero (--optimize-only) or at a network's answer (refinement).
+"""
 
 import functools
 from collections.abc import Callable

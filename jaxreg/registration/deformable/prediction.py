@@ -1,7 +1,7 @@
 """A pair's velocity by a trained network: its mirror image is asked too, and the moved pair again.
 
-On eight validation pairs of `ixi` and `rendered` at λ 0.5 this raised the Dice of the network that
-comes with jaxreg, without any refinement, by 0.012 (docs/model-card.md).
+On eight validation pairs of `ixi` and `rendered` at λ 0.5 this raised the Dice of the first
+training's network, without any refinement, by 0.012 (docs/experiments/bundled-network.md).
 """
 
 from collections.abc import Iterator, Sequence

@@ -131,7 +131,7 @@ def normalize_files(
         InputError: no image, wrong files or settings, a folder in use, no space left.
     """
     if not images:
-        raise InputError("expected IMAGE.")
+        raise InputError("IMAGE: expected at least one image of the subject, got none.")
     for path in images:
         require_file(path)
     template = template_of(config)
