@@ -38,7 +38,7 @@ WORST_FIT_MM = 12.0
 LEAST_AGREEMENT, USUAL_AGREEMENT = 0.5, 0.8
 """Mean Dice of the structures as the fine network sees them directly and in a mirror. Below the
 first an image is refused, below the second the result is doubtful: whole brains have 0.86 to 0.93,
-noise in the mask of a brain 0.58 to 0.73 (docs/segment.md)."""
+noise in the mask of a brain 0.58 to 0.75 (docs/segment.md)."""
 _STEP_MM = 96.0
 """How far apart the coarse windows lie that cover a long field of view."""
 
