@@ -56,7 +56,7 @@ class CohortConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam: linear warm-up, constant, cosine to 2 % in the last fifth; global norm clipped."""
+    """Adam: linear warm-up, constant, cosine to 2 % at the end; global norm clipped."""
 
     steps: int | None = None
     """Training steps; none is the experiment's number, or a short one on the embedded cohort."""
@@ -66,8 +66,12 @@ class OptimizerConfig:
     """Peak learning rate of Adam."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises from 0."""
+    decay_fraction: float = 0.2
+    """Share of the steps, at the end, in which the learning rate falls by a cosine."""
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
+    weight_average: float = 0.0
+    """The network is a moving average of the weights, of which this share stays in each step."""
     seed: int = 0
     """Seed of initialisation, pairs, locations and λ."""
 
@@ -77,6 +81,12 @@ class OptimizerConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"{flag_of(name)}: expected at least {low}, got {value}.")
+        if not 0 < self.decay_fraction <= 1:
+            value = self.decay_fraction
+            raise InputError(f"--decay-fraction: expected above 0 and at most 1, got {value}.")
+        if not 0 <= self.weight_average < 1:
+            value = self.weight_average
+            raise InputError(f"--weight-average: expected at least 0 and below 1, got {value}.")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 value = getattr(self, name)

@@ -25,7 +25,15 @@ from jaxreg.io.atomic import claimed
 from jaxreg.models.checkpoint import Checkpoints, Meta
 from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.own_logger import Logger, OwnLogger
-from jaxreg.training.step import TrainState, data_mesh, make_optimizer, make_step
+from jaxreg.training.step import (
+    TrainState,
+    data_mesh,
+    kept_params,
+    make_optimizer,
+    make_step,
+    restored_state,
+    stored_state,
+)
 from jaxreg.training.tensorboard import EventLog
 from jaxreg.training.validation_log import append_row, forget_rows_after, read_rows
 
@@ -156,9 +164,10 @@ def resume(task: Task, checkpoints: Checkpoints, state: TrainState) -> TrainStat
         return None
     require_same_run(checkpoints.folder.parent, meta, task)
     params = checkpoints.params(meta.step, {"trainable": state.params, "frozen": task.frozen})
-    opt_state = checkpoints.optimizer(meta.step, state.opt_state)
+    stored = checkpoints.optimizer(meta.step, stored_state(state))
     task.batches.set_state(meta.cursor)
-    return TrainState(jnp.asarray(meta.step, jnp.int32), params["trainable"], opt_state)
+    step = jnp.asarray(meta.step, jnp.int32)
+    return restored_state(step, params["trainable"], stored, state)
 
 
 def validation_owed(
@@ -323,7 +332,8 @@ class _Loop:
             self.task.batches.get_state(),
             done,
         )
-        self.checkpoints.save(meta, {"trainable": state.params, "frozen": frozen}, state.opt_state)
+        params = {"trainable": kept_params(state), "frozen": frozen}
+        self.checkpoints.save(meta, params, stored_state(state))
         self.saved = done
 
     def _validate(self, state, frozen, done, log):
@@ -332,7 +342,7 @@ class _Loop:
         start = time.perf_counter()
         try:
             self.validating = True
-            parameters = distributed.local((state.params, frozen))
+            parameters = distributed.local((kept_params(state), frozen))
             scalars, picture = self.task.validate(*parameters, done)
         except _Stop:
             self._save(state, frozen, done, log)

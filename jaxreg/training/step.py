@@ -24,9 +24,10 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up, constant, cosine to 2 % over the last fifth of `steps`."""
+    """Linear warm-up, constant, cosine to 2 % over the last `decay_fraction` of `steps`."""
     warmup = min(config.warmup_steps, steps // 2)
-    decay = max(steps // 5, 1)
+    decay = max(int(config.decay_fraction * steps), 1)
+    warmup = min(warmup, steps - decay)
     return optax.join_schedules(
         [
             optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1)),
@@ -38,10 +39,66 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam on gradients clipped by their global norm."""
-    return optax.chain(
+    """Adam on gradients clipped by their global norm, with an average of the weights if wanted."""
+    adam = optax.chain(
         optax.clip_by_global_norm(config.clip_norm), optax.adam(learning_rate(config, steps))
     )
+    return _averaging(adam, config.weight_average) if config.weight_average else adam
+
+
+class Averaged(NamedTuple):
+    """The state of an optimiser, and a moving average of the weights that it has gone through."""
+
+    inner: Any
+    average: Any
+    count: jax.Array
+
+
+def _averaging(
+    optimizer: optax.GradientTransformation, share: float
+) -> optax.GradientTransformation:
+    """The optimiser with `Averaged` as its state.
+
+    In the first steps less of the average stays, so that it does not remember the random start:
+    the mean of all weights so far, until `share` stays.
+    """
+
+    def init(params):
+        return Averaged(optimizer.init(params), params, jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        updates, inner = optimizer.update(updates, state.inner, params)
+        stays = jnp.minimum(share, state.count / (state.count + 1.0))
+        average = jax.tree.map(
+            lambda old, now, change: stays * old + (1 - stays) * (now + change),
+            state.average,
+            params,
+            updates,
+        )
+        return updates, Averaged(inner, average, state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def kept_params(state: TrainState) -> Any:
+    """The parameters that a run keeps as its network: the average where there is one."""
+    return state.opt_state.average if isinstance(state.opt_state, Averaged) else state.params
+
+
+def stored_state(state: TrainState) -> Any:
+    """What a checkpoint holds of a state beside the parameters of the network and the step."""
+    if not isinstance(state.opt_state, Averaged):
+        return state.opt_state
+    inner, _, count = state.opt_state
+    return {"optimizer": inner, "count": count, "latest": state.params}
+
+
+def restored_state(step: jax.Array, kept: Any, stored: Any, like: TrainState) -> TrainState:
+    """The state whose parts `kept_params` and `stored_state` gave; `like` has its structure."""
+    if not isinstance(like.opt_state, Averaged):
+        return TrainState(step, kept, stored)
+    state = Averaged(stored["optimizer"], kept, stored["count"])
+    return TrainState(step, stored["latest"], state)
 
 
 def data_mesh(batch_size: int) -> jax.sharding.Mesh:

@@ -1,11 +1,13 @@
 """The step and its schedule: values worked out by hand, and two devices against one."""
 
 import csv
+import dataclasses
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -14,9 +16,12 @@ from jaxreg.configuration.training import OptimizerConfig
 from jaxreg.training.step import (
     TrainState,
     data_mesh,
+    kept_params,
     learning_rate,
     make_optimizer,
     make_step,
+    restored_state,
+    stored_state,
 )
 from jaxreg.training.validation_log import append_row
 
@@ -43,6 +48,39 @@ def test_learning_rate_rises_stays_and_falls_to_2_percent(step, wanted):
 def test_learning_rate_of_a_short_run_is_never_above_its_peak_nor_always_0(steps):
     rates = [float(jnp.asarray(learning_rate(CONFIG, steps)(i))) for i in range(steps)]
     assert 0 < max(rates) <= 0.1 * (1 + 1e-6)
+
+
+def test_the_learning_rate_may_fall_for_longer():
+    schedule = learning_rate(dataclasses.replace(CONFIG, decay_fraction=0.5), steps=100)
+    assert float(jnp.asarray(schedule(50))) == pytest.approx(0.1)
+    assert float(jnp.asarray(schedule(75))) == pytest.approx(0.1 * (0.02 + 0.98 / 2), rel=1e-5)
+    always = learning_rate(dataclasses.replace(CONFIG, decay_fraction=1.0), steps=100)
+    assert float(jnp.asarray(always(0))) == pytest.approx(0.1)
+
+
+def test_the_network_is_a_moving_average_of_the_weights():
+    """The mean of all weights at first, then one of which a share stays."""
+    config = dataclasses.replace(CONFIG, warmup_steps=0, weight_average=0.5)
+    optimizer = make_optimizer(config, steps=20)
+    start = {"w": jnp.ones(3), "b": jnp.zeros(2)}
+    state = TrainState(jnp.zeros((), jnp.int32), start, optimizer.init(start))
+    expected, stays = None, (0, 0.5, 0.5, 0.5)
+    for share in stays:
+        gradient = jax.tree.map(lambda x: x + 1, state.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        now = jax.device_get(state.params)
+        if expected is None:
+            expected = now
+        expected = jax.tree.map(lambda a, b, s=share: s * a + (1 - s) * b, expected, now)
+    kept = kept_params(state)
+    trees = kept, expected, state.params
+    for got, wanted, latest in zip(*map(jax.tree.leaves, trees), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+        assert not np.allclose(got, latest)
+    again = restored_state(state.step, kept, stored_state(state), state)
+    for one, other in zip(*map(jax.tree.leaves, (again, state)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def _loss(params, frozen, sample, key):

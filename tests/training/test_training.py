@@ -69,8 +69,10 @@ def _leaves(workdir: Path, step: int):
     return parameters_sha256(loaded["params"])
 
 
-def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path, capsys):
+@pytest.mark.parametrize("flags", [[], ["--weight-average=0.9", "--decay-fraction=0.5"]])
+def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path, capsys, flags):
     argv = [*REG, "--loss=mi", "--mi-samples=512", f"--data={cohort}", "--checkpoint-every=2"]
+    argv += flags
     assert main([*argv, f"--workdir={tmp_path / 'whole'}", "--steps=4"]) == 0
     assert main([*argv, f"--workdir={tmp_path / 'parts'}", "--steps=4"]) == 0
     # What an interruption after step 2 leaves: the later checkpoint is not there.
