@@ -31,7 +31,7 @@ from jaxreg.data.prepare.subject import (
     record_file,
     write_image,
 )
-from jaxreg.data.prepare.tables import remarks_of, write_table, write_tables
+from jaxreg.data.prepare.tables import remarks_of, write_tables
 from jaxreg.data.prepare.template import Aligner, Head
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry import resampling
@@ -40,6 +40,7 @@ from jaxreg.io import images
 from jaxreg.io.atomic import require_writable
 from jaxreg.io.images import Remark, unheard
 from jaxreg.io.remarks import WARNING
+from jaxreg.io.tables import write_table
 from jaxreg.progress import SILENT, Progress
 
 MEAN_ROUNDS = 2

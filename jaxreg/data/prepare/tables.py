@@ -1,7 +1,7 @@
 """The tables that make a folder of prepared subjects a cohort, and the remarks on its subjects."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from jaxreg.configuration.preparation import PrepareConfig
 from jaxreg.data.prepare.source import Choice
 from jaxreg.io.atomic import completed
 from jaxreg.io.remarks import grouped
+from jaxreg.io.tables import write_table
 
 _COLUMNS = {
     "split": {"Description": "Part of the cohort: train, val or test."},
@@ -72,13 +73,6 @@ def _origins(record: dict[str, Any]) -> tuple[str, str]:
     """Where mask and labels come from, of records of older versions too."""
     mask = record.get("mask_origin") or ("given" if record["mask"] else "n/a")
     return mask, record.get("labels_origin") or ("given" if record["labels"] else "n/a")
-
-
-def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    """Write tab-separated text, which appears when it is complete."""
-    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
-    with completed(path) as partial:
-        partial.write_text("\n".join(lines) + "\n")
 
 
 def remarks_of(records: dict[str, Any]) -> list[str]:
