@@ -10,8 +10,8 @@ from typing import get_args
 
 from jaxreg.configuration.preparation import Layout
 from jaxreg.data.cohort import SPLITS
+from jaxreg.data.image_choice import Wishes
 from jaxreg.data.prepare.bids import bids_source
-from jaxreg.data.prepare.candidates import Wishes
 from jaxreg.data.prepare.source import DOMAINS, Files, Source
 from jaxreg.errors import InputError, require_choice
 from jaxreg.io.atomic import is_plain

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.configuration.preparation import PrepareConfig
-from jaxreg.data.prepare.source import Choice
+from jaxreg.data.image_choice import Choice
 from jaxreg.io.atomic import completed
 from jaxreg.io.remarks import grouped
 from jaxreg.io.tables import write_table

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxreg.data.prepare.candidates import entities_of, suffix_of
+from jaxreg.data.image_choice import entities_of, suffix_of
 from jaxreg.io.atomic import completed
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.headers import read_header

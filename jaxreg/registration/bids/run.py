@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.prepare.source import Choice
+from jaxreg.data.image_choice import Choice
 from jaxreg.errors import InputError
 from jaxreg.io.tables import write_table
 from jaxreg.progress import SILENT, Progress

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxreg.data.prepare.source import Choice
 from jaxreg.errors import InputError
 
 Wishes = Mapping[str, Sequence[str]]
@@ -18,6 +17,25 @@ PLAIN_FIRST = ("ce", "space", "desc", "part", "chunk", "echo", "inv", "flip", "m
 """Images without these entities come before those with them: contrast agents, other spaces,
 processed images, parts of a signal or a body, single echoes and inversions."""
 ENDINGS = (".nii", ".nii.gz")
+
+
+class Choice(NamedTuple):
+    """One of several was taken: `what` is a contrast, the session, the mask or the labels.
+
+    `taken` is the name of a file or a folder, None where none of `others` may be taken. `rule` says
+    in words what decided.
+    """
+
+    participant: str
+    what: str
+    taken: str | None
+    others: tuple[str, ...]
+    rule: str
+
+    def __str__(self) -> str:
+        """The choice in a line."""
+        others = ", ".join(self.others)
+        return f"{self.participant}: {self.what}: {self.taken or 'none'}, not {others}; {self.rule}"
 
 
 class Candidate(NamedTuple):
