@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.errors import InputError
+from jaxreg.io.tables import write_table
 
 Wishes = Mapping[str, Sequence[str]]
 """Entity → values, the one that is wanted most first; "" is for images without the entity."""
@@ -136,6 +137,16 @@ def decide(participant: str, what: str, candidates: Sequence[Candidate], wishes:
         words.insert(0, "phase, real and imaginary parts are never taken")
     rule = "; ".join([*words, *rules])
     return Decided(path, Choice(participant, what, path and path.name, others, rule))
+
+
+def write_choices(path: Path, choices: Iterable[Choice]) -> None:
+    """Write `choices.tsv`, a row for each choice; n/a where nothing was taken.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    rows = ((c.participant, c.what, c.taken or "n/a", ",".join(c.others), c.rule) for c in choices)
+    write_table(path, ("participant_id", "of", "taken", "not_taken", "rule"), rows)
 
 
 def require_met(wishes: Wishes, candidates: Iterable[Candidate]) -> None:

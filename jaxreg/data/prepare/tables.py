@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxreg.configuration.preparation import PrepareConfig
-from jaxreg.data.image_choice import Choice
+from jaxreg.data.image_choice import Choice, write_choices
 from jaxreg.io.atomic import completed
 from jaxreg.io.remarks import grouped
 from jaxreg.io.tables import write_table
@@ -49,11 +49,7 @@ def write_tables(
     if names:
         write_table(config.out / "labels.tsv", ("index", "name"), sorted(names.items()))
     if choices:
-        rows = [
-            (c.participant, c.what, c.taken or "n/a", ",".join(c.others), c.rule) for c in choices
-        ]
-        header = ("participant_id", "of", "taken", "not_taken", "rule")
-        write_table(config.out / "choices.tsv", header, rows)
+        write_choices(config.out / "choices.tsv", choices)
     with completed(config.out / "participants.json") as partial:
         partial.write_text(json.dumps(_COLUMNS, indent=1) + "\n")
     rows = [(name, split, *_origins(records[name])) for name, split in sorted(done.items())]

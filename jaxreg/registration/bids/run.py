@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.image_choice import Choice
+from jaxreg.data.image_choice import Choice, write_choices
 from jaxreg.errors import InputError
 from jaxreg.io.tables import write_table
 from jaxreg.progress import SILENT, Progress
@@ -121,6 +121,5 @@ def _write_tables(folder: Path, found: Found, template: SharedTemplate | None) -
     pairs = ((p.name, str(p.fixed), str(p.moving), fixed_mask) for p in found.pairs)
     write_table(folder / "pairs.tsv", ("name", "fixed", "moving", "fixed_mask"), pairs)
     write_table(folder / "left_out.tsv", ("name", "reason"), found.left_out.items())
-    choices = ((c.participant, c.what, c.taken, " ".join(c.others), c.rule) for c in found.choices)
-    write_table(folder / "choices.tsv", ("name", "what", "taken", "others", "rule"), choices)
+    write_choices(folder / "choices.tsv", found.choices)
     return folder / "pairs.tsv"
