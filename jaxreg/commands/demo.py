@@ -20,7 +20,7 @@ from jaxreg.progress import ShownProgress
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Register a simulated pair in half a minute, then run the whole chain in 10 minutes and more.
+    """Register a simulated pair in a minute, then run the whole chain in 10 minutes and more.
 
     The chain is a cohort, both stages of training, the λ sweep and the figures. With --pair-only it
     ends after the pair, which says whether the installation works.
