@@ -15,6 +15,7 @@ from jaxreg.errors import InputError
 from jaxreg.io.atomic import check_inputs_outside
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.files import require_file
+from jaxreg.io.remarks import WARNING
 from jaxreg.io.tables import read_table, write_table
 from jaxreg.segmentation.files import BRAIN, RECORD, VOLUMES, check_folder, segment_scan
 
@@ -66,7 +67,7 @@ def segment_files(
             if not several:
                 raise
             failed[str(path)] = str(error)
-            say(f"warning: {error}")
+            say(f"{WARNING}{error}")
             continue
         done[str(path)] = found.provenance()
         say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
