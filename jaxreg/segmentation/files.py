@@ -132,7 +132,6 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         found = segment_volume(volume, functions)
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
-    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
     return SegmentedImage(
         path=image,
         header=header,
@@ -140,7 +139,7 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         labels=reordered(Volume(found.labels, volume.affine), header.grid),
         mask=reordered(Volume(found.mask, volume.affine), header.grid),
         volumes_ml=found.brain.volumes_ml,
-        brain_ml=float(found.mask.sum()) * voxel_ml,
+        brain_ml=float(found.mask.sum()) * volume.voxel_ml,
         fit_mm=found.brain.fit_mm,
         model=model,
         sha256=None if isinstance(image, MemoryImage) else stored.sha256,
