@@ -18,7 +18,7 @@ from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.prepare import layouts
 from jaxreg.io.images import read_labels
-from jaxreg.io.itk_transforms import LPS_MATRIX
+from jaxreg.io.itk_geometry import LPS_MATRIX
 from jaxreg.io.tables import read_table
 from jaxreg.registration.bids.derivatives import Job, publish
 from jaxreg.registration.bids.pairs import BidsPair
