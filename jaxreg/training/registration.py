@@ -17,7 +17,7 @@ from jaxreg.configuration.training import (
     AutoencoderConfig,
     RegistrationConfig,
 )
-from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
+from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs, subjects_of
 from jaxreg.data.pipeline import pair_batches, require_pairs
 from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN, STRUCTURES
 from jaxreg.data.prepare.subject import write_image
@@ -324,7 +324,7 @@ def _other_images(
     """How the images of the autoencoders' training differ from those of a run, a line each."""
     stored = from_json(AutoencoderConfig, meta.config).cohort
     domains = dict.fromkeys(stored.domain_pair)
-    people = sorted(p for p, split in cohort.participants.items() if split == "train")
+    people = subjects_of(cohort.participants, "train")
     # A cohort may lack a contrast that only the autoencoders had, which `members` would refuse.
     train = [(p, d) for d in domains for p in people if cohort.file(p, d).is_file()]
     then_sha256, then_mm = (meta.identity.get(name) for name in ("data_sha256", "spacing_mm"))
@@ -362,7 +362,7 @@ def initialized_from(params: dict[str, Any], config: RegistrationConfig):
 
 def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str, str]]:
     """Neighbouring pairs of the val split, those with both domains and labels; may be empty."""
-    subjects = sorted(p for p, split in cohort.participants.items() if split == "val")
+    subjects = subjects_of(cohort.participants, "val")
     labelled = [p for p in subjects if cohort.file(p, "dseg").is_file()]
     fixed, moving = ([p for p in labelled if cohort.file(p, d).is_file()] for d in domains)
     return neighbour_pairs(fixed, moving)

@@ -15,7 +15,7 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SegmentationConfig,
 )
-from jaxreg.data.cohort import Cohort, automatic_line, read_cohort, scoring_gaps
+from jaxreg.data.cohort import Cohort, automatic_line, read_cohort, scoring_gaps, subjects_of
 from jaxreg.data.heads import find_cohorts, labelled
 from jaxreg.data.synthetic.embedded import embedded_cohort
 from jaxreg.errors import InputError
@@ -168,8 +168,7 @@ def gaps_of(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> l
         return cohort.file(participant, kind).is_file()
 
     structures = bool(cohort.structures)
-    held_out = (p for p, split in cohort.participants.items() if split == "val")
-    automatic = automatic_line(cohort, held_out)
+    automatic = automatic_line(cohort, subjects_of(cohort.participants, "val"))
     lines = [] if automatic is None else [f"split val: {automatic}"]
     return lines + scoring_gaps(cohort.participants, has, domains, structures=structures)
 
