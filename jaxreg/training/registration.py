@@ -66,7 +66,7 @@ def registration_task(
     """
     domains = config.cohort.domain_pair
     twins = config.objective.spec.aligned
-    fixed, moving = training_people(cohort, domains, twins=twins)
+    fixed, moving = training_subjects(cohort, domains, twins=twins)
     first, second = domains
     train = sorted(
         {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
@@ -102,10 +102,10 @@ def registration_task(
         model, networks = load_named_segmentation(config.teacher)
         info["teacher_sha256"] = model.sha256
         unlabelled = [
-            (person, domain)
-            for people, domain in ((fixed, first), (moving, second))
-            for person in people
-            if not labels or not cohort.file(person, "dseg").is_file()
+            (subject, domain)
+            for subjects, domain in ((fixed, first), (moving, second))
+            for subject in subjects
+            if not labels or not cohort.file(subject, "dseg").is_file()
         ]
         taught = taught_labels(volumes, unlabelled, networks, remark=remark)
     if labels:
@@ -160,7 +160,7 @@ def write_template(volumes: Volumes, subjects: list[str], domain: str, workdir: 
     write_image(path, mean.image.array, mean.mask, volumes.grid)
 
 
-def training_people(
+def training_subjects(
     cohort: Cohort, domains: tuple[str, str], *, twins: bool
 ) -> tuple[list[str], list[str]]:
     """Who is fixed and who is moving in training; with `twins`, who moves has both contrasts.
@@ -324,9 +324,9 @@ def _other_images(
     """How the images of the autoencoders' training differ from those of a run, a line each."""
     stored = from_json(AutoencoderConfig, meta.config).cohort
     domains = dict.fromkeys(stored.domain_pair)
-    people = subjects_of(cohort.participants, "train")
+    subjects = subjects_of(cohort.participants, "train")
     # A cohort may lack a contrast that only the autoencoders had, which `members` would refuse.
-    train = [(p, d) for d in domains for p in people if cohort.file(p, d).is_file()]
+    train = [(p, d) for d in domains for p in subjects if cohort.file(p, d).is_file()]
     then_sha256, then_mm = (meta.identity.get(name) for name in ("data_sha256", "spacing_mm"))
     if then_sha256 not in (None, fingerprint(cohort, train)):  # early versions stored neither
         name = stored.data or "the embedded cohort"

@@ -20,7 +20,7 @@ from jaxreg.registration.linear.overlap import Overlap, overlap_between
 LOST_OVERLAP = 0.02
 """So much mean Dice of both segmentations may an affine by intensities lose."""
 POOR_OVERLAP = 0.5
-"""Below this, segmentations are no guide: those of two people overlapped by 0.54 to 0.73."""
+"""Below this, segmentations are no guide: those of two subjects overlapped by 0.54 to 0.73."""
 
 
 def linear_starts(
@@ -78,7 +78,7 @@ def _refined(
 ) -> dict[str, Float[np.ndarray, "4 4"]]:
     """The affine by segmentation, and what the intensities make of it.
 
-    Within one subject the intensities are exact to a fraction of a millimetre. Between two people
+    Within one subject the intensities are exact to a fraction of a millimetre. Between two subjects
     they often pull the structures apart again, and what they make is not taken. Where a brain lacks
     a part, or the segmentations hardly agree, both remain to choose from.
     """
