@@ -65,11 +65,11 @@ def registration_task(
     `remark` gets a line on what is unusual in a file and is accepted.
     """
     domains = config.cohort.domain_pair
-    twins = config.objective.spec.aligned
-    fixed, moving = training_subjects(cohort, domains, twins=twins)
+    both_contrasts = config.objective.spec.aligned
+    fixed, moving = training_subjects(cohort, domains, both_contrasts=both_contrasts)
     first, second = domains
     train = sorted(
-        {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
+        {*((p, first) for p in (*fixed, *moving * both_contrasts)), *((p, second) for p in moving)}
     )
     augmentation = config.augmentation
     labels = config.objective.label_weight > 0 or augmentation.needs_labels
@@ -133,7 +133,7 @@ def registration_task(
             seed=config.optimizer.seed,
             batch_size=config.optimizer.batch_size,
             flip=mirrored if config.cohort.flip else None,
-            twins=twins,
+            both_contrasts=both_contrasts,
             labels=labels,
             taught=taught,
         ),
@@ -161,15 +161,15 @@ def write_template(volumes: Volumes, subjects: list[str], domain: str, workdir: 
 
 
 def training_subjects(
-    cohort: Cohort, domains: tuple[str, str], *, twins: bool
+    cohort: Cohort, domains: tuple[str, str], *, both_contrasts: bool
 ) -> tuple[list[str], list[str]]:
-    """Who is fixed and who is moving in training; with `twins`, who moves has both contrasts.
+    """Who is fixed and who is moving in training; with `both_contrasts`, who moves has both.
 
     Raises:
         InputError: nobody in the train split has what is needed.
     """
     fixed, moving = (cohort.members("train", d) for d in domains)
-    if twins:
+    if both_contrasts:
         moving = [p for p in moving if p in fixed]
     if not moving:
         raise InputError(

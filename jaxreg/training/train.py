@@ -153,7 +153,7 @@ def _require_subjects(config: AutoencoderConfig | RegistrationConfig, cohort: Co
         for domain in domains:
             cohort.members("train", domain)
     else:
-        training_subjects(cohort, domains, twins=config.objective.spec.aligned)
+        training_subjects(cohort, domains, both_contrasts=config.objective.spec.aligned)
 
 
 def gaps_of(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> list[str]:
