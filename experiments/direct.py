@@ -42,7 +42,7 @@ from jaxreg.spatial import (  # noqa: E402
     resize_displacement,
     warp,
 )
-from jaxreg.training.registration import load_encoders  # noqa: E402
+from jaxreg.training.encoders import load_encoders  # noqa: E402
 
 
 @dataclass(frozen=True)

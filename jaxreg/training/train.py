@@ -25,8 +25,9 @@ from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.autoencoder import autoencoder_task, held_out_of
 from jaxreg.training.loop import Task, run
 from jaxreg.training.own_logger import Logger, load_logger
-from jaxreg.training.registration import registration_task, training_subjects
+from jaxreg.training.registration import registration_task
 from jaxreg.training.segmentation import segmentation_task
+from jaxreg.training.subjects import training_subjects
 
 
 def train(
