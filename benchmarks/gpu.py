@@ -262,8 +262,9 @@ def register_job() -> dict[str, float]:
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
     middle = (np.array(values.shape) - 1) / 2
     inverted = np.where(values > 0.05 * values.max(), 1.1 * values.max() - values, 0)
-    turned = affine_transform(inverted, turn, middle - turn @ middle, order=1)
-    fine = np.maximum(zoom(values, 2, order=1), 0)
+    offset: Any = middle - turn @ middle
+    turned = affine_transform(inverted, turn, offset, order=1)
+    fine = np.asarray(zoom(values, 2, order=1)).clip(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         half = brain.affine @ np.diag([0.5, 0.5, 0.5, 1])

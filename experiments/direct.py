@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 import tyro  # noqa: E402
 
 from jaxreg.configuration.objective import ObjectiveConfig  # noqa: E402
+from jaxreg.configuration.registration import DIRECT_RATE, REFINE_RATE  # noqa: E402
 from jaxreg.configuration.training import CohortConfig, RegistrationConfig  # noqa: E402
 from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
 from jaxreg.data.volumes import Volumes  # noqa: E402
@@ -30,19 +31,18 @@ from jaxreg.evaluation.evaluate import parse_lambdas  # noqa: E402
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity  # noqa: E402
 from jaxreg.models.release import load_model  # noqa: E402
 from jaxreg.pair import Pair  # noqa: E402
-from jaxreg.registration.deformable.deformation import (  # noqa: E402
-    DIRECT_RATE,
-    REFINE_RATE,
+from jaxreg.registration.deformable.optimization import (  # noqa: E402
+    optimize_jointly,
     taper,
+    zero_velocity,
 )
-from jaxreg.registration.deformable.optimization import optimize_jointly, zero_velocity  # noqa: E402
 from jaxreg.registration.deformable.prediction import predicted  # noqa: E402
 from jaxreg.spatial import (  # noqa: E402
     displacement_of,  # noqa: E402
     resize_displacement,
     warp,
 )
-from jaxreg.training.registration import load_encoders  # noqa: E402
+from jaxreg.training.encoders import load_encoders  # noqa: E402
 
 
 @dataclass(frozen=True)

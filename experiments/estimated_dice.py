@@ -27,6 +27,7 @@ from jaxreg import runtime
 
 runtime.prepare()
 
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
 from scipy.ndimage import gaussian_filter  # noqa: E402
@@ -248,7 +249,8 @@ def errors_of(
     shared = [
         n for n in metrics.shared_labels(fixed.array, moving.array) if n in estimate.structures
     ]
-    dice = metrics.dice(reordered(fixed, grid), labels, np.array(shared))
+    arrays = map(jnp.asarray, (reordered(fixed, grid), labels, shared))
+    dice = metrics.dice(*arrays)
     return [estimate.structures[int(n)] - float(d) for n, d in zip(shared, dice, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
     python experiments/join_cohorts.py COHORT COHORT … --out DIR
 
-People keep their names and splits; the scored structures must agree.
+Subjects keep their names and splits; the scored structures must agree.
 """
 
 import argparse

@@ -44,10 +44,10 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     cohort = read_cohort(config.data)
     fixed, moving = config.domains.split(",")
-    people = [cohort.members(config.split, domain) for domain in (fixed, moving)]
+    subjects = [cohort.members(config.split, domain) for domain in (fixed, moving)]
     for tool in config.tools.split(","):
         rows = []
-        for one, other in neighbour_pairs(*people):
+        for one, other in neighbour_pairs(*subjects):
             rows.append(registered(cohort, (one, fixed), (other, moving), tool))
             print(f"{tool} {one} {other}", *(f"{value:.4f}" for value in rows[-1]), flush=True)
         before, after, folds, seconds = np.mean(rows, axis=0)
@@ -63,8 +63,8 @@ def registered(
     """Dice before and after, % of folds in the fixed brain, and seconds of one pair."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for role, (person, domain) in (("fixed", fixed), ("moving", moving)):
-            (folder / f"{role}.nii.gz").write_bytes(cohort.file(person, domain).read_bytes())
+        for role, (subject, domain) in (("fixed", fixed), ("moving", moving)):
+            (folder / f"{role}.nii.gz").write_bytes(cohort.file(subject, domain).read_bytes())
         module = "jaxreg.registration.compare_tools.external_tools"
         subprocess.run(
             [sys.executable, "-m", module, tool, name],

@@ -119,9 +119,9 @@ def parts_of(
     yield "own segmentations alone", *refine(own, max(steps), **only)
     known = pair._replace(fixed_labels=fixed_true, moving_labels=moving_true)
     yield "true labels alone", *refine(known, max(steps), **only)
-    twin = cohort.file(moving, "T1w")
-    if twin.is_file():
-        image, _, _ = one_side(read_subject("moving", twin), result.affine, result.grid)
+    same_contrast = cohort.file(moving, "T1w")
+    if same_contrast.is_file():
+        image, _, _ = one_side(read_subject("moving", same_contrast), result.affine, result.grid)
         yield "similarity within one contrast", *refine(pair._replace(moving=image), max(steps))
 
 

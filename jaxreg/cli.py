@@ -14,117 +14,30 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
 
 from jaxreg import runtime
 from jaxreg._version import __version__
 from jaxreg.errors import EXIT_CODES, EnvironmentFailure, InputError, kind_of, reason_of
 
-
-def _register(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.register import main
-
-    return main(argv)
-
-
-def _bids(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.bids import main
-
-    return main(argv)
-
-
-def _group(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.group import main
-
-    return main(argv)
-
-
-def _sweep(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.sweep import main
-
-    return main(argv)
-
-
-def _apply(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.apply import main
-
-    return main(argv)
-
-
-def _convert(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.convert import main
-
-    return main(argv)
-
-
-def _compare(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.compare import main
-
-    return main(argv)
-
-
-def _normalize(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.normalize import main
-
-    return main(argv)
-
-
-def _segment(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.segment import main
-
-    return main(argv)
-
-
-def _prepare(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.prepare import main
-
-    return main(argv)
-
-
-def _train(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.train import main
-
-    return main(argv)
-
-
-def _eval(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.eval import main
-
-    return main(argv)
-
-
-def _demo(argv: Sequence[str]) -> int | None:
-    from jaxreg.commands.demo import main
-
-    return main(argv)
-
-
-class Command(NamedTuple):
-    """A command: what it does in a line, and the function that imports and runs it."""
-
-    description: str
-    run: Callable[[Sequence[str]], int | None]
-
-
 COMMANDS = {
-    "register": Command("align a moving image with a fixed one, or a table of pairs", _register),
-    "bids": Command("register the images of a BIDS data set, written as derivatives", _bids),
-    "group": Command("write one page over the pairs that several jobs have registered", _group),
-    "sweep": Command("register a pair at every λ from 0 to 1 and write the whole curve", _sweep),
-    "normalize": Command(
-        "bring a subject to MNI152 or another template, and labels back", _normalize
-    ),
-    "apply": Command("move an image, a label map or points by saved transforms", _apply),
-    "convert": Command("write a warp in the form that FSL or FreeSurfer reads", _convert),
-    "segment": Command("find the brain and its structures in images of any contrast", _segment),
-    "compare": Command("register a pair with jaxreg, ANTs, greedy, elastix, ConvexAdam", _compare),
-    "prepare": Command("make a cohort for training from HCP, BIDS or IXI folders", _prepare),
-    "train": Command("train the autoencoders (stage 1) or the registration network", _train),
-    "eval": Command("score a trained network over λ, or compare several networks", _eval),
-    "demo": Command("see all work on simulated brains; --pair-only in half a minute", _demo),
+    "register": "align a moving image with a fixed one, or a table of pairs",
+    "bids": "register the images of a BIDS data set, written as derivatives",
+    "group": "write one page over the pairs that several jobs have registered",
+    "sweep": "register a pair at every λ from 0 to 1 and write the whole curve",
+    "normalize": "bring a subject to MNI152 or another template, and labels back",
+    "apply": "move an image, a label map or points by saved transforms",
+    "convert": "write a warp in the form that FSL or FreeSurfer reads",
+    "segment": "find the brain and its structures in images of any contrast",
+    "compare": "register a pair with jaxreg, ANTs, greedy, elastix, ConvexAdam",
+    "prepare": "make a cohort for training from HCP, BIDS or IXI folders",
+    "train": "train the autoencoders (stage 1) or the registration network",
+    "eval": "score a trained network over λ, or compare several networks",
+    "demo": "register and train on simulated brains; --pair-only takes a minute",
 }
-"""In the order in which a newcomer meets them."""
+"""Each is a module of `jaxreg.commands`; in the order in which a newcomer meets them."""
 _ON_ONE_DEVICE = ("register", "bids", "sweep", "normalize", "segment", "compare", "demo")
 """The commands that compute with JAX and are no part of a job of several processes."""
 CLOSED_OUTPUT = 141
@@ -243,7 +156,8 @@ def _run(argv: list[str]) -> int:
             from jaxreg.distributed import require_platform
 
             require_platform()
-        return COMMANDS[argv[0]].run(argv[1:]) or 0
+        command = import_module(f"jaxreg.commands.{argv[0]}")
+        return command.main(argv[1:]) or 0
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as error:
@@ -262,7 +176,7 @@ def _run(argv: list[str]) -> int:
 def _help() -> str:
     """What `jaxreg --help` prints."""
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{command.description}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<{width}}{description}" for name, description in COMMANDS.items()]
     return "\n".join(
         [
             "usage: jaxreg COMMAND [flags]",

@@ -8,10 +8,10 @@ from jaxtyping import Array, Bool, Float, UInt8
 class Pair(NamedTuple):
     """Two subjects on one grid, intensities in [0, 1]; with a leading batch axis in a batch.
 
-    A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity. The
-    twin is the moving subject's own image in the fixed contrast, for losses within one contrast;
-    labels (0: none) are those of both subjects, for the training of networks that know them;
-    `taught` says that a segmentation network made those of either.
+    A mask is the brain; an ignore mask (a lesion) takes its voxels out of every similarity.
+    `moving_in_fixed_contrast` is the moving subject's own image in the fixed contrast, for losses
+    within one contrast; labels (0: none) are those of both subjects, for the training of networks
+    that know them; `taught` says that a segmentation network made those of either.
     """
 
     fixed: Float[Array, "x y z 1"]

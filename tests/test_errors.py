@@ -46,7 +46,7 @@ def test_the_command_ends_with_the_code_of_the_kind(error, kind, monkeypatch, ca
     def fails(argv):
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "apply", cli.Command("", fails))
+    monkeypatch.setattr("jaxreg.commands.apply.main", fails)
     assert cli.main(["apply", "--json"]) == EXIT_CODES[kind]
     captured = capsys.readouterr()
     found = json.loads(captured.out)["error"]

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         images = tuple(folder / row["image"] for row in rows)
     for path in images:
         require_file(path)
-    from jaxreg.segmentation.many import segment_files
+    from jaxreg.segmentation.batch import segment_files
 
     console = Console(config.output)
     with console.progress.phase("segment"):

@@ -62,7 +62,6 @@ LOSS_SPECS: dict[str, LossSpec] = {
 LOSSES = tuple(LOSS_SPECS)
 CONTRASTIVE_LOSSES = tuple(name for name, spec in LOSS_SPECS.items() if spec.contrastive)
 COMPARED_LOSSES = tuple(name for name, spec in LOSS_SPECS.items() if spec.compared)
-ALIGNED_LOSSES = tuple(name for name, spec in LOSS_SPECS.items() if spec.aligned)
 DIRECT_LOSSES = tuple(n for n, s in LOSS_SPECS.items() if not (s.contrastive or s.aligned))
 """Losses that two images alone allow, without a trained network."""
 

@@ -20,6 +20,7 @@ Stem = Literal["fold", "conv"]
 Conditioning = Literal["cin", "hypernet", "none"]
 Dtype = Literal["float32", "bfloat16"]
 ConvolutionForm = Literal["auto", "plain", "slices", "patches"]
+"""How a convolution is computed: by the platform, as XLA's own, or in one of two other forms."""
 Resolution = Literal["fine", "coarse"]
 Voxels = Literal["all", "corner"]
 BUNDLED_ENCODERS = "segmentation"

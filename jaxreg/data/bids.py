@@ -1,7 +1,7 @@
 """Which anatomical files a BIDS data set holds, by subject. `ancpbids` lives here alone.
 
 The library finds the files, by names alone: JSON files and tables are kept from it, because one
-that is damaged would end it. Their entities are read from the names (`candidates.entities_of`),
+that is damaged would end it. Their entities are read from the names (`image_choice.entities_of`),
 because the library takes `run-01` for the number 1, and a derivative's name keeps what its source
 had.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import ancpbids
 from ancpbids.vfs import LocalVfs
 
-from jaxreg.data.prepare.candidates import ENDINGS, Candidate, candidate
+from jaxreg.data.image_choice import ENDINGS, Candidate, candidate
 from jaxreg.errors import InputError, first_line
 
 _OTHER_DATA = (

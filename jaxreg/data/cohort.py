@@ -46,7 +46,7 @@ class Cohort:
         Raises:
             InputError: no subject in the split, or none there with the domain.
         """
-        subjects = sorted(p for p, s in self.participants.items() if s == split)
+        subjects = subjects_of(self.participants, split)
         if not subjects:
             raise InputError(
                 f"{self.folder / 'participants.tsv'}: no participant in split {split!r}; "
@@ -59,6 +59,11 @@ class Cohort:
                 f"(such as {self.file(subjects[0], domain)}), got none."
             )
         return having
+
+
+def subjects_of(participants: Mapping[str, str], split: str) -> list[str]:
+    """Participants of a split, sorted."""
+    return sorted(name for name, own in participants.items() if own == split)
 
 
 def read_cohort(folder: Path | str) -> Cohort:
@@ -178,7 +183,7 @@ def scoring_gaps(
     """
     lines = []
     for split, lost in _LOST.items():
-        subjects = sorted(p for p, s in participants.items() if s == split)
+        subjects = subjects_of(participants, split)
         labelled = [p for p in subjects if has(p, "dseg")]
         fixed, moving = ([p for p in labelled if has(p, d)] for d in domains)
         contrast = next((d for d, o in zip(domains, (fixed, moving), strict=True) if not o), None)
@@ -211,7 +216,7 @@ def training_gap(
     participants: Mapping[str, str], has: Callable[[str, str], bool], domains: tuple[str, str]
 ) -> str | None:
     """Why a registration network cannot be trained on the train split, None where it can."""
-    subjects = sorted(p for p, s in participants.items() if s == "train")
+    subjects = subjects_of(participants, "train")
     fixed, moving = ([p for p in subjects if has(p, d)] for d in domains)
     for domain, having in zip(domains, (fixed, moving), strict=True):
         if not having:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from jaxreg.data.cohort import Cohort, first_command, read_cohort
+from jaxreg.data.cohort import Cohort, first_command, read_cohort, subjects_of
 from jaxreg.data.label_codes import CLUSTERS, FIRST_CLUSTER, FIRST_HEAD, encode
 from jaxreg.errors import InputError
 from jaxreg.geometry.connected import fill_holes
@@ -60,7 +60,7 @@ def find_cohorts(folders: Sequence[Path]) -> list[Cohort]:
 
 def labelled(cohort: Cohort, split: str) -> list[str]:
     """Participants of a split who have labels, sorted."""
-    subjects = sorted(p for p, s in cohort.participants.items() if s == split)
+    subjects = subjects_of(cohort.participants, split)
     return [p for p in subjects if cohort.file(p, "dseg").is_file()]
 
 

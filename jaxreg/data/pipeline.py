@@ -54,7 +54,7 @@ def pair_batches(
     seed: int,
     batch_size: int,
     flip: Flip | None,
-    twins: bool = False,
+    both_contrasts: bool = False,
     labels: bool = False,
     taught: Mapping[tuple[str, str], np.ndarray] | None = None,
 ) -> grain.DatasetIterator:
@@ -62,10 +62,11 @@ def pair_batches(
 
     Every epoch takes each of `fixed` once in a new order, with one of `moving` drawn at random,
     never the same subject. `flip` mirrors a volume; half of the time both are. The ignore masks
-    are among the fields where a subject has one; with `twins`, the moving subject's image in the
-    fixed domain is; with `labels`, the cohort's structures are, numbered from 1 in their order (0
-    elsewhere, and everywhere in subjects without labels). `taught` has the labels of some images by
-    (participant, domain), so numbered; they stand where they are, and `taught` of a pair says so.
+    are among the fields where a subject has one; with `both_contrasts`, the moving subject's image
+    in the fixed domain is; with `labels`, the cohort's structures are, numbered from 1 in their
+    order (0 elsewhere, and everywhere in subjects without labels). `taught` has the labels of some
+    images by (participant, domain), so numbered; they stand where they are, and `taught` of a pair
+    says so.
 
     Raises:
         InputError: a subject has no other subject to be paired with.
@@ -86,9 +87,9 @@ def pair_batches(
             if ignoring:
                 ignore = np.zeros_like(scan.mask) if scan.ignore is None else scan.ignore
                 element[f"{role}_ignore"] = _flipped(ignore, applied)
-        if twins:
-            twin = volumes.scan(moving[m], domains[0]).image
-            element["moving_in_fixed_contrast"] = _flipped(twin, applied)
+        if both_contrasts:
+            in_fixed_contrast = volumes.scan(moving[m], domains[0]).image
+            element["moving_in_fixed_contrast"] = _flipped(in_fixed_contrast, applied)
         images = (fixed[f], domains[0]), (moving[m], domains[1])
         if labels or taught is not None:
             for role, (subject, domain) in zip(("fixed", "moving"), images, strict=True):

@@ -4,10 +4,9 @@ Of several processes each scores its share of the pairs; the first puts the part
 written does not depend on how many there are, apart from the seconds.
 """
 
-import contextlib
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 from jaxreg.evaluation import partial_results, report
 from jaxreg.evaluation.sweep import score_pair
-from jaxreg.io.atomic import claimed, require_writable
 from jaxreg.io.remarks import WARNING, grouped
 from jaxreg.models.checkpoint import parameters_sha256
 from jaxreg.models.model import Model
+from jaxreg.models.run_folder import claimed_by_first
 from jaxreg.progress import SILENT, Progress, write_line
 
 
@@ -91,25 +90,8 @@ def evaluate(
     if model.config.network.lam is not None:
         lams = [model.config.network.lam]
     pairs = split_pairs(cohort, split, domains, every=every_pair)
-    with _claimed(folder):
+    with claimed_by_first(folder):
         return _evaluate(model, name, cohort, split, lams, pairs, folder, progress)
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Make the folder of the results; meanwhile no other evaluation writes there.
-
-    The first process claims it for all.
-    """
-    first = distributed.index() == 0
-    if first:
-        require_writable(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}).") from error
-    with claimed(folder) if first else contextlib.nullcontext():
-        yield
 
 
 def _evaluate(model, name, cohort, split, lams, pairs, folder, progress) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def displacements(
     squarings: int,
 ) -> Iterator[tuple[list[float], Float[Array, "l x y z 3"], float]]:
     """(λs, displacements, seconds a λ) chunk by chunk, on the grid of the images."""
-    shape = _triple(fixed.shape)
+    x, y, z, _ = fixed.shape
+    shape = (x, y, z)
     begin = time.perf_counter()
     for chunk, velocity in velocities(network_params, fixed, moving, lams, config=config):
         displacement = _integrated(velocity, shape=shape, squarings=squarings)
@@ -131,7 +132,3 @@ def _integrated(velocity: Float[Array, "l u v w 3"], *, shape: tuple[int, int, i
 
 _dice = jax.jit(metrics.dice)
 _present = jax.jit(metrics.present)
-
-
-def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
-    return int(shape[0]), int(shape[1]), int(shape[2])

@@ -17,6 +17,11 @@ class Volume(NamedTuple):
         """Voxel size along each array axis, in millimetres."""
         return _spacing_mm(self.affine)
 
+    @property
+    def voxel_ml(self) -> float:
+        """The volume of a voxel, in millilitres."""
+        return _voxel_ml(self.affine)
+
 
 class Grid(NamedTuple):
     """A voxel grid, axes in any order: its shape, and its indices' affine to RAS millimetres."""
@@ -29,10 +34,19 @@ class Grid(NamedTuple):
         """Voxel size along each axis, in millimetres."""
         return _spacing_mm(self.affine)
 
+    @property
+    def voxel_ml(self) -> float:
+        """The volume of a voxel, in millilitres."""
+        return _voxel_ml(self.affine)
+
 
 def _spacing_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
     return float(x), float(y), float(z)
+
+
+def _voxel_ml(affine: Float[np.ndarray, "4 4"]) -> float:
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
 
 
 def coarser_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, ...], np.ndarray]:

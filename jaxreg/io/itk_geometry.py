@@ -16,6 +16,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from jaxreg.geometry.field import SHEAR, shear
 
+LPS_MATRIX = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""RAS to LPS millimetres, and back: it is its own inverse."""
 UNAMBIGUOUS_MM = 0.01
 """Forms that lie closer together, at every corner of the grid, are the same."""
 
@@ -112,4 +114,4 @@ def _read_by_itk(header: Any, affine: np.ndarray) -> np.ndarray | None:
     found = np.eye(4)
     found[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
     found[:3, 3] = reader.GetOrigin()
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ found
+    return LPS_MATRIX @ found

@@ -20,9 +20,8 @@ from jaxreg.geometry.field import Field
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.displacement_fields import LPS
 from jaxreg.io.files import require_file
+from jaxreg.io.itk_geometry import LPS_MATRIX
 
-LPS_MATRIX = np.diag([*LPS.astype(float), 1.0])
-"""RAS to LPS millimetres, and back: it is its own inverse."""
 _DEEPEST = 16
 """Composites within composites; deeper ones are no transform that a program writes."""
 _PROBE = """

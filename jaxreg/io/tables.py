@@ -1,9 +1,11 @@
 """Tables in TSV files."""
 
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import completed
 from jaxreg.io.files import require_file
 
 _OTHER_SEPARATORS = {"commas": ",", "semicolons": ";", "bars": "|", "blanks": None}
@@ -33,6 +35,18 @@ def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         if lacking:
             raise InputError(f"{table}: {_lacks(lacking[0], row)}")
     return rows
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a TSV, which appears when it is complete; the old one stays until then.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with completed(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _lacks(column: str, row: dict) -> str:

@@ -235,6 +235,12 @@ def parameters_sha256(params: Any) -> str:
     return digest.hexdigest()
 
 
+def leaves_by_name(tree: Any) -> dict[str, Any]:
+    """Leaves by their path (`network/down/kernel`), in the order of the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(part.key) for part in path): leaf for path, leaf in leaves}
+
+
 def _meta_of_today(stored: dict[str, Any]) -> Meta:
     """What a checkpoint says of itself, the names of earlier versions replaced by today's."""
     meta = Meta(**stored)

@@ -23,6 +23,7 @@ from jaxreg.errors import InputError
 from jaxreg.io import images
 from jaxreg.io.archives import DAMAGED_ARCHIVE
 from jaxreg.io.atomic import completed_folder
+from jaxreg.models.checkpoint import leaves_by_name
 from jaxreg.models.model import (
     TEMPLATE,
     Defaults,
@@ -91,7 +92,7 @@ def write_release(model: Model, folder: Path, defaults: Defaults, *, about: str)
         "register": defaults._asdict(),
         "sha256": model.sha256,
     }
-    arrays = _by_name({"params": model.params, "encoders": model.encoders})
+    arrays = leaves_by_name({"params": model.params, "encoders": model.encoders})
     with completed_folder(folder) as partial:
         np.savez_compressed(partial / _WEIGHTS, **arrays)
         text = json.dumps(described, indent=1, ensure_ascii=False)
@@ -117,7 +118,7 @@ def read_release(folder: Path) -> Model:
             "params": parameter_shapes(config, encoder),
             "encoders": {} if stem is None else init_encoders(config.cohort.domain_pair, stem),
         }
-        values = _read_arrays(folder / _WEIGHTS, _by_name(like))
+        values = _read_arrays(folder / _WEIGHTS, leaves_by_name(like))
         found = jax.tree.unflatten(jax.tree.structure(like), values)
         x, y, z = (float(v) for v in described["spacing_mm"])
         defaults = Defaults(**described["register"])
@@ -140,12 +141,6 @@ def read_release(folder: Path) -> Model:
             f"{folder}: parameters and template are not those whose hash {_MODEL} has."
         )
     return model
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    """Leaves by their path, in the order of the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(part.key) for part in path): leaf for path, leaf in leaves}
 
 
 def _read_arrays(path: Path, like: dict[str, Any]) -> list[np.ndarray]:

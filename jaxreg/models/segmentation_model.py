@@ -21,7 +21,7 @@ from jaxreg.configuration.training import SegmentationConfig
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
 from jaxreg.io.archives import DAMAGED_ARCHIVE
-from jaxreg.models.checkpoint import open_run, parameters_sha256
+from jaxreg.models.checkpoint import leaves_by_name, open_run, parameters_sha256
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.stored_programs import stored_program, stored_shapes
 
@@ -117,7 +117,8 @@ def write_segmentation_model(
     """Write both networks into an existing folder; `about` says what they were trained on."""
     sha256 = {}
     for resolution in RESOLUTIONS:
-        arrays = {name: np.asarray(v, np.float16) for name, v in by_name(params[resolution])}
+        leaves = leaves_by_name(params[resolution])
+        arrays = {name: np.asarray(leaf, np.float16) for name, leaf in leaves.items()}
         path = folder / f"{resolution}.npz"
         np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
         sha256[resolution] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -126,20 +127,14 @@ def write_segmentation_model(
     (folder / _MODEL).write_text(text + "\n", encoding="utf-8")
 
 
-def by_name(params: Any) -> list[tuple[str, Any]]:
-    """(path, leaf) of each parameter, in the order of the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return [("/".join(str(part.key) for part in path), leaf) for path, leaf in leaves]
-
-
 def _parameters(content: bytes, channels: tuple[int, ...]) -> Any:
     like = _shapes(channels)
     with np.load(io.BytesIO(content)) as stored:
-        wanted = by_name(like)
-        if set(stored.files) != {name for name, _ in wanted}:
+        wanted = leaves_by_name(like)
+        if set(stored.files) != set(wanted):
             raise ValueError("its parameters are not those of its channels")
-        leaves = [np.asarray(stored[name], np.float32) for name, _ in wanted]
-    for leaf, (name, shape) in zip(leaves, wanted, strict=True):
+        leaves = [np.asarray(stored[name], np.float32) for name in wanted]
+    for leaf, (name, shape) in zip(leaves, wanted.items(), strict=True):
         if leaf.shape != shape.shape:
             raise ValueError(f"{name}: expected shape {shape.shape}, got {leaf.shape}")
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

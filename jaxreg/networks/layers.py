@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from jaxreg.configuration.training import ConvolutionForm
+
 NEGATIVE_SLOPE = 0.2
 Scale = Literal["same", "half", "double"]
 """What a convolution does to the number of voxels along each axis."""
-Form = Literal["auto", "plain", "slices", "patches"]
-"""How a convolution is computed: by the platform, as XLA's own, or in one of two other forms."""
 _MANY_VOXELS = 4096
 """From so many on, the kernels for pairs of voxels cost less than they save."""
 _LAYOUT_3D = ("NXYZC", "XYZIO", "NXYZC")
@@ -25,7 +25,7 @@ def convolve(
     kernel: Float[Array, "3 3 3 i o"],
     *,
     scale: Scale = "same",
-    form: Form = "auto",
+    form: ConvolutionForm = "auto",
 ) -> Float[Array, "b u v w o"]:
     """3×3×3 convolution, zero-padded by one voxel on every side.
 
@@ -158,7 +158,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     kernel_init: Callable[..., Any] = nn.initializers.he_normal()
     dtype: Any = jnp.float32
-    form: Form = "auto"
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b x y z i"]) -> Float[Array, "b u v w o"]:

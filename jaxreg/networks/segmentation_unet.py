@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxreg.configuration.training import ConvolutionForm
 from jaxreg.networks.layers import (
     Conv,
-    Form,
     InstanceNorm,
     Scale,
     fold,
@@ -31,7 +31,7 @@ class Block(nn.Module):
     features: int
     scale: Scale = "same"
     dtype: Any = jnp.float32
-    form: Form = "auto"
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(
@@ -52,7 +52,7 @@ class SegmentationUNet(nn.Module):
     channels: tuple[int, ...]
     classes: int
     dtype: Any = jnp.float32
-    form: Form = "auto"
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(

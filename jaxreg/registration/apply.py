@@ -20,6 +20,7 @@ from jaxreg.io.images import NIFTI, image_like, save
 from jaxreg.io.itk_geometry import forms_apart
 from jaxreg.io.itk_transforms import read_transform
 from jaxreg.io.points import Convention, PointTable, read_points, write_points
+from jaxreg.io.remarks import WARNING
 from jaxreg.io.stored_images import Source
 from jaxreg.registration.moved import Moved, Notes, moved
 
@@ -275,7 +276,7 @@ def apply_files(
             )
             if applied._table is not None:
                 write_points(temporary, applied._table)
-    return [*(f"warning: {line}" for line in applied.warnings), *applied.remarks]
+    return [*(f"{WARNING}{line}" for line in applied.warnings), *applied.remarks]
 
 
 def _convention(points: PointTable) -> list[str]:

@@ -25,6 +25,7 @@ from jaxreg.io.images import (
     save,
     smallest_labels,
 )
+from jaxreg.io.remarks import WARNING
 from jaxreg.io.series import (
     Series,
     Timing,
@@ -56,7 +57,7 @@ class Notes:
 
     def lines(self) -> list[str]:
         """All of it as a command prints it, the warnings first."""
-        return [*(f"warning: {line}" for line in self.warnings), *self.remarks]
+        return [*(f"{WARNING}{line}" for line in self.warnings), *self.remarks]
 
 
 class Moved(NamedTuple):

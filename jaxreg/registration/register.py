@@ -11,6 +11,7 @@ from jaxtyping import Float
 from jaxreg.configuration.registration import AUTO, RegisterConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
+from jaxreg.io.remarks import WARNING
 from jaxreg.io.stored_images import MemoryImage
 from jaxreg.models.release import name_of
 from jaxreg.pair import Pair
@@ -160,7 +161,7 @@ class _Told:
     def warn(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.warnings.append(line)
-            self.say(f"warning: {line}")
+            self.say(f"{WARNING}{line}")
 
 
 def _with_brains(

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from jaxreg.data.label_codes import CLASSES, REST, decode
+from jaxreg.geometry.grid import Grid
 from jaxreg.segmentation.template import GRID
 
 
@@ -75,11 +76,6 @@ def volumes_ml(
 ) -> dict[int, float]:
     """Millilitres of each structure by FreeSurfer's number, from the probabilities."""
     sums = probabilities.reshape(-1, CLASSES).sum(axis=0, dtype=np.float64)
-    sums *= voxel_ml(to_image @ GRID.affine)
+    sums *= Grid(GRID.shape, to_image @ GRID.affine).voxel_ml
     numbers = decode(np.arange(CLASSES, dtype=np.uint8))
     return {int(n): float(v) for n, v in zip(numbers, sums, strict=True) if n}
-
-
-def voxel_ml(affine: Float[np.ndarray, "4 4"]) -> float:
-    """The volume of a voxel, millilitres."""
-    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

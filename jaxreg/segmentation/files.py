@@ -5,7 +5,6 @@ JAX is imported when an image has been read, so that one that is refused is refu
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 from pathlib import Path
@@ -24,6 +23,7 @@ from jaxreg.io.commit import own_commit
 from jaxreg.io.headers import Header
 from jaxreg.io.images import reordered, write_like
 from jaxreg.io.stored_images import MemoryImage, open_image
+from jaxreg.io.tables import write_table
 from jaxreg.runtime import in_threads
 
 if TYPE_CHECKING:
@@ -117,12 +117,9 @@ class SegmentedImage(NamedTuple):
         }
 
     def _write_volumes(self, path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, delimiter="\t", lineterminator="\n")
-            rows.writerow(("number", "name", "ml"))
-            for number, ml in self.volumes_ml.items():
-                rows.writerow((number, structure_name(number), f"{ml:.3f}"))
-            rows.writerow((0, "Brain-Mask", f"{self.brain_ml:.3f}"))
+        rows = [(n, structure_name(n), f"{ml:.3f}") for n, ml in self.volumes_ml.items()]
+        rows.append((0, "Brain-Mask", f"{self.brain_ml:.3f}"))
+        write_table(path, ("number", "name", "ml"), rows)
 
 
 def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> SegmentedImage:
@@ -142,7 +139,6 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         found = segment_volume(volume, functions)
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
-    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
     return SegmentedImage(
         path=image,
         header=header,
@@ -150,7 +146,7 @@ def segment_scan(image: Path | MemoryImage, *, networks: Path | None = None) -> 
         labels=reordered(Volume(found.labels, volume.affine), header.grid),
         mask=reordered(Volume(found.mask, volume.affine), header.grid),
         volumes_ml=found.brain.volumes_ml,
-        brain_ml=float(found.mask.sum()) * voxel_ml,
+        brain_ml=float(found.mask.sum()) * volume.voxel_ml,
         fit_mm=found.brain.fit_mm,
         agreement=found.agreement,
         doubt=found.doubt,

@@ -19,7 +19,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.itk_sampling import sample_affine
 from jaxreg.geometry.resampling import block_mean
-from jaxreg.segmentation.brain import FoundBrain, found_brain, likeliest, overlap, voxel_ml
+from jaxreg.segmentation.brain import FoundBrain, found_brain, likeliest, overlap
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.own_grid import on_own_grid
 from jaxreg.segmentation.template import CENTROIDS_MM, GRID, centroids_mm, from_template
@@ -82,7 +82,7 @@ def segment_volume(image: Volume, networks: Networks) -> Segmentation:
     """
     brain, agreement = with_both_views(find_brain(image, networks), networks.fine)
     labels, mask = on_own_grid(image, brain)
-    require_brain(float(mask.sum()) * voxel_ml(image.affine) / 1000, brain.fit_mm)
+    require_brain(float(mask.sum()) * image.voxel_ml / 1000, brain.fit_mm)
     if agreement < LEAST_AGREEMENT:
         raise InputError(
             "expected the structures of a brain, found some that overlap what a mirror image shows "

@@ -10,7 +10,7 @@ from jaxreg.data.heads import Head
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
 from jaxreg.segmentation.template import GRID, centroids_mm, from_template
-from jaxreg.training.augmentation.synthesis import Atlas, View
+from jaxreg.training.augmentation.synthesis.atlas import Atlas, View
 
 
 def atlas_of(heads: Sequence[Head], view: View) -> Atlas:

@@ -10,7 +10,7 @@ from jaxreg import distributed
 from jaxreg.configuration.objective import LNCC_EPSILON, LNCC_WINDOW
 from jaxreg.configuration.serialization import as_json, identity
 from jaxreg.configuration.training import AutoencoderConfig
-from jaxreg.data.cohort import Cohort, fingerprint
+from jaxreg.data.cohort import Cohort, fingerprint, subjects_of
 from jaxreg.data.pipeline import image_batches
 from jaxreg.data.volumes import Volumes
 from jaxreg.evaluation.figures import basic
@@ -99,7 +99,7 @@ def reconstruction_loss(network: Autoencoder, params: Any, image: jax.Array):
 
 def held_out_of(cohort: Cohort, domain: str) -> list[str]:
     """Subjects of the val split who have a domain: their reconstructions are validated."""
-    subjects = sorted(p for p, split in cohort.participants.items() if split == "val")
+    subjects = subjects_of(cohort.participants, "val")
     return [p for p in subjects if cohort.file(p, domain).is_file()]
 
 

@@ -3,11 +3,10 @@
 What a stage is, it says by `Task`; the loop knows no loss and no network.
 """
 
-import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from jax.sharding import PartitionSpec as P
 from jaxreg import distributed
 from jaxreg.configuration.training import OptimizerConfig, SessionConfig
 from jaxreg.errors import InputError
-from jaxreg.io.atomic import claimed
 from jaxreg.models.checkpoint import Checkpoints, Meta
+from jaxreg.models.run_folder import claimed_by_first
 from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.own_logger import Logger, OwnLogger
 from jaxreg.training.step import (
@@ -114,7 +113,7 @@ def run(
         print(f"{workdir}: finished at step {start}; nothing to do.")
         return
     mesh = data_mesh(optimizer_config.batch_size)
-    with _claimed(workdir):
+    with claimed_by_first(workdir):
         checkpoints.require_writable()
         if distributed.index() == 0:
             task.begin(workdir)
@@ -126,20 +125,6 @@ def run(
                 forget_rows_after(workdir / VALIDATION, start)
         loop = _Loop(task, session, workdir, checkpoints, steps, log)
         _train(loop, state, optimizer, optimizer_config, mesh, progress)
-
-
-@contextlib.contextmanager
-def _claimed(workdir: Path) -> Iterator[None]:
-    """Meanwhile no other training writes to the workdir; the first process claims it for all."""
-    if distributed.index() > 0:
-        yield
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{workdir}: not writable ({error.strerror}).") from error
-    with claimed(workdir):
-        yield
 
 
 def _train(

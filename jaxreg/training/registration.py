@@ -1,7 +1,6 @@
 """Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,10 @@ import numpy as np
 
 from jaxreg import distributed
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.configuration.serialization import as_json, from_json, identity
-from jaxreg.configuration.training import (
-    BUNDLED_ENCODERS,
-    AutoencoderConfig,
-    RegistrationConfig,
-)
-from jaxreg.data.cohort import Cohort, fingerprint, neighbour_pairs
-from jaxreg.data.pipeline import pair_batches, require_pairs
-from jaxreg.data.prepare.freesurfer_labels import HINDBRAIN, STRUCTURES
+from jaxreg.configuration.serialization import as_json, identity
+from jaxreg.configuration.training import RegistrationConfig
+from jaxreg.data.cohort import Cohort, fingerprint
+from jaxreg.data.pipeline import pair_batches
 from jaxreg.data.prepare.subject import write_image
 from jaxreg.data.prepare.template import Head, average, evenly_spaced
 from jaxreg.data.volumes import Volumes
@@ -32,26 +26,23 @@ from jaxreg.io.images import Remark, unheard
 from jaxreg.io.remarks import WARNING
 from jaxreg.losses.objective import draw_lam, objective
 from jaxreg.losses.similarity import FeatureExtractor, make_similarity
-from jaxreg.models.checkpoint import Meta, open_run, parameters_sha256
-from jaxreg.models.model import (
-    TEMPLATE,
-    Model,
-    encoder_of,
-    init_encoders,
-    init_params,
-    network_of,
-    stem_of,
-)
+from jaxreg.models.checkpoint import Meta, parameters_sha256
+from jaxreg.models.model import TEMPLATE, Model, init_params, network_of
 from jaxreg.models.release import load_model
-from jaxreg.models.segmentation_model import is_segmentation_model
 from jaxreg.pair import Pair
-from jaxreg.segmentation.networks import load_named_segmentation, load_segmentation
+from jaxreg.segmentation.networks import load_named_segmentation
 from jaxreg.spatial import moved_image, warp
 from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.augmentation.intensity import augment
 from jaxreg.training.augmentation.pose import posed
-from jaxreg.training.autoencoder import autoencoder_of
+from jaxreg.training.encoders import load_encoders, other_images
 from jaxreg.training.loop import Task
+from jaxreg.training.subjects import (
+    hindbrain_of,
+    labelled_subjects,
+    training_subjects,
+    validation_pairs,
+)
 from jaxreg.training.teacher import taught_labels
 
 VALIDATION_LAMBDAS = (0.2, 0.5, 0.8)
@@ -65,11 +56,11 @@ def registration_task(
     `remark` gets a line on what is unusual in a file and is accepted.
     """
     domains = config.cohort.domain_pair
-    twins = config.objective.spec.aligned
-    fixed, moving = training_people(cohort, domains, twins=twins)
+    both_contrasts = config.objective.spec.aligned
+    fixed, moving = training_subjects(cohort, domains, both_contrasts=both_contrasts)
     first, second = domains
     train = sorted(
-        {*((p, first) for p in (*fixed, *moving * twins)), *((p, second) for p in moving)}
+        {*((p, first) for p in (*fixed, *moving * both_contrasts)), *((p, second) for p in moving)}
     )
     augmentation = config.augmentation
     labels = config.objective.label_weight > 0 or augmentation.needs_labels
@@ -84,7 +75,7 @@ def registration_task(
 
     def compare(workdir: Path, meta: Meta) -> None:
         if distributed.index() == 0:
-            for line in _other_images(meta, cohort, volumes.spacing_mm):
+            for line in other_images(meta, cohort, volumes.spacing_mm):
                 remark(f"{WARNING}{workdir}: {line}")
 
     encoder, encoders, extra = load_encoders(config, found=compare)
@@ -102,10 +93,10 @@ def registration_task(
         model, networks = load_named_segmentation(config.teacher)
         info["teacher_sha256"] = model.sha256
         unlabelled = [
-            (person, domain)
-            for people, domain in ((fixed, first), (moving, second))
-            for person in people
-            if not labels or not cohort.file(person, "dseg").is_file()
+            (subject, domain)
+            for subjects, domain in ((fixed, first), (moving, second))
+            for subject in subjects
+            if not labels or not cohort.file(subject, "dseg").is_file()
         ]
         taught = taught_labels(volumes, unlabelled, networks, remark=remark)
     if labels:
@@ -133,7 +124,7 @@ def registration_task(
             seed=config.optimizer.seed,
             batch_size=config.optimizer.batch_size,
             flip=mirrored if config.cohort.flip else None,
-            twins=twins,
+            both_contrasts=both_contrasts,
             labels=labels,
             taught=taught,
         ),
@@ -158,59 +149,6 @@ def write_template(volumes: Volumes, subjects: list[str], domain: str, workdir: 
     heads = [Head(Volume(scan.image[..., 0], affine), scan.mask) for scan in scans]
     mean = average(heads, [np.eye(4)] * len(heads), volumes.grid)
     write_image(path, mean.image.array, mean.mask, volumes.grid)
-
-
-def training_people(
-    cohort: Cohort, domains: tuple[str, str], *, twins: bool
-) -> tuple[list[str], list[str]]:
-    """Who is fixed and who is moving in training; with `twins`, who moves has both contrasts.
-
-    Raises:
-        InputError: nobody in the train split has what is needed.
-    """
-    fixed, moving = (cohort.members("train", d) for d in domains)
-    if twins:
-        moving = [p for p in moving if p in fixed]
-    if not moving:
-        raise InputError(
-            f"{cohort.folder}: expected subjects with both {domains[0]} and {domains[1]} in the "
-            "train split (for a loss within one contrast), got none."
-        )
-    require_pairs(cohort, fixed, moving, domains[1])
-    return fixed, moving
-
-
-def labelled_subjects(cohort: Cohort, subjects: set[str]) -> list[tuple[str, str]]:
-    """The label maps that these subjects have, as keys of volumes.
-
-    Raises:
-        InputError: nobody has one, or the cohort names more structures than a byte can count.
-    """
-    found = [(p, "dseg") for p in sorted(subjects) if cohort.file(p, "dseg").is_file()]
-    if not found or not 0 < len(cohort.structures) < 256:
-        raise InputError(
-            f"{cohort.folder}: expected subjects with labels in the train split and 1 to 255 "
-            f"structures in labels.tsv (for --label-weight, --synthetic-fraction and "
-            f"--drop-hindbrain-fraction), got {len(found)} subjects and {len(cohort.structures)} "
-            "structures."
-        )
-    return found
-
-
-def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
-    """What `--drop-hindbrain-fraction` cuts off, as the batches number the structures (from 1).
-
-    Raises:
-        InputError: no structure of HINDBRAIN, by FreeSurfer's number and name.
-    """
-    known = {n for n in HINDBRAIN if cohort.structures.get(n) == STRUCTURES[n]}
-    if not known:
-        wanted = ", ".join(f"{n} {STRUCTURES[n]}" for n in HINDBRAIN)
-        raise InputError(
-            f"{cohort.folder / 'labels.tsv'}: expected some of {wanted} (for "
-            "--drop-hindbrain-fraction), got none."
-        )
-    return tuple(i for i, n in enumerate(sorted(cohort.structures), 1) if n in known)
 
 
 def sample_loss(
@@ -269,76 +207,6 @@ def sample_loss(
     return loss
 
 
-def load_encoders(
-    config: RegistrationConfig, *, found: Callable[[Path, Meta], None] = lambda *_: None
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """(encoder, frozen parameters by domain, identity) of stage 1; nothing for other losses.
-
-    `--encoders` may name segmentation networks instead: the fine one is then the encoder of both
-    domains. `found` gets the folder of the autoencoders, and what their checkpoint says of itself.
-
-    Raises:
-        InputError: the encoders are missing, not of stage 1, or lack a domain.
-    """
-    if not config.objective.spec.contrastive:
-        return None, {}, {}
-    workdir = config.encoders or Path("runs/ae")
-    bundled = str(workdir) == BUNDLED_ENCODERS
-    if bundled or is_segmentation_model(workdir):
-        model, _ = load_segmentation(None if bundled else workdir)
-        stem, params = stem_of(model.channels["fine"]), model.params["fine"]
-        encoders = dict.fromkeys(config.cohort.domain_pair, params)
-        extra = {"encoder_stem": stem, "encoders_sha256": parameters_sha256(encoders)}
-        return encoder_of(stem), encoders, extra
-    if config.encoders is None and not workdir.is_dir():
-        data = "" if config.cohort.data is None else f" --data={config.cohort.data}"
-        raise InputError(
-            f"--loss={config.objective.loss}: expected the autoencoders of stage 1 in {workdir}, "
-            f"found none; train them first (jaxreg train --stage=ae{data}), or name their folder "
-            "by --encoders."
-        )
-    checkpoints, meta = open_run(workdir, "ae")
-    stored = from_json(AutoencoderConfig, meta.config)
-    trained = tuple(dict.fromkeys(stored.cohort.domain_pair))
-    missing = [d for d in config.cohort.domain_pair if d not in trained]
-    if missing:
-        raise InputError(f"{workdir}: expected encoders of {missing[0]}, got {', '.join(trained)}.")
-    found(workdir, meta)
-    network = autoencoder_of(stored.encoder.stem)
-    blank = network.init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 16, 1)))["params"]
-    like = {"trainable": {d: blank for d in trained}, "frozen": {}}
-    restored = checkpoints.params(meta.step, like)["trainable"]
-    encoders = {d: restored[d]["encoder"] for d in dict.fromkeys(config.cohort.domain_pair)}
-    template = init_encoders(config.cohort.domain_pair, stored.encoder.stem)
-    assert jax.tree.structure(template) == jax.tree.structure(encoders)
-    extra = {
-        "encoder_stem": stored.encoder.stem,
-        "encoders_sha256": parameters_sha256(encoders),
-    }
-    return encoder_of(stored.encoder.stem), encoders, extra
-
-
-def _other_images(
-    meta: Meta, cohort: Cohort, spacing_mm: tuple[float, float, float]
-) -> Iterator[str]:
-    """How the images of the autoencoders' training differ from those of a run, a line each."""
-    stored = from_json(AutoencoderConfig, meta.config).cohort
-    domains = dict.fromkeys(stored.domain_pair)
-    people = sorted(p for p, split in cohort.participants.items() if split == "train")
-    # A cohort may lack a contrast that only the autoencoders had, which `members` would refuse.
-    train = [(p, d) for d in domains for p in people if cohort.file(p, d).is_file()]
-    then_sha256, then_mm = (meta.identity.get(name) for name in ("data_sha256", "spacing_mm"))
-    if then_sha256 not in (None, fingerprint(cohort, train)):  # early versions stored neither
-        name = stored.data or "the embedded cohort"
-        yield (
-            "these autoencoders were trained on other images than those of the train split of "
-            f"{cohort.folder} (on {name})."
-        )
-    if then_mm not in (None, list(spacing_mm)):
-        then, now = (" × ".join(f"{s:g}" for s in mm) for mm in (then_mm, spacing_mm))
-        yield f"these autoencoders were trained on voxels of {then} mm, not of {now} mm."
-
-
 def initialized_from(params: dict[str, Any], config: RegistrationConfig):
     """Parameters with those of `--init-from` put in, and their hash; projections where they fit.
 
@@ -358,14 +226,6 @@ def initialized_from(params: dict[str, Any], config: RegistrationConfig):
         same = jax.tree.map(np.shape, stored) == jax.tree.map(np.shape, params["projections"])
         params = {**params, "projections": stored} if same else params
     return params, parameters_sha256(start.params)
-
-
-def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str, str]]:
-    """Neighbouring pairs of the val split, those with both domains and labels; may be empty."""
-    subjects = sorted(p for p, split in cohort.participants.items() if split == "val")
-    labelled = [p for p in subjects if cohort.file(p, "dseg").is_file()]
-    fixed, moving = ([p for p in labelled if cohort.file(p, d).is_file()] for d in domains)
-    return neighbour_pairs(fixed, moving)
 
 
 def _validation(config, volumes, pairs, remark):

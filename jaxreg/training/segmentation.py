@@ -20,7 +20,8 @@ from jaxreg.networks.layers import fold
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.segmentation.networks import load_named_segmentation
 from jaxreg.training.atlas import atlas_of, fingerprint
-from jaxreg.training.augmentation.synthesis import COARSE, FINE, View, training_example
+from jaxreg.training.augmentation.synthesis.atlas import COARSE, FINE, View
+from jaxreg.training.augmentation.synthesis.example import training_example
 from jaxreg.training.loop import Task
 from jaxreg.training.segmentation_validation import make_validation, read_held_out
 

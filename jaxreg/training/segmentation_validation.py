@@ -19,7 +19,7 @@ from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.resampling import onto_grid
 from jaxreg.training.atlas import grid_in_world
-from jaxreg.training.augmentation.synthesis import View
+from jaxreg.training.augmentation.synthesis.atlas import View
 
 _PICTURES = 4
 """Images in the picture of a validation, at most."""

@@ -15,7 +15,7 @@ from jaxreg.configuration.training import (
     RegistrationConfig,
     SegmentationConfig,
 )
-from jaxreg.data.cohort import Cohort, automatic_line, read_cohort, scoring_gaps
+from jaxreg.data.cohort import Cohort, automatic_line, read_cohort, scoring_gaps, subjects_of
 from jaxreg.data.heads import find_cohorts, labelled
 from jaxreg.data.synthetic.embedded import embedded_cohort
 from jaxreg.errors import InputError
@@ -25,8 +25,9 @@ from jaxreg.progress import SILENT, Progress, write_line
 from jaxreg.training.autoencoder import autoencoder_task, held_out_of
 from jaxreg.training.loop import Task, run
 from jaxreg.training.own_logger import Logger, load_logger
-from jaxreg.training.registration import registration_task, training_people
+from jaxreg.training.registration import registration_task
 from jaxreg.training.segmentation import segmentation_task
+from jaxreg.training.subjects import training_subjects
 
 
 def train(
@@ -92,7 +93,7 @@ def _train_on_cohort(
     config = _with_steps(config, (EMBEDDED_STEPS if embedded else DEFAULT_STEPS)[stage])
     name = "ae" if isinstance(config, AutoencoderConfig) else config.objective.loss
     workdir = _folder(config.session.workdir or Path("runs") / name)
-    _require_people(config, cohort)
+    _require_subjects(config, cohort)
     if distributed.index() == 0:
         _say(f"{WARNING}{line}" for line in gaps_of(config, cohort))
     remarks: list[str] = []
@@ -146,14 +147,14 @@ def _folder(workdir: Path) -> Path:
     return workdir
 
 
-def _require_people(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> None:
+def _require_subjects(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> None:
     """Raise InputError where the train split lacks somebody that the training needs."""
     domains = config.cohort.domain_pair
     if isinstance(config, AutoencoderConfig):
         for domain in domains:
             cohort.members("train", domain)
     else:
-        training_people(cohort, domains, twins=config.objective.spec.aligned)
+        training_subjects(cohort, domains, both_contrasts=config.objective.spec.aligned)
 
 
 def gaps_of(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> list[str]:
@@ -168,8 +169,7 @@ def gaps_of(config: AutoencoderConfig | RegistrationConfig, cohort: Cohort) -> l
         return cohort.file(participant, kind).is_file()
 
     structures = bool(cohort.structures)
-    held_out = (p for p, split in cohort.participants.items() if split == "val")
-    automatic = automatic_line(cohort, held_out)
+    automatic = automatic_line(cohort, subjects_of(cohort.participants, "val"))
     lines = [] if automatic is None else [f"split val: {automatic}"]
     return lines + scoring_gaps(cohort.participants, has, domains, structures=structures)
 

@@ -39,13 +39,14 @@ def test_help_into_a_closed_pipe_is_no_error(argv):
 def test_so_is_an_error_line_and_what_a_command_prints(unbuffered):
     code = "sys.exit(cli.main(['nonsense']))"
     assert run_unread(code, streams=["stderr"], unbuffered=unbuffered) == (PIPE, "")
-    code = "cli.COMMANDS['apply'] = cli.Command('', lambda argv: [print('x' * 99)] * 0 or 0)\n"
+    code = "from jaxreg.commands import apply\napply.main = lambda argv: print('x' * 99)\n"
     code += "sys.exit(cli.main(['apply']))"
     assert run_unread(code, streams=["stdout"], unbuffered=unbuffered) == (PIPE, "")
 
 
 def test_another_pipe_that_breaks_is_an_error():
-    code = "def lost(argv):\n    raise BrokenPipeError('the cluster')\n"
-    code += "cli.COMMANDS['apply'] = cli.Command('', lost)\nsys.exit(cli.main(['apply']))"
+    code = "from jaxreg.commands import apply\n"
+    code += "def lost(argv):\n    raise BrokenPipeError('the cluster')\n"
+    code += "apply.main = lost\nsys.exit(cli.main(['apply']))"
     status, said = run_unread(code, streams=[], unbuffered=True)
     assert (status, said) == (75, "jaxreg: BrokenPipeError: the cluster\n")

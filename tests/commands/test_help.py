@@ -37,9 +37,9 @@ def help_of(command, monkeypatch, *, columns=100):
 def test_without_a_command_the_help_describes_each(argv, capsys):
     assert cli.main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name, command in cli.COMMANDS.items():
+    for name, description in cli.COMMANDS.items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
-        assert line.endswith(command.description)
+        assert line.endswith(description)
 
 
 def test_the_version_is_printed(capsys):

@@ -211,7 +211,13 @@ def test_a_flag_of_training_is_in_force_or_refused_with_the_reason(stage, flag):
 
 SOURCES = {
     "ae": ["training/autoencoder.py"],
-    "reg": ["training/registration.py", "losses/*.py", "models/model.py", "pair.py"],
+    "reg": [
+        "training/registration.py",
+        "training/encoders.py",
+        "losses/*.py",
+        "models/model.py",
+        "pair.py",
+    ],
     "seg": ["training/segmentation.py", "configuration/training.py"],
 }
 SHARED = ["training/train.py", "training/loop.py", "training/step.py", "distributed.py"]

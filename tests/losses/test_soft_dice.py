@@ -19,7 +19,7 @@ from jaxreg.losses.similarity import make_similarity
 from jaxreg.losses.soft_dice import soft_dice
 from jaxreg.pair import Pair
 from jaxreg.training.augmentation.flip import mirrored as flip
-from jaxreg.training.registration import labelled_subjects
+from jaxreg.training.subjects import labelled_subjects
 
 SHAPE = (9, 8, 7)
 

@@ -54,8 +54,9 @@ def heads(tmp_path_factory):
     return folder
 
 
-def load(path) -> Any:
-    return nib.load(path).get_fdata()  # pyright: ignore[reportPrivateImportUsage]
+def load(path) -> np.ndarray:
+    image: Any = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+    return image.get_fdata()
 
 
 def dice(one, other):

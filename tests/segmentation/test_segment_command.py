@@ -20,8 +20,8 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.images import write
 from jaxreg.io.tables import read_table
+from jaxreg.segmentation.batch import folders_of
 from jaxreg.segmentation.files import NAMES
-from jaxreg.segmentation.many import folders_of
 from jaxreg.segmentation.networks import load_segmentation
 
 needs_template = pytest.mark.skipif(

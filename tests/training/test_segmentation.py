@@ -27,7 +27,8 @@ from jaxreg.models.checkpoint import Checkpoints
 from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.atlas import atlas_of, grid_in_world
-from jaxreg.training.augmentation.synthesis import COARSE, FINE, View, training_example
+from jaxreg.training.augmentation.synthesis.atlas import COARSE, FINE, View
+from jaxreg.training.augmentation.synthesis.example import training_example
 from jaxreg.training.segmentation import SubjectBatches, dice_and_cross_entropy
 from jaxreg.training.segmentation_validation import dice_of_codes, montage, read_held_out
 

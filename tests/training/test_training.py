@@ -30,7 +30,8 @@ from jaxreg.models.release import load_model
 from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.autoencoder import autoencoder_of
-from jaxreg.training.registration import load_encoders, registration_task
+from jaxreg.training.encoders import load_encoders
+from jaxreg.training.registration import registration_task
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
 REG = ["train", "--stage=reg", "--validate-every=0"]

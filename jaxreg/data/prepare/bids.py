@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxreg.data.bids import derived_images, raw_images
-from jaxreg.data.prepare.candidates import (
+from jaxreg.data.image_choice import (
     Candidate,
+    Choice,
     Wishes,
     decide,
     entities_of,
@@ -15,7 +16,7 @@ from jaxreg.data.prepare.candidates import (
     suffix_of,
     wished,
 )
-from jaxreg.data.prepare.source import DOMAINS, Choice, Files, Source
+from jaxreg.data.prepare.source import DOMAINS, Files, Source
 
 LABELS = ("_desc-aparcaseg_dseg", "_desc-aseg_dseg", "_dseg")
 """Ends of the names of label maps; those of the first two have FreeSurfer's numbers."""

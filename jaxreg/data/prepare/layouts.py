@@ -10,10 +10,11 @@ from typing import get_args
 
 from jaxreg.configuration.preparation import Layout
 from jaxreg.data.cohort import SPLITS
+from jaxreg.data.image_choice import Wishes
 from jaxreg.data.prepare.bids import bids_source
-from jaxreg.data.prepare.candidates import Wishes
 from jaxreg.data.prepare.source import DOMAINS, Files, Source
 from jaxreg.errors import InputError, require_choice
+from jaxreg.io.atomic import is_plain
 from jaxreg.io.tables import read_table
 
 LAYOUTS = get_args(Layout)
@@ -103,7 +104,7 @@ def _table(table: Path) -> Source:
     subjects, left_out = {}, {}
     for row in rows:
         name = row["participant_id"]
-        if not name or Path(name).name != name or name in (".", "..") or name in subjects:
+        if not is_plain(name) or name in subjects:
             raise InputError(f"{table}: expected plain, different identifiers; got {name!r}.")
         split = _cell(row, "split")
         if split is not None and split not in SPLITS:

@@ -18,12 +18,13 @@ import numpy as np
 
 from jaxreg.configuration.preparation import AUTO, PrepareConfig, parse_entities, split_counts
 from jaxreg.data.cohort import SPLITS, read_structures, scoring_gaps, training_gap
+from jaxreg.data.image_choice import Choice
 from jaxreg.data.intensities import normalize
 from jaxreg.data.prepare import layouts, template
 from jaxreg.data.prepare.brains import IDENTITY, Brains, Finder, brain_of, no_finder
 from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
 from jaxreg.data.prepare.settings import claimed_cohort
-from jaxreg.data.prepare.source import Choice, Files
+from jaxreg.data.prepare.source import Files
 from jaxreg.data.prepare.subject import (
     align_head,
     prepare_subject,
@@ -31,7 +32,7 @@ from jaxreg.data.prepare.subject import (
     record_file,
     write_image,
 )
-from jaxreg.data.prepare.tables import remarks_of, write_table, write_tables
+from jaxreg.data.prepare.tables import remarks_of, write_tables
 from jaxreg.data.prepare.template import Aligner, Head
 from jaxreg.errors import InputError, first_line
 from jaxreg.geometry import resampling
@@ -40,6 +41,7 @@ from jaxreg.io import images
 from jaxreg.io.atomic import require_writable
 from jaxreg.io.images import Remark, unheard
 from jaxreg.io.remarks import WARNING
+from jaxreg.io.tables import write_table
 from jaxreg.progress import SILENT, Progress
 
 MEAN_ROUNDS = 2

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxreg.data.image_choice import Choice
+
 DOMAINS = ("T1w", "T2w", "FLAIR")
 """Contrasts that are looked for; the first that a subject has is the reference of the others."""
 
@@ -15,25 +17,6 @@ class Files(NamedTuple):
     mask: Path | None = None
     labels: Path | None = None
     split: str | None = None
-
-
-class Choice(NamedTuple):
-    """One of several was taken: `what` is a contrast, the session, the mask or the labels.
-
-    `taken` is the name of a file or a folder, None where none of `others` may be taken. `rule` says
-    in words what decided.
-    """
-
-    participant: str
-    what: str
-    taken: str | None
-    others: tuple[str, ...]
-    rule: str
-
-    def __str__(self) -> str:
-        """The choice in a line."""
-        others = ", ".join(self.others)
-        return f"{self.participant}: {self.what}: {self.taken or 'none'}, not {others}; {self.rule}"
 
 
 class Source(NamedTuple):

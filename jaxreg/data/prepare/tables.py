@@ -1,14 +1,15 @@
 """The tables that make a folder of prepared subjects a cohort, and the remarks on its subjects."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxreg.configuration.preparation import PrepareConfig
-from jaxreg.data.prepare.source import Choice
+from jaxreg.data.image_choice import Choice, write_choices
 from jaxreg.io.atomic import completed
 from jaxreg.io.remarks import grouped
+from jaxreg.io.tables import write_table
 
 _COLUMNS = {
     "split": {"Description": "Part of the cohort: train, val or test."},
@@ -48,11 +49,7 @@ def write_tables(
     if names:
         write_table(config.out / "labels.tsv", ("index", "name"), sorted(names.items()))
     if choices:
-        rows = [
-            (c.participant, c.what, c.taken or "n/a", ",".join(c.others), c.rule) for c in choices
-        ]
-        header = ("participant_id", "of", "taken", "not_taken", "rule")
-        write_table(config.out / "choices.tsv", header, rows)
+        write_choices(config.out / "choices.tsv", choices)
     with completed(config.out / "participants.json") as partial:
         partial.write_text(json.dumps(_COLUMNS, indent=1) + "\n")
     rows = [(name, split, *_origins(records[name])) for name, split in sorted(done.items())]
@@ -72,13 +69,6 @@ def _origins(record: dict[str, Any]) -> tuple[str, str]:
     """Where mask and labels come from, of records of older versions too."""
     mask = record.get("mask_origin") or ("given" if record["mask"] else "n/a")
     return mask, record.get("labels_origin") or ("given" if record["labels"] else "n/a")
-
-
-def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    """Write tab-separated text, which appears when it is complete."""
-    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
-    with completed(path) as partial:
-        partial.write_text("\n".join(lines) + "\n")
 
 
 def remarks_of(records: dict[str, Any]) -> list[str]:

@@ -19,12 +19,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy import ndimage
 
-from jaxreg.data.prepare.tables import write_description, write_table
+from jaxreg.data.prepare.tables import write_description
 from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume
 from jaxreg.io import images
 from jaxreg.io.atomic import require_writable
+from jaxreg.io.tables import write_table
 
 SUBJECTS: Mapping[str, int] = MappingProxyType({"train": 12, "val": 2, "test": 4})
 """Subjects per split of a simulated cohort, unless the caller says otherwise."""

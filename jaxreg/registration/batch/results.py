@@ -3,14 +3,14 @@
 The files of each pair are the only record of it, and the table is made from them.
 """
 
-import csv
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jaxreg.errors import InputError, Kind
-from jaxreg.io.atomic import claimed, completed
+from jaxreg.io.atomic import claimed
+from jaxreg.io.tables import write_table
 from jaxreg.registration.batch.columns import MARK
 from jaxreg.registration.batch.failures import failure_of
 from jaxreg.registration.batch.pairs import RESULTS, FilePair
@@ -150,10 +150,7 @@ def write_results(path: Path, pairs: Sequence[FilePair], outcomes: Mapping[str, 
         for pair in pairs
         if pair.name in outcomes
     ]
-    with completed(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow([*COLUMNS, *own])
-        writer.writerows(rows)
+    write_table(path, [*COLUMNS, *own], rows)
 
 
 def own_columns_of(pairs: Sequence[FilePair]) -> list[str]:

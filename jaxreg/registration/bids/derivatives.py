@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxreg.data.prepare.candidates import entities_of, suffix_of
+from jaxreg.data.image_choice import entities_of, suffix_of
 from jaxreg.io.atomic import completed
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.headers import read_header
@@ -176,7 +176,7 @@ def _atlas_labels(own: _Names, atlas: Atlas, kind: str) -> Path:
     text = (
         f"The labels of {atlas.name} in the {job.moving} image; their names are in {atlas.table}."
     )
-    volumes = atlas.volumes_ml(labels, header.grid.affine)
+    volumes = atlas.volumes_ml(labels, header.grid)
     sidecar = _sidecar(text, [pair.moving, back], job, reference=pair.moving, VolumesML=volumes)
     write_json(_beside(path), sidecar)
     return path

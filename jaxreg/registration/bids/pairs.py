@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from jaxreg.configuration.bids import BidsSelection
 from jaxreg.data.bids import images_outside_anat, raw_images
-from jaxreg.data.prepare.candidates import Candidate, decide, require_met, suffix_of
-from jaxreg.data.prepare.source import Choice
+from jaxreg.data.image_choice import Candidate, Choice, decide, require_met, suffix_of
 from jaxreg.errors import InputError
 
 
@@ -41,7 +40,7 @@ def find_pairs(
     There is one for each subject and session: moving to fixed of one session, or to the image
     `template` where the selection asks for one.
 
-    Of several images of a kind one is taken by the rules of `data.prepare.candidates`; a session
+    Of several images of a kind one is taken by the rules of `data.image_choice`; a session
     that they do not decide, or that lacks an image, is left out.
 
     Raises:

@@ -1,16 +1,15 @@
 """The pairs of a BIDS data set registered as `--pairs` does it, and published as derivatives."""
 
-import csv
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.registration import RegisterConfig
-from jaxreg.data.prepare.source import Choice
+from jaxreg.data.image_choice import Choice, write_choices
 from jaxreg.errors import InputError
-from jaxreg.io.atomic import completed
+from jaxreg.io.tables import write_table
 from jaxreg.progress import SILENT, Progress
 from jaxreg.registration.batch.batch import Batch, register_pairs
 from jaxreg.registration.batch.side_by_side import AT_ONCE
@@ -71,7 +70,7 @@ def register_dataset(
     describe(root, out)
     table = _write_tables(folder, every, template)
     if template is not None and template.atlas is not None:
-        _write(out / template.atlas.table, ("index", "name"), template.atlas.rows)
+        write_table(out / template.atlas.table, ("index", "name"), template.atlas.rows)
     job = Job(root, out, selection.moving_suffix, selection.fixed_space, template)
     linear = config.transform != "deformable"
     config = dataclasses.replace(config, outputs=LINEAR_OUTPUTS if linear else DEFORMABLE_OUTPUTS)
@@ -120,15 +119,7 @@ def _write_tables(folder: Path, found: Found, template: SharedTemplate | None) -
         template.write()
     fixed_mask = "n/a" if mask is None else str(mask.absolute())
     pairs = ((p.name, str(p.fixed), str(p.moving), fixed_mask) for p in found.pairs)
-    _write(folder / "pairs.tsv", ("name", "fixed", "moving", "fixed_mask"), pairs)
-    _write(folder / "left_out.tsv", ("name", "reason"), found.left_out.items())
-    choices = ((c.participant, c.what, c.taken, " ".join(c.others), c.rule) for c in found.choices)
-    _write(folder / "choices.tsv", ("name", "what", "taken", "others", "rule"), choices)
+    write_table(folder / "pairs.tsv", ("name", "fixed", "moving", "fixed_mask"), pairs)
+    write_table(folder / "left_out.tsv", ("name", "reason"), found.left_out.items())
+    write_choices(folder / "choices.tsv", found.choices)
     return folder / "pairs.tsv"
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    with completed(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)

@@ -9,13 +9,13 @@ from jaxtyping import Int
 from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.normalization import MNI152, NormalizeConfig
 from jaxreg.geometry.field import Field
-from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.geometry.transforms import resample_by
 from jaxreg.io.atomic import completed
 from jaxreg.io.checksums import bytes_sha256
 from jaxreg.io.compression import packed
 from jaxreg.io.stored_images import MemoryImage
-from jaxreg.registration.normalize.template import template_of
+from jaxreg.registration.normalize.template import label_volumes_ml, template_of
 
 _CEREBRA = "CerebrA"
 
@@ -46,13 +46,10 @@ class Atlas(NamedTuple):
         """The labels on the grid of a subject, brought there by the inverse warp."""
         return resample_by(self.labels, inverse, order=0, smooth_labels=True)
 
-    def volumes_ml(self, labels: Int[np.ndarray, "x y z"], affine: np.ndarray) -> dict[str, float]:
+    def volumes_ml(self, labels: Int[np.ndarray, "x y z"], grid: Grid) -> dict[str, float]:
         """Millilitres of each label by name on a subject's grid; 0 of those that are not there."""
-        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-        codes, counts = np.unique(labels[labels != 0], return_counts=True)
-        own = {int(c): float(n) * voxel_ml for c, n in zip(codes, counts, strict=True)}
-        every = sorted({*own, *self.names})
-        return {self.names.get(c, f"Label-{c}"): round(own.get(c, 0.0), 3) for c in every}
+        volumes = label_volumes_ml(labels, grid, self.names)
+        return {self.names.get(c, f"Label-{c}"): round(ml, 3) for c, ml in volumes.items()}
 
 
 class SharedTemplate(NamedTuple):

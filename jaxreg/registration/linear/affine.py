@@ -17,7 +17,8 @@ from jaxreg.errors import InputError, require_choice
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.resampling import resample as coarser
 from jaxreg.geometry.transforms import affine_points
-from jaxreg.io.itk_transforms import LPS_MATRIX, itk_affine, ras_matrix
+from jaxreg.io.itk_geometry import LPS_MATRIX
+from jaxreg.io.itk_transforms import itk_affine, ras_matrix
 
 _Mask = Bool[np.ndarray, "_ _ _"]
 

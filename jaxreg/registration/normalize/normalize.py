@@ -25,7 +25,7 @@ from jaxreg.registration.contrasts import contrast_in_name, look_of
 from jaxreg.registration.extraction import with_brain
 from jaxreg.registration.finished import Finished, register_images
 from jaxreg.registration.inputs import read_subject
-from jaxreg.registration.normalize.template import Template, template_of
+from jaxreg.registration.normalize.template import Template, label_volumes_ml, template_of
 from jaxreg.registration.output.companions import Companion, check_names, companion_writer
 from jaxreg.registration.output.settings import provenance_of_settings
 from jaxreg.registration.register import register_pair
@@ -50,12 +50,8 @@ class Normalized(NamedTuple):
         """Millilitres of each of the template's labels in the first image, by code."""
         if self.labels is None:
             return {}
-        affine = self.finished.registration.moving.header.grid.affine
-        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-        codes, counts = np.unique(self.labels[self.labels != 0], return_counts=True)
-        own = {int(c): float(n) * voxel_ml for c, n in zip(codes, counts, strict=True)}
-        names = self.template.names or {}
-        return {code: own.get(code, 0.0) for code in sorted({*own, *names})}
+        grid = self.finished.registration.moving.header.grid
+        return label_volumes_ml(self.labels, grid, self.template.names)
 
 
 def normalize_images(

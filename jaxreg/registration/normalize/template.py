@@ -1,14 +1,16 @@
 """The template of a normalisation: MNI152 as it is installed, or the user's own files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxreg.configuration.normalization import MNI152, NormalizeConfig
 from jaxreg.data.mni152 import label_names, require_mni152
 from jaxreg.errors import InputError
-from jaxreg.geometry.grid import Volume
+from jaxreg.geometry.grid import Grid, Volume
 from jaxreg.io.files import require_file
 from jaxreg.io.headers import read_header
 from jaxreg.io.images import image_like, read, read_labels, reordered, source_of
@@ -84,6 +86,18 @@ def template_of(
         None if table is None else label_names(table),
         str(image),
     )
+
+
+def label_volumes_ml(
+    labels: Int[np.ndarray, "x y z"], grid: Grid, names: Mapping[int, str] | None
+) -> dict[int, float]:
+    """Millilitres of each label on a grid, by code; 0 of those that have a name and are not there.
+
+    0 is no label.
+    """
+    codes, counts = np.unique(labels[labels != 0], return_counts=True)
+    own = {int(c): float(n) * grid.voxel_ml for c, n in zip(codes, counts, strict=True)}
+    return {code: own.get(code, 0.0) for code in sorted(set(own) | set(names or ()))}
 
 
 def _brain(name: str, image: Source, mask: Source) -> Path | MemoryImage:

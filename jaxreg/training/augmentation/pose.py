@@ -38,7 +38,7 @@ def posed(
     moving = _Side(pair.moving, pair.moving_mask, pair.moving_ignore, pair.moving_labels)
     fixed, moving = (
         fixed.under(both),
-        moving._replace(twin=pair.moving_in_fixed_contrast).under(both @ apart),
+        moving._replace(in_fixed_contrast=pair.moving_in_fixed_contrast).under(both @ apart),
     )
     return Pair(
         fixed.image,
@@ -47,7 +47,7 @@ def posed(
         moving.mask,
         fixed.ignore,
         moving.ignore,
-        moving.twin,
+        moving.in_fixed_contrast,
         fixed.labels,
         moving.labels,
         pair.taught,
@@ -84,7 +84,7 @@ class _Side(NamedTuple):
     mask: Bool[Array, "x y z"]
     ignore: Bool[Array, "x y z"] | None
     labels: Shaped[Array, "x y z"] | None
-    twin: Float[Array, "x y z 1"] | None = None
+    in_fixed_contrast: Float[Array, "x y z 1"] | None = None
 
     def under(self, matrix: Float[Array, "4 4"]) -> "_Side":
         """All of it at the points that a matrix takes the grid's voxels to."""
@@ -93,7 +93,7 @@ class _Side(NamedTuple):
         last = jnp.asarray(shape, jnp.float32)[None, None, None] - 0.5
         inside = jnp.all((points >= -0.5) & (points <= last), axis=-1)
         weight = self.mask[..., None].astype(self.image.dtype)
-        images = [self.image] if self.twin is None else [self.image, self.twin]
+        images = [i for i in (self.image, self.in_fixed_contrast) if i is not None]
         values = sample(jnp.concatenate([weight, *(weight * i for i in images)], -1), points)
         mask = inside & (values[..., 0] > 0.5)
         # The mean of what lies in the mask, so that the background does not shine into the rim.
@@ -110,5 +110,5 @@ class _Side(NamedTuple):
             mask,
             nearest(self.ignore),
             nearest(self.labels),
-            None if self.twin is None else seen[..., 1:],
+            None if self.in_fixed_contrast is None else seen[..., 1:],
         )

@@ -18,7 +18,7 @@ from jaxreg.configuration.bids import BidsSelection
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.data.prepare import layouts
 from jaxreg.io.images import read_labels
-from jaxreg.io.itk_transforms import LPS_MATRIX
+from jaxreg.io.itk_geometry import LPS_MATRIX
 from jaxreg.io.tables import read_table
 from jaxreg.registration.bids.derivatives import Job, publish
 from jaxreg.registration.bids.pairs import BidsPair
@@ -105,8 +105,14 @@ def test_each_file_has_its_bids_name(out):
 def test_who_lacks_an_image_or_fails_stops_nobody_and_is_listed(out):
     left_out = read_table(out / WORK / "left_out.tsv", ("name", "reason"))
     assert left_out == [{"name": "sub-01_ses-b", "reason": "no T2w"}]
-    (choice,) = read_table(out / WORK / "choices.tsv", ("name", "taken", "rule"))
-    assert choice["taken"] == "sub-02_run-01_T1w.nii.gz" and "lowest run" in choice["rule"]
+    (choice,) = read_table(out / WORK / "choices.tsv", ("participant_id",))
+    assert choice == {
+        "participant_id": "sub-02",
+        "of": "T1w",
+        "taken": "sub-02_run-01_T1w.nii.gz",
+        "not_taken": "sub-02_run-02_T1w.nii.gz",
+        "rule": "the lowest run comes first",
+    }
     found = results(out)
     assert {name: row["status"] for name, row in found.items()} == {
         "sub-01_ses-a": "done",

@@ -8,12 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxreg.configuration.objective import (
-    ALIGNED_LOSSES,
-    CONTRASTIVE_LOSSES,
-    LOSSES,
-    ObjectiveConfig,
-)
+from jaxreg.configuration.objective import CONTRASTIVE_LOSSES, LOSS_SPECS, ObjectiveConfig
 from jaxreg.data.synthetic.phantom import phantom_subject
 from jaxreg.data.synthetic.simulate import exponentiate, random_displacement, warp
 from jaxreg.losses.similarity import FeatureExtractor, init_projections, make_similarity
@@ -122,7 +117,7 @@ def recovered(pair, config, domains, lam):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [x for x in LOSSES if x not in ALIGNED_LOSSES])
+@pytest.mark.parametrize("loss", [n for n, s in LOSS_SPECS.items() if not s.aligned])
 def test_a_known_deformation_is_recovered(loss, subject, deformation):
     domains = ("T1w", "T1w") if loss == "mse" else DOMAINS
     config = ObjectiveConfig(loss=loss, **SETTINGS.get(loss, {}))

@@ -21,7 +21,8 @@ from jaxreg.training.augmentation.intensity import (
     synthesize,
     vary_intensities,
 )
-from jaxreg.training.registration import hindbrain_of, registration_task
+from jaxreg.training.registration import registration_task
+from jaxreg.training.subjects import hindbrain_of
 
 
 def test_varied_intensities_stay_in_range_keep_the_background_and_differ_each_time():

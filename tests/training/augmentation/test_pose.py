@@ -33,9 +33,11 @@ def pair():
     labels = jnp.broadcast_to((jnp.arange(24) // 4).astype(jnp.uint8)[:, None, None], SHAPE)
     images = [volume(seed) * inside[..., None] for seed in range(3)]
     ignore = jnp.zeros(SHAPE, bool).at[8:12, 8:12, 6:10].set(True)
-    fixed, moving, twin = images
+    fixed, moving, in_fixed_contrast = images
     made = jnp.asarray(True)
-    return Pair(fixed, moving, inside, inside, ignore, ignore, twin, labels, labels, made)
+    return Pair(
+        fixed, moving, inside, inside, ignore, ignore, in_fixed_contrast, labels, labels, made
+    )
 
 
 def run(pair, seed, share):

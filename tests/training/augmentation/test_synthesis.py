@@ -10,8 +10,11 @@ from scipy import ndimage
 
 from jaxreg.data.label_codes import CLASSES, FIRST_HEAD, MIRRORED, NUMBERS
 from jaxreg.segmentation.normalization import normalize
-from jaxreg.training.augmentation import synthesis
-from jaxreg.training.augmentation.synthesis import Atlas, View, smooth_noise, training_example
+from jaxreg.training.augmentation.synthesis import acquisition
+from jaxreg.training.augmentation.synthesis.atlas import Atlas, View, sampled
+from jaxreg.training.augmentation.synthesis.example import training_example
+from jaxreg.training.augmentation.synthesis.missing_parts import random_extraction
+from jaxreg.training.augmentation.synthesis.noise import smooth_noise
 
 VIEW = View((16, 20, 16), 8.0, False, 0.4)
 LEFT, RIGHT = NUMBERS.index(3), NUMBERS.index(42)
@@ -86,7 +89,7 @@ def test_labels_are_those_with_the_largest_weight_and_images_linear():
     key = jax.random.key(1)
     points = jax.random.uniform(key, (3, 9, 9, 9), minval=1.0, maxval=38.0)
     found, values = jax.jit(
-        lambda p: synthesis._sample(atlas, jnp.int32(0), (p[0], p[1], p[2]), jnp.int32(0))
+        lambda p: sampled(atlas, jnp.int32(0), (p[0], p[1], p[2]), jnp.int32(0))
     )(points)
     one_hot = [ndimage.map_coordinates(np.float64(codes == c), points, order=1) for c in range(256)]
     best = np.max(one_hot, axis=0)
@@ -100,7 +103,7 @@ def test_labels_are_those_with_the_largest_weight_and_images_linear():
 def test_beyond_a_subject_there_is_air():
     atlas, _ = subject(image=True)
     x, y = jnp.full((1, 1, 1), -0.6), jnp.full((1, 1, 1), 20.0)
-    found, values = synthesis._sample(atlas, jnp.int32(0), (x, y, y), jnp.int32(0))
+    found, values = sampled(atlas, jnp.int32(0), (x, y, y), jnp.int32(0))
     assert int(found[0, 0, 0]) == 0 and float(values[0, 0, 0]) == 0
 
 
@@ -116,7 +119,7 @@ def test_smooth_noise_has_unit_variance_and_the_correlation_of_its_gaussian(sigm
 
 def test_an_acquired_constant_is_that_constant_but_for_noise():
     image = jnp.full(tuple(2 * n for n in VIEW.shape), 0.7)
-    acquired = jax.jit(lambda k: synthesis._acquired(k, image, VIEW))
+    acquired = jax.jit(lambda k: acquisition.acquired(k, image, VIEW))
     for k in range(5):
         result = np.asarray(acquired(jax.random.key(k)))
         assert result.shape == VIEW.shape
@@ -126,7 +129,7 @@ def test_an_acquired_constant_is_that_constant_but_for_noise():
 def test_slices_average_over_their_thickness():
     voxels, slices = np.arange(60.0), np.array([20.0, 40.0])
     for box in (True, False):
-        weights = np.asarray(synthesis._profile(slices, voxels, jnp.float32(6), box, 1.0))
+        weights = np.asarray(acquisition._profile(slices, voxels, jnp.float32(6), box, 1.0))
         np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(weights @ voxels, slices, atol=1e-3)
         half = weights[0] > weights[0].max() / 2
@@ -144,7 +147,7 @@ def test_outside_an_extracted_brain_there_is_nothing():
 def test_extraction_is_tight_or_wide_around_the_brain():
     x = (np.indices((40, 40, 40))[0] - 19.5) * 2.0
     brain = jnp.asarray(x < 0)
-    extraction = jax.jit(lambda k: synthesis._extraction(k, brain, 2.0))
+    extraction = jax.jit(lambda k: random_extraction(k, brain, 2.0))
     borders = np.array(
         [np.asarray(extraction(jax.random.key(k)))[:, 20, 20].sum() for k in range(60)]
     )

@@ -6,17 +6,17 @@ kept, so that the memory does not grow with their number.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxreg.errors import InputError
-from jaxreg.io.atomic import check_inputs_outside, completed
+from jaxreg.io.atomic import check_inputs_outside
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.files import require_file
-from jaxreg.io.tables import read_table
+from jaxreg.io.remarks import WARNING
+from jaxreg.io.tables import read_table, write_table
 from jaxreg.segmentation.files import BRAIN, RECORD, VOLUMES, check_folder, segment_scan
 
 
@@ -67,7 +67,7 @@ def segment_files(
             if not several:
                 raise
             failed[str(path)] = str(error)
-            say(f"warning: {error}")
+            say(f"{WARNING}{error}")
             continue
         done[str(path)] = found.provenance()
         if found.doubt is not None:
@@ -134,13 +134,14 @@ def _sha256_of(networks: Path | None) -> dict[str, str]:
 def _write_volumes_of_all(path: Path, folders: dict[Path, Path]) -> None:
     """Write a row for each image, with the volumes of its brain and of its structures in ml."""
     names: dict[int, str] = {}
-    rows = []
+    volumes_of = {}
     for image, folder in folders.items():
         volumes = read_table(folder / VOLUMES, ("number", "name", "ml"))
         names.update((int(row["number"]), row["name"]) for row in volumes)
-        rows.append({"image": str(image), **{row["name"]: row["ml"] for row in volumes}})
-    columns = ["image", *(names[number] for number in sorted(names))]
-    with completed(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, columns, "n/a", delimiter="\t", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        volumes_of[image] = {row["name"]: row["ml"] for row in volumes}
+    columns = [names[number] for number in sorted(names)]
+    rows = [
+        (image, *(volumes.get(name, "n/a") for name in columns))
+        for image, volumes in volumes_of.items()
+    ]
+    write_table(path, ("image", *columns), rows)

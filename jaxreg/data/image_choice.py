@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxreg.data.prepare.source import Choice
 from jaxreg.errors import InputError
+from jaxreg.io.tables import write_table
 
 Wishes = Mapping[str, Sequence[str]]
 """Entity → values, the one that is wanted most first; "" is for images without the entity."""
@@ -18,6 +18,25 @@ PLAIN_FIRST = ("ce", "space", "desc", "part", "chunk", "echo", "inv", "flip", "m
 """Images without these entities come before those with them: contrast agents, other spaces,
 processed images, parts of a signal or a body, single echoes and inversions."""
 ENDINGS = (".nii", ".nii.gz")
+
+
+class Choice(NamedTuple):
+    """One of several was taken: `what` is a contrast, the session, the mask or the labels.
+
+    `taken` is the name of a file or a folder, None where none of `others` may be taken. `rule` says
+    in words what decided.
+    """
+
+    participant: str
+    what: str
+    taken: str | None
+    others: tuple[str, ...]
+    rule: str
+
+    def __str__(self) -> str:
+        """The choice in a line."""
+        others = ", ".join(self.others)
+        return f"{self.participant}: {self.what}: {self.taken or 'none'}, not {others}; {self.rule}"
 
 
 class Candidate(NamedTuple):
@@ -118,6 +137,16 @@ def decide(participant: str, what: str, candidates: Sequence[Candidate], wishes:
         words.insert(0, "phase, real and imaginary parts are never taken")
     rule = "; ".join([*words, *rules])
     return Decided(path, Choice(participant, what, path and path.name, others, rule))
+
+
+def write_choices(path: Path, choices: Iterable[Choice]) -> None:
+    """Write `choices.tsv`, a row for each choice; n/a where nothing was taken.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    rows = ((c.participant, c.what, c.taken or "n/a", ",".join(c.others), c.rule) for c in choices)
+    write_table(path, ("participant_id", "of", "taken", "not_taken", "rule"), rows)
 
 
 def require_met(wishes: Wishes, candidates: Iterable[Candidate]) -> None:

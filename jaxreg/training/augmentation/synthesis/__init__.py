@@ -1,0 +1,1 @@
+"""Training images of any contrast, made from label maps on the device, and their labels."""

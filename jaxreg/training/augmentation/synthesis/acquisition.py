@@ -1,0 +1,60 @@
+"""How a scanner sees a head: random slices with their profile, and Rician noise."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxreg.training.augmentation.synthesis.atlas import View
+from jaxreg.training.augmentation.synthesis.noise import centred
+
+
+def acquired(key: PRNGKeyArray, image: Float[Array, "i j k"], view: View) -> Float[Array, "x y z"]:
+    """The image in random slices with Rician noise, read back linearly on the network's grid.
+
+    Slices thinner than the grid's voxels are averaged over their own thickness and as far apart as
+    the voxels.
+    """
+    keys = jax.random.split(key, 9)
+    in_plane = jax.random.uniform(keys[0], (3,), minval=0.8, maxval=2.5)
+    through = jax.random.uniform(keys[1], minval=1.0, maxval=7.0)
+    thick = jnp.arange(3) == jax.random.randint(keys[2], (), 0, 3)
+    apart_mm = jnp.where(thick & jax.random.bernoulli(keys[3], 0.6), through, in_plane)
+    width_mm = apart_mm * jax.random.uniform(keys[4], (3,), minval=0.7, maxval=1.2)
+    apart_mm = jnp.maximum(apart_mm, view.spacing_mm)
+    phase = jax.random.uniform(keys[5], (3,), minval=-0.5, maxval=0.5)
+    box = jax.random.bernoulli(keys[6])
+    forth, back = [], []
+    for axis, n in enumerate(view.shape):
+        slices = (centred(n, 1.0) + phase[axis]) * apart_mm[axis]
+        voxels = centred(2 * n, view.spacing_mm / 2)
+        forth.append(_profile(slices, voxels, width_mm[axis], box, view.spacing_mm / 2))
+        weights = jnp.abs(centred(n, view.spacing_mm)[:, None] - slices[None]) / apart_mm[axis]
+        weights = jnp.maximum(1 - weights, 0)
+        back.append(weights / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-6))
+    level = jnp.exp(jax.random.uniform(keys[7], minval=np.log(0.003), maxval=np.log(0.08)))
+    a, b = level * jax.random.normal(keys[8], (2, *view.shape))
+    signal = along_axes(forth, image)
+    return along_axes(back, jnp.sqrt(jnp.square(signal + a) + jnp.square(b)))
+
+
+def _profile(slices, voxels, width_mm, box, voxel_mm):
+    """Weights [slices, voxels] of slices with a full width at half maximum, box or Gaussian."""
+    off = jnp.abs(slices[:, None] - voxels[None])
+    flat = jax.nn.sigmoid((width_mm / 2 - off) / (0.25 * voxel_mm))
+    sigma = jnp.maximum(width_mm / 2.355, 0.4 * voxel_mm)
+    weights = jnp.where(box, flat, jnp.exp(-0.5 * jnp.square(off / sigma)))
+    return weights / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-6)
+
+
+def along_axes(
+    matrices: Sequence[Float[Array, "_ _"]], image: Float[Array, "i j k"]
+) -> Float[Array, "x y z"]:
+    """A matrix for each axis applied to an image."""
+    for equation, matrix in zip(
+        ("ix,xyz->iyz", "jy,xyz->xjz", "kz,xyz->xyk"), matrices, strict=True
+    ):
+        image = jnp.einsum(equation, matrix, image)
+    return image
