@@ -1,9 +1,10 @@
-"""The picture of docs/segment.md: heads of three kinds with what `jaxreg segment` found in them.
+"""The picture of docs/segment.md: heads of four kinds with what `jaxreg segment` found in them.
 
     python experiments/segmentation_figure.py --data=heads
 
-`heads` holds the cohorts `ixi` and `labels` of whole heads. The slices are cut to the brain and
-show no face. IXI is CC BY-SA 3.0; the label maps from which the T2w was rendered are Apache-2.0.
+`heads` holds the cohorts `ixi` and `labels` of whole heads, and raw clinical scans in `msraw`. The
+slices are cut to the brain and show no face. IXI is CC BY-SA 3.0; the label maps from which the T2w
+was rendered are Apache-2.0; the clinical scans are CC BY.
 """
 
 import io
@@ -31,6 +32,7 @@ SHOWN = (
     ("ixi", "sub-ixi483", "T1w", False, "T1w at 2 mm (IXI)"),
     ("ixi", "sub-ixi483", "T1w", True, "the same, simulated at 64 mT"),
     ("labels", "sub-13", "T2w", False, "T2w in slices of 3 mm (rendered)"),
+    ("msraw", "sub-msraw01", "FLAIR", False, "raw clinical FLAIR, with lesions"),
 )
 """Cohort, subject, contrast, whether at a low field, caption."""
 SLICES: tuple[tuple[int, float], ...] = ((2, 0.45), (2, 0.6), (2, 0.75), (1, 0.4))
@@ -50,10 +52,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Segment the images, and write the picture."""
-    figure = Figure(figsize=(7.2, 6.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 8.2), layout="constrained")
     axes = figure.subplots(len(SHOWN), len(SLICES))
     for row, (cohort, subject, contrast, low, caption) in zip(axes, SHOWN, strict=True):
-        stem = config.data / cohort / subject / subject
+        stem = next((config.data / cohort).glob(f"**/{subject}_{contrast}.nii.gz")).parent / subject
         path = Path(f"{stem}_{contrast}.nii.gz")
         with tempfile.TemporaryDirectory() as folder:
             if low:
