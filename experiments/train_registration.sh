@@ -8,7 +8,7 @@
 #   experiments/train_registration.sh COHORT[,COHORT...] WORKDIR
 #
 # COHORTS are prepared cohorts with labels, in one common space. For a GPU:
-#   SHARE=20 BATCH_SIZE=8 DTYPE=bfloat16 experiments/train_registration.sh ...
+#   SHARE=20 BATCH_SIZE=8 DTYPE=bfloat16 CONVOLUTION=slices experiments/train_registration.sh ...
 # takes 20 % of the steps. The defaults, 19,700 steps of one pair, are for a day on two cores.
 set -euo pipefail
 if [ $# -ne 2 ]; then
@@ -31,6 +31,7 @@ steps() { # of a part, by the share that is wanted, and at least one
 train() { # FOLDER STEPS FLAGS...
   python train.py --stage=reg "--data=$joined" "--workdir=$workdir/$1" "--steps=$(steps "$2")" \
     "--batch-size=${BATCH_SIZE:-1}" "--dtype=${DTYPE:-float32}" \
+    "--convolution=${CONVOLUTION:-auto}" \
     "--validate-every=${VALIDATE_EVERY:-500}" "${@:3}"
 }
 mean() { # FOLDER RUN EARLIER: the mean of the parameters of two trainings

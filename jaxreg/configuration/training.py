@@ -178,12 +178,15 @@ class NetworkConfig:
     dtype: Dtype = "float32"
     """float32, or bfloat16 for the convolutions, on GPUs and TPUs that have it in hardware;
     parameters, velocity, integration, warp and losses stay float32."""
+    convolution: ConvolutionForm = "auto"
+    """How training computes convolutions: auto (by the platform), plain, slices or patches."""
 
     def __post_init__(self):
         """Refuse unknown names and a λ that is missing, out of range or not read."""
         require_choice("stem", self.stem, get_args(Stem))
         require_choice("conditioning", self.conditioning, get_args(Conditioning))
         require_choice("dtype", self.dtype, get_args(Dtype))
+        require_choice("convolution", self.convolution, get_args(ConvolutionForm))
         if self.conditioning == "none" and (self.lam is None or not 0 <= self.lam <= 1):
             raise InputError(
                 f"--lam: expected a number in [0, 1] with --conditioning=none, got {self.lam}."

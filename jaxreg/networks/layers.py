@@ -185,6 +185,7 @@ class HyperConv(nn.Module):
     features: int
     scale: Scale = "same"
     rank: int = 16
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(
@@ -197,7 +198,8 @@ class HyperConv(nn.Module):
         change = nn.Dense(base.size, False, kernel_init=nn.initializers.zeros, name="heads")(code)
         kernels = (base.reshape(1, -1) + change).reshape(-1, *shape).astype(x.dtype)
         return jax.lax.map(
-            lambda pair: convolve(pair[0][None], pair[1], scale=self.scale)[0], (x, kernels)
+            lambda pair: convolve(pair[0][None], pair[1], scale=self.scale, form=self.form)[0],
+            (x, kernels),
         )
 
 

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxreg.configuration.training import ConvolutionForm
 from jaxreg.networks.layers import (
     ConditionalNorm,
     Conv,
@@ -50,6 +51,7 @@ class Block(nn.Module):
     scale: Scale = "same"
     conditioning: str = "none"
     dtype: Any = jnp.float32
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(
@@ -65,9 +67,11 @@ class Block(nn.Module):
         """
         if self.conditioning == "hypernet":
             assert context is not None
-            x = HyperConv(self.features, self.scale, name="conv")(x.astype(self.dtype), context)
+            conv = HyperConv(self.features, self.scale, form=self.form, name="conv")
+            x = conv(x.astype(self.dtype), context)
         else:
-            x = Conv(self.features, self.scale, False, dtype=self.dtype, name="conv")(x)
+            settings: Any = {"dtype": self.dtype, "form": self.form}
+            x = Conv(self.features, self.scale, False, **settings, name="conv")(x)
         x = x + skip
         if self.conditioning != "cin":
             return leaky_relu(InstanceNorm(name="norm")(x))
@@ -81,6 +85,7 @@ class PairEncoder(nn.Module):
     channels: tuple[int, ...]
     stem: str
     dtype: Any = jnp.float32
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(
@@ -92,7 +97,8 @@ class PairEncoder(nn.Module):
         apart and add them is to convolve them side by side.
         """
         x = pad_to_multiple(jnp.concatenate([fixed, moving], -1), 2 ** len(self.channels))
-        block = functools.partial(Block, dtype=self.dtype)
+        block = functools.partial(Block, dtype=self.dtype, form=self.form)
+        conv = functools.partial(Conv, use_bias=False, dtype=self.dtype, form=self.form)
         if self.stem == "fold":
             x = block(self.channels[0], name="encode0")(fold(x))
         else:
@@ -103,7 +109,7 @@ class PairEncoder(nn.Module):
             if i > 0:
                 x = block(features, "half", name=f"encode{i}")(x)
                 x = block(features, name=f"encode{i}b")(x)
-            skips.append(Conv(features, use_bias=False, dtype=self.dtype, name=f"skip{i}")(x))
+            skips.append(conv(features, name=f"skip{i}")(x))
         return (*skips, x)
 
 
@@ -113,6 +119,7 @@ class VelocityDecoder(nn.Module):
     channels: tuple[int, ...]
     conditioning: str
     dtype: Any = jnp.float32
+    form: ConvolutionForm = "auto"
 
     @nn.compact
     def __call__(
@@ -121,7 +128,8 @@ class VelocityDecoder(nn.Module):
         """The velocity on the padded grid; features of one pair (s = 1) serve all λ."""
         *skips, x = features
         context = None if self.conditioning == "none" else MappingNetwork(name="mapping")(lam)
-        block = functools.partial(Block, conditioning=self.conditioning, dtype=self.dtype)
+        settings: Any = {"conditioning": self.conditioning, "dtype": self.dtype, "form": self.form}
+        block = functools.partial(Block, **settings)
         if x.shape[0] < lam.shape[0]:
             x = jnp.broadcast_to(x, (lam.shape[0], *x.shape[1:]))
         x = block(self.channels[-1], "half", name="bottleneck")(x, context)
@@ -129,7 +137,8 @@ class VelocityDecoder(nn.Module):
         for i, skip in reversed(list(enumerate(skips))):
             x = block(self.channels[i], "double", name=f"decode{i}")(x, context, skip)
             x = block(self.channels[i], name=f"decode{i}b")(x, context)
-        return Conv(3, kernel_init=nn.initializers.normal(1e-4), name="velocity")(x)
+        start = nn.initializers.normal(1e-4)
+        return Conv(3, kernel_init=start, form=self.form, name="velocity")(x)
 
 
 class VelocityUNet(nn.Module):
@@ -143,17 +152,19 @@ class VelocityUNet(nn.Module):
             (λ is not seen).
         dtype: of the convolutions and their features; parameters, the statistics of norms and the
             last convolution, which gives the velocity, are float32.
+        form: how convolutions are computed (`layers.convolve`).
     """
 
     channels: tuple[int, ...] = (16, 32, 48, 64)
     stem: str = "fold"
     conditioning: str = "cin"
     dtype: Any = jnp.float32
+    form: ConvolutionForm = "auto"
 
     def setup(self) -> None:
         """The two halves; λ enters the second."""
-        self.encoder = PairEncoder(self.channels, self.stem, self.dtype)
-        self.decoder = VelocityDecoder(self.channels, self.conditioning, self.dtype)
+        self.encoder = PairEncoder(self.channels, self.stem, self.dtype, self.form)
+        self.decoder = VelocityDecoder(self.channels, self.conditioning, self.dtype, self.form)
 
     def __call__(
         self,

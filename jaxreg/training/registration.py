@@ -163,7 +163,7 @@ def sample_loss(
     `spacing_mm` is the grid's; `hindbrain` are the labels, as the batches number them, that
     `--drop-hindbrain-fraction` cuts off.
     """
-    network = network_of(config.network)
+    network = network_of(config.network).clone(form=config.network.convolution)
     domains = config.cohort.domain_pair
 
     def loss(params, frozen, sample, key):

@@ -161,6 +161,22 @@ def test_a_hyper_convolution_is_a_convolution_with_each_samples_own_kernel(scale
         np.testing.assert_allclose(got[b], wanted, atol=1e-4)  # float32 sums over 54 products
 
 
+@pytest.mark.parametrize("conditioning", ["cin", "hypernet"])
+@pytest.mark.parametrize("form", ["plain", "slices", "patches"])
+def test_the_velocity_does_not_depend_on_how_convolutions_are_computed(form, conditioning):
+    fixed, moving = jax.random.uniform(jax.random.key(0), (2, 1, 8, 12, 8, 1))
+    lam = jnp.full(1, 0.3)
+    network = VelocityUNet(channels=(4, 8), conditioning=conditioning)
+    params: Any = network.init(jax.random.key(1), fixed, moving, lam)
+    kernel = params["params"]["decoder"]["velocity"]["kernel"]
+    params["params"]["decoder"]["velocity"]["kernel"] = 1000 * kernel
+    usual, other = (
+        _apply(n, params, fixed, moving, lam) for n in (network, network.clone(form=form))
+    )
+    assert float(jnp.abs(usual).max()) > 0.1
+    np.testing.assert_allclose(other, usual, atol=1e-3)
+
+
 def test_bfloat16_convolutions_give_nearly_the_same_velocity_in_float32():
     fixed, moving = jax.random.uniform(jax.random.key(0), (2, 1, 24, 16, 16, 1))
     lam = jnp.full(1, 0.3)

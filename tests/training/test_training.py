@@ -70,7 +70,9 @@ def _leaves(workdir: Path, step: int):
     return parameters_sha256(loaded["params"])
 
 
-@pytest.mark.parametrize("flags", [[], ["--weight-average=0.9", "--decay-fraction=0.5"]])
+@pytest.mark.parametrize(
+    "flags", [[], ["--weight-average=0.9", "--decay-fraction=0.5", "--convolution=plain"]]
+)
 def test_an_interrupted_run_ends_bitwise_like_one_that_was_not(cohort, tmp_path, capsys, flags):
     argv = [*REG, "--loss=mi", "--mi-samples=512", f"--data={cohort}", "--checkpoint-every=2"]
     argv += flags
