@@ -150,9 +150,9 @@ def _with_labels(
     """
     if "lncc_stride" in objective.spec.settings:
         objective = dataclasses.replace(objective, lncc_stride=LNCC_STRIDE)
-    if config.extract == "never":
-        return objective
     weight = usual if config.label_weight is None else config.label_weight
+    if config.extract == "never":
+        weight = 0.0
     return dataclasses.replace(objective, label_weight=weight)
 
 
