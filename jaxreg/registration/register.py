@@ -216,8 +216,12 @@ def _better_linear_part(
             f"the linear start by segmentation is poor (similarity {linear.before.similarity:.3f})"
             ": intensities alone are tried as well"
         )
-        by_intensities = find(fixed._replace(brain=None), moving._replace(brain=None))
-        linear = max(linear, by_intensities, key=lambda part: part.before.similarity)
+        try:
+            by_intensities = find(fixed._replace(brain=None), moving._replace(brain=None))
+        except InputError as error:
+            told.say(f"intensities alone lead nowhere: {error}")
+        else:
+            linear = max(linear, by_intensities, key=lambda part: part.before.similarity)
     determinant = np.linalg.det(linear.affine[:3, :3])
     told.say(f"network grid: {linear.grid_is}")
     told.say(f"linear start: {linear.start}, determinant {determinant:.3f}")

@@ -34,6 +34,7 @@ from jaxreg.registration.batch.results import (
 from jaxreg.registration.batch.resume import DONE, FREE, Ingredients, Methods, state_of
 from jaxreg.registration.batch.side_by_side import AT_ONCE, side_by_side
 from jaxreg.registration.linear.starts import read_affine
+from jaxreg.registration.output.provenance import segmentation_sha256
 from jaxreg.registration.run import register_files
 
 
@@ -229,20 +230,27 @@ def register_sent(job: dict[str, Any]) -> dict[str, Any]:
     """The outcome of a job that `_job` made, on a worker; a network is loaded once for all."""
     config = from_json(RegisterConfig, job["config"])
     work, pair = Work(Path(job["out"]), config, job["overwrite"]), FilePair(**job["pair"])
-    methods = _shared_methods(config.model, job["weights_sha256"])
-    if methods.of(pair.config(config)).weights_sha256 != job["weights_sha256"]:
+    methods, own = _shared_methods(config.model, job["weights_sha256"]), pair.config(config)
+    if methods.of(own).weights_sha256 != job["weights_sha256"]:
         raise InputError(f"{config.model}: the worker finds other weights there than the client.")
+    if segmentation_sha256(own) != job["segmentation_sha256"]:
+        raise InputError(
+            f"{own.segmentation or 'segmentation'}: the worker finds other networks there than the "
+            "client."
+        )
     return register_one(work, pair, methods)._asdict()
 
 
 def _job(work: Work, pair: FilePair, methods: Methods) -> dict[str, Any]:
     """What a worker needs of a pair: text, numbers and dictionaries of them."""
+    own = pair.config(work.config)
     return {
         "pair": pair._asdict(),
         "out": str(work.out),
         "config": as_json(work.config),
         "overwrite": work.overwrite,
-        "weights_sha256": methods.of(pair.config(work.config)).weights_sha256,
+        "weights_sha256": methods.of(own).weights_sha256,
+        "segmentation_sha256": segmentation_sha256(own),
     }
 
 
@@ -326,12 +334,14 @@ def _check_settings(config: RegisterConfig) -> None:
 
 def _absolute(config: RegisterConfig) -> RegisterConfig:
     """The settings with absolute paths, for workers with another working directory."""
-    model = None if config.model is None else config.model.absolute()
+    model, segmentation = (
+        None if path is None else path.absolute() for path in (config.model, config.segmentation)
+    )
     init = config.init
     if init is not None and config.init_mode is None:
         read_affine(init)  # what is wrong with it is wrong for every pair
         init = str(Path(init).absolute())
-    return dataclasses.replace(config, model=model, init=init)
+    return dataclasses.replace(config, model=model, segmentation=segmentation, init=init)
 
 
 def _folder(out: Path, table: Path) -> Path:

@@ -18,6 +18,7 @@ from jaxreg.models.release import load_model
 from jaxreg.registration.batch.pairs import FilePair
 from jaxreg.registration.deformable.method import Method, load_method
 from jaxreg.registration.output.folder import holds_nothing
+from jaxreg.registration.output.provenance import segmentation_sha256
 
 DONE, FREE = "done", "free"
 
@@ -59,6 +60,7 @@ class Ingredients:
         return {
             "settings": _settings(as_json(config)),
             "weights": self._methods.of(config).weights_sha256,
+            "segmentation networks": segmentation_sha256(config),
             "--init file": None if start is None else self._sha256(start),
             "input files": {column: self._sha256(path) for column, path in pair.files.items()},
         }
@@ -99,17 +101,21 @@ def recorded(record: dict[str, Any]) -> dict[str, Any]:
         for role, file in record[side]["files"].items():
             files[side if role == "image" else f"{side}_{role}"] = file["sha256"]
     model = record["model"]
-    return {
+    found = {
         "settings": _settings(record["command"]),
         "weights": None if model is None else model["weights_sha256"],
         "--init file": record.get("init_sha256"),
         "input files": files,
     }
+    if "segmentation_sha256" in record:  # earlier versions did not name them
+        found["segmentation networks"] = record["segmentation_sha256"]
+    return found
 
 
 def _settings(command: dict[str, Any]) -> dict[str, Any]:
     """The settings among a command's values; what files hold is compared by itself."""
-    names = [n for n in RegisterConfig.__dataclass_fields__ if n not in ("model", *OPTIONAL_FILES)]
+    contents = "model", "segmentation", *OPTIONAL_FILES
+    names = [n for n in RegisterConfig.__dataclass_fields__ if n not in contents]
     settings = {name: command.get(name) for name in names}
     direct = bool(settings["optimize_only"])
     for name in ("loss", "steps", "spacing"):  # older records name them where nothing reads them

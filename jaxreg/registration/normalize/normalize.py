@@ -7,7 +7,7 @@ and goes by the same map, interpolated once. The template's labels come back by 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -28,7 +28,7 @@ from jaxreg.registration.inputs import read_subject
 from jaxreg.registration.normalize.template import Template, label_volumes_ml, template_of
 from jaxreg.registration.output.companions import Companion, check_names, companion_writer
 from jaxreg.registration.output.settings import provenance_of_settings
-from jaxreg.registration.register import register_pair
+from jaxreg.registration.register import Registration, register_pair
 from jaxreg.registration.run import fill_folder
 
 Image = Path | MemoryImage
@@ -87,11 +87,16 @@ def normalize_images(
         say=say,
         clock=clock,
     )
-    companions = []
+    companions, warnings = [], list(finished.registration.warnings)
     for image in others:
         say(f"{image}: registered rigidly to {first}")
         rigid = _rigid(first, image, config, given.get("mask"), say, clock)
-        companions.append(Companion(image, rigid))
+        companions.append(Companion(image, rigid.affine))
+        warnings += [f"{image}: {line}" for line in rigid.warnings]
+    finished = finished._replace(
+        registration=finished.registration._replace(warnings=tuple(warnings)),
+        provenance={**finished.provenance, "warnings": warnings},
+    )
     with clock("labels"):
         labels = None
         if template.labels is not None:
@@ -178,13 +183,13 @@ def _rigid(
     mask: MemoryImage | None,
     say: Callable[[str], None],
     clock: Clock,
-) -> Any:
-    """The rigid map (RAS mm) from the space of the first image to that of another one."""
+) -> Registration:
+    """The rigid registration of another image of the subject with the first one."""
     memory = {} if mask is None else {"fixed_mask": mask}
     settings = RegisterConfig(
         transform="rigid", fixed_mask=config.mask, segmentation=config.segmentation
     )
-    return register_pair(first, image, settings, clock, in_memory=memory, say=say).affine
+    return register_pair(first, image, settings, clock, in_memory=memory, say=say)
 
 
 def _write_further(normalized: Normalized, folder: Path) -> None:

@@ -14,6 +14,7 @@ from jaxreg.registration.inputs import Subject
 from jaxreg.registration.output.estimate import EstimatedDice, as_record
 from jaxreg.registration.output.settings import machine
 from jaxreg.registration.register import Registration
+from jaxreg.segmentation.networks import load_segmentation
 
 
 def provenance_of(
@@ -33,6 +34,8 @@ def provenance_of(
         "fixed": _side(result.fixed),
         "moving": _side(result.moving),
         "model": model,
+        "segmentation_sha256": segmentation_sha256(result.config),
+        "optimization": {"passes": method.passes, "steps": method.steps, "rate": method.rate},
         "init_sha256": init_sha256(result.config),
         "objective": as_json(method.objective),
         "domains": method.domains,
@@ -51,6 +54,11 @@ def provenance_of(
         "estimated_dice": as_record(estimate),
         "warnings": list(result.warnings),
     }
+
+
+def segmentation_sha256(config: RegisterConfig) -> dict[str, str] | None:
+    """SHA-256 of the segmentation networks that take part; None where none does."""
+    return None if config.extract == "never" else load_segmentation(config.segmentation)[0].sha256
 
 
 def init_sha256(config: RegisterConfig) -> str | None:

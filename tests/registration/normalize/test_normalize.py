@@ -1,6 +1,7 @@
 """`jaxreg normalize`: what it writes is what its own maps make of its inputs."""
 
 import csv
+import json
 from typing import Any
 
 import nibabel as nib
@@ -125,6 +126,22 @@ def test_python_writes_what_the_command_writes(run, files, tmp_path):
     labels = load(run / "atlas_labels.nii.gz")
     np.testing.assert_array_equal(subject.atlas_labels.dataobj, labels.dataobj)
     assert set(subject.volumes_ml) == {f"Region-{c}" for c in np.unique(labels.dataobj) if c}
+
+
+def test_a_doubtful_map_of_a_further_image_makes_the_verdict_amber(files, monkeypatch, tmp_path):
+    template, t1w, t2w = files
+    rigid = module._rigid
+
+    def doubtful(*arguments):
+        return rigid(*arguments)._replace(warnings=("the two images are hardly alike",))
+
+    monkeypatch.setattr(module, "_rigid", doubtful)
+    own = {f"template{kind}": template[name] for kind, name in (("", "image"), ("_mask", "mask"))}
+    found = jaxreg.normalize([t1w["image"], t2w["image"]], mask=t1w["mask"], **own)
+    line = f"{t2w['image']}: the two images are hardly alike"
+    assert line in found.warnings and found.verdict.state != "green"
+    found.save(tmp_path / "out")
+    assert line in json.loads((tmp_path / "out" / "provenance.json").read_text())["warnings"]
 
 
 def test_images_of_one_name_are_refused(argv, files, tmp_path, capsys):
