@@ -17,11 +17,12 @@ from jaxreg import distributed
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
-from jaxreg.configuration.training import CohortConfig, RegistrationConfig
+from jaxreg.configuration.training import CohortConfig, NetworkConfig, RegistrationConfig
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.errors import InputError
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.io.images import read_image
 from jaxreg.models.checkpoint import Checkpoints, parameters_sha256
@@ -31,7 +32,7 @@ from jaxreg.models.segmentation_model import read_segmentation_model, write_segm
 from jaxreg.networks.segmentation_unet import SegmentationUNet
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.encoders import load_encoders
-from jaxreg.training.registration import registration_task
+from jaxreg.training.registration import initialized_from, registration_task
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
 REG = ["train", "--stage=reg", "--validate-every=0"]
@@ -260,6 +261,19 @@ def test_a_network_trained_coarsely_is_scored_on_the_cohorts_own_grid(cohort, tm
     same = json.loads((fine / "eval" / "test" / "summary.json").read_text())
     none = summary["no_registration"]["dice_mean"]
     assert none == same["no_registration"]["dice_mean"]  # labels of one grid in both
+
+
+def test_a_start_is_taken_however_the_convolutions_are_computed(nce_mi):
+    def begin(**network):
+        config = RegistrationConfig(network=NetworkConfig(**network), init_from=nce_mi)
+        return initialized_from({"network": {}}, config)
+
+    params, sha256 = begin(convolution="slices", dtype="bfloat16")
+    stored = load_model(nce_mi).params
+    assert parameters_sha256(params["network"]) == parameters_sha256(stored["network"])
+    assert sha256 == parameters_sha256(stored)
+    with pytest.raises(InputError, match="expected a network of .*stem='conv'"):
+        begin(stem="conv")
 
 
 @pytest.mark.slow
