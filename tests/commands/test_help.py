@@ -183,6 +183,12 @@ def test_the_flags_of_register_stand_in_groups_a_line_each(monkeypatch):
     assert "None" not in shown and "(deformable, affine, rigid; default: deformable)" in shown
 
 
+def test_a_default_of_zero_is_shown_like_any_other(monkeypatch):
+    shown = help_of("prepare", monkeypatch)
+    assert re.search(r"--seed INT .*\(default: 0\)", shown)
+    assert "False" not in shown and "None" not in shown
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inner:
     """A group."""
