@@ -9,12 +9,14 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 
 from jaxreg import __version__, cli
 from jaxreg.commands import flags, register
+from jaxreg.commands.convert import File
+from jaxreg.configuration.preparation import Layout
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.errors import InputError
 
@@ -187,6 +189,19 @@ def test_a_default_of_zero_is_shown_like_any_other(monkeypatch):
     shown = help_of("prepare", monkeypatch)
     assert re.search(r"--seed INT .*\(default: 0\)", shown)
     assert "False" not in shown and "None" not in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "choices"),
+    [
+        ("convert", "to", get_args(File.__annotations__["to"])),
+        ("prepare", "layout", get_args(Layout)),
+    ],
+)
+def test_a_required_flag_names_its_choices(command, flag, choices, monkeypatch):
+    """Beside them tyro says that it is required, and leaves out what is said of choices."""
+    (line,) = [row for row in help_of(command, monkeypatch).splitlines() if f"│ --{flag} " in row]
+    assert set(choices) <= set(re.findall(r"[a-z]+", line))
 
 
 @dataclass(frozen=True, kw_only=True)
