@@ -18,6 +18,7 @@ from jaxreg.commands import flags, register
 from jaxreg.commands.convert import File
 from jaxreg.configuration.preparation import Layout
 from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.training import DEFAULT_STEPS, EMBEDDED_STEPS
 from jaxreg.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +131,26 @@ def test_the_flags_of_training_stand_in_groups(stage, groups, capsys):
     shown = capsys.readouterr().out
     assert all(f" {group} options " in shown for group in groups)
     assert "usage: jaxreg train --stage=" + stage in shown
+
+
+def test_the_help_of_training_names_the_steps_that_are_taken_by_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.main(["train", "--stage=reg", "--help"])
+    text = re.search(r"--steps INT(.*?)--batch-size", capsys.readouterr().out, re.DOTALL)
+    assert text is not None
+    usual, embedded = " ".join(re.sub("[│]", " ", text[1]).split()).split("embedded cohort")
+    for said, steps in ((usual, DEFAULT_STEPS), (embedded, EMBEDDED_STEPS)):
+        assert {stage: f"{n} ({stage})" in said for stage, n in steps.items()} == dict.fromkeys(
+            steps, True
+        )
+
+
+def test_the_help_of_a_flag_that_switches_off_says_what_is_switched_off(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.main(["train", "--stage=ae", "--help"])
+    assert "--no-flip leaves it out" in " ".join(
+        re.sub("[│]", " ", capsys.readouterr().out).split()
+    )
 
 
 @pytest.mark.parametrize(
