@@ -17,9 +17,15 @@ from jaxreg import __version__, cli
 from jaxreg.commands import flags, register
 from jaxreg.commands.convert import File
 from jaxreg.configuration.preparation import Layout
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.configuration.registration import (
+    ON_REQUEST,
+    UNGUIDED_STEPS,
+    DirectSettings,
+    RegisterConfig,
+)
 from jaxreg.configuration.training import DEFAULT_STEPS, EMBEDDED_STEPS
 from jaxreg.errors import InputError
+from jaxreg.models.release import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"jax", "SimpleITK", "scipy", "nibabel", "matplotlib", "numpy", "flax", "orbax"}
@@ -223,6 +229,16 @@ def test_a_required_flag_names_its_choices(command, flag, choices, monkeypatch):
     """Beside them tyro says that it is required, and leaves out what is said of choices."""
     (line,) = [row for row in help_of(command, monkeypatch).splitlines() if f"│ --{flag} " in row]
     assert set(choices) <= set(re.findall(r"[a-z]+", line))
+
+
+def test_the_defaults_that_the_help_of_register_names_are_those_in_force(monkeypatch):
+    shown = help_of("register", monkeypatch)
+    rows = {row.split()[1]: row for row in shown.splitlines() if row.startswith("│ --")}
+    bundled = json.loads((SHIPPED / "model.json").read_text(encoding="utf-8"))["register"]
+    assert f"{bundled['refine']} (bundled), {UNGUIDED_STEPS} if unsegmented" in rows["--refine"]
+    assert f"(--optimize-only: {DirectSettings().lam})" in rows["--lam"]
+    assert "by default auto" in rows["--init"]
+    assert f"by default all but {','.join(ON_REQUEST)}" in rows["--outputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
