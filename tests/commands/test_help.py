@@ -48,7 +48,13 @@ def test_without_a_command_the_help_describes_each(argv, capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, description in cli.COMMANDS.items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
-        assert line.endswith(description)
+        assert line.endswith(description) and len(line) <= 80
+
+
+def test_the_help_names_all_that_is_trained_prepared_and_moved(monkeypatch):
+    assert all(word in cli.COMMANDS["train"] for word in ("autoencoder", "registration", "segment"))
+    assert "table" in cli.COMMANDS["prepare"]
+    assert "FILE …" in help_of("apply", monkeypatch).splitlines()[0]
 
 
 def test_the_version_is_printed(capsys):
