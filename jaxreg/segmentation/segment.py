@@ -2,8 +2,8 @@
 
 A coarse network sees the whole field of view in voxels of 4 mm and says roughly what lies where.
 The centroids of its structures give the affine map from the template to the image; with it the fine
-network's grid of 2 mm is laid onto the brain. The fine answer lays the grid once more where it
-moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
+network's grid of 2 mm is laid onto the brain. The fine answer lays the grid up to twice more, while
+it moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Network = Callable[[Float[Array, "x y z 1"]], Float[Array, "x y z k"]]
 
 COARSE_SHAPE, COARSE_MM = (64, 64, 64), 4.0
 SETTLED_MM = 1.5
-"""A second look follows where the corners of the brain move by more than this."""
+"""Another look follows, up to twice, where the corners of the brain move by more than this."""
 FEWEST_STRUCTURES = 8
 LEAST_LITRES, MOST_LITRES = 0.35, 2.6
 """Volumes of what is taken for a brain."""
