@@ -22,7 +22,13 @@ from jaxreg.geometry.resampling import block_mean
 from jaxreg.segmentation.brain import FoundBrain, found_brain, likeliest, overlap
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.own_grid import on_own_grid
-from jaxreg.segmentation.template import CENTROIDS_MM, GRID, centroids_mm, from_template
+from jaxreg.segmentation.template import (
+    CENTROIDS_MM,
+    FEWEST_STRUCTURES,
+    GRID,
+    centroids_mm,
+    from_template,
+)
 
 Network = Callable[[Float[Array, "x y z 1"]], Float[Array, "x y z k"]]
 """A normalised image to the probability of every class."""
@@ -30,7 +36,6 @@ Network = Callable[[Float[Array, "x y z 1"]], Float[Array, "x y z k"]]
 COARSE_SHAPE, COARSE_MM = (64, 64, 64), 4.0
 SETTLED_MM = 1.5
 """Another look follows, up to twice, where the corners of the brain move by more than this."""
-FEWEST_STRUCTURES = 8
 LEAST_LITRES, MOST_LITRES = 0.35, 2.6
 """Volumes of what is taken for a brain."""
 WORST_FIT_MM = 12.0
