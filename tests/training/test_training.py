@@ -1,5 +1,6 @@
 """Both stages on a tiny phantom cohort: resuming, self-contained workdirs, the sweep, refusals."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -28,8 +29,10 @@ from jaxreg.io.images import read_image
 from jaxreg.models.checkpoint import Checkpoints, parameters_sha256
 from jaxreg.models.model import encoder_of, init_params
 from jaxreg.models.release import load_model
+from jaxreg.models.run_folder import claimed_by_first
 from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
 from jaxreg.networks.segmentation_unet import SegmentationUNet
+from jaxreg.training import loop
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.encoders import load_encoders
 from jaxreg.training.registration import initialized_from, registration_task
@@ -110,6 +113,31 @@ def test_a_finished_run_says_so_and_more_steps_lengthen_it(cohort, encoders, cap
     shutil.copytree(encoders, longer)
     assert main([*AE, f"--data={cohort}", f"--workdir={longer}", "--steps=6"]) == 0
     assert Checkpoints(longer).steps()[-1] == 6
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [(4, "finished at step 4; nothing to do"), (5, "resumed at step 4")]
+)
+def test_what_another_process_saved_before_the_folder_was_claimed_is_continued(
+    cohort, encoders, tmp_path, monkeypatch, capsys, steps, said
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(encoders, workdir)
+    checkpoints = workdir / "checkpoints"
+    shutil.copytree(checkpoints / "4", tmp_path / "newer")
+    shutil.rmtree(checkpoints / "4")
+
+    @contextlib.contextmanager
+    def claimed_late(folder):
+        shutil.copytree(tmp_path / "newer", checkpoints / "4")
+        with claimed_by_first(folder):
+            yield
+
+    monkeypatch.setattr(loop, "claimed_by_first", claimed_late)
+    assert main([*AE, f"--data={cohort}", f"--workdir={workdir}", f"--steps={steps}"]) == 0
+    assert said in capsys.readouterr().out
+    assert Checkpoints(workdir).steps()[-1] == steps
+    assert not list(checkpoints.glob("*damaged*"))
 
 
 @pytest.mark.slow
