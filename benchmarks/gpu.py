@@ -29,9 +29,9 @@ import numpy as np
 import optax
 
 from jaxreg.configuration.objective import ObjectiveConfig
+from jaxreg.configuration.training import ConvolutionForm
 from jaxreg.losses.objective import objective
 from jaxreg.losses.similarity import make_similarity
-from jaxreg.networks import layers
 from jaxreg.networks.velocity_unet import VelocityUNet
 from jaxreg.pair import Pair
 from jaxreg.spatial import displacement_of, warp
@@ -81,9 +81,9 @@ def timed(function: Callable[..., Any], *arguments) -> dict[str, float]:
     }
 
 
-def network_of(dtype) -> VelocityUNet:
-    """The registration network as it is trained."""
-    return VelocityUNet(dtype=dtype)
+def network_of(dtype, *, form: ConvolutionForm = "auto") -> VelocityUNet:
+    """The registration network as it is trained, its convolutions computed in some form."""
+    return VelocityUNet(dtype=dtype, form=form)
 
 
 def registration(dtype, params, two: Pair, lam):
@@ -109,30 +109,16 @@ def training_step(dtype, params, state, two: Pair, lam):
     return optax.apply_updates(params, updates), state
 
 
-def network_gradient(dtype, params, two: Pair, lam):
+def network_gradient(dtype, form: ConvolutionForm, params, two: Pair, lam):
     """The gradient of the square of the velocity: the network alone."""
 
     def square(params):
-        apply = network_of(dtype).apply
+        apply = network_of(dtype, form=form).apply
         velocity = apply({"params": params}, two.fixed[None], two.moving[None], lam)
         assert isinstance(velocity, jax.Array)
         return jnp.sum(velocity**2)
 
     return jax.grad(square)(params)
-
-
-def in_slices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function traced with every convolution as a sum of 2-D ones, whatever the platform."""
-
-    def traced(*arguments):
-        plain = layers._convolve_plain
-        layers._convolve_plain = layers._convolve_slices
-        try:
-            return function(*arguments)
-        finally:
-            layers._convolve_plain = plain
-
-    return traced
 
 
 def limits() -> dict[str, float]:
@@ -165,9 +151,8 @@ def jaxreg_jobs() -> dict[str, Callable[[], dict[str, float]]]:
                     state = optax.adam(1e-3).init(params)
                     step = functools.partial(training_step, dtype)
                     return timed(step, params, state, two, lam)
-                gradient = functools.partial(network_gradient, dtype)
-                if which.endswith("slices"):
-                    gradient = in_slices(gradient)
+                form = "slices" if which.endswith("slices") else "plain"
+                gradient = functools.partial(network_gradient, dtype, form)
                 return timed(gradient, params, two, lam)
 
             for which in (
@@ -245,7 +230,7 @@ def same_bits() -> bool:
 
 
 def register_job() -> dict[str, float]:
-    """`jaxreg register` from the shell to the report, the second of two runs.
+    """`jaxreg register` from the shell to the report, the second of two runs; memory of the host.
 
     The pair is the bundled mean brain in voxels of 1 mm, and the same with its intensities
     inverted, turned by 10°, in voxels of 2 mm.
@@ -277,7 +262,7 @@ def register_job() -> dict[str, float]:
             subprocess.run(argv, check=True, cwd=folder)
             seconds = time.perf_counter() - start
         measured = json.loads((folder / "out" / "timings.json").read_text())
-    return {"ms": 1e3 * seconds, "memory_gb": measured.get("peak_gigabytes", float("nan"))}
+    return {"ms": 1e3 * seconds, "host_gb": measured.get("peak_gigabytes", float("nan"))}
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ COMMANDS = {
     "apply": "move an image, a label map or points by saved transforms",
     "convert": "write a warp in the form that FSL or FreeSurfer reads",
     "segment": "find the brain and its structures in images of any contrast",
-    "compare": "register a pair with jaxreg, ANTs, greedy, elastix, ConvexAdam",
-    "prepare": "make a cohort for training from HCP, BIDS or IXI folders",
-    "train": "train the autoencoders (stage 1) or the registration network",
+    "compare": "register a pair with jaxreg and others (ANTs, greedy, elastix, …)",
+    "prepare": "make a cohort for training from HCP, BIDS or IXI, or from a table",
+    "train": "train autoencoders, the registration network or the segmentation",
     "eval": "score a trained network over λ, or compare several networks",
     "demo": "register and train on simulated brains; --pair-only takes a minute",
 }

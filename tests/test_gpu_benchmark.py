@@ -29,7 +29,7 @@ def gpu(monkeypatch):
 def test_every_job_is_measured_and_kept(gpu, tmp_path, monkeypatch, capsys):
     out = tmp_path / "gpu.json"
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--only=jaxreg", f"--out={out}"])
-    monkeypatch.setattr(gpu, "register_job", lambda: {"ms": 5000.0, "memory_gb": 1.0})
+    monkeypatch.setattr(gpu, "register_job", lambda: {"ms": 5000.0, "host_gb": 1.0})
     gpu.main()
     found = json.loads(out.read_text())
     jobs = [name for name in found if " | " in name]
@@ -41,7 +41,7 @@ def test_every_job_is_measured_and_kept(gpu, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_whole_registration_is_measured(gpu):
     measured = gpu.register_job()
-    assert measured["ms"] > 0 and 0.1 < measured["memory_gb"] < 8
+    assert measured["ms"] > 0 and 0.1 < measured["host_gb"] < 8
 
 
 def test_what_does_not_fit_into_the_time_is_named(gpu, monkeypatch, capsys):

@@ -54,7 +54,7 @@ class Config:
     affines are inverted exactly and fields numerically.
     """
 
-    transforms: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE")]
+    transforms: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE …")]
     """Warps (ITK vector NIfTI) and affines (.mat, .tfm, .txt, .xfm, .h5)."""
     input: Input = field(default_factory=Input)
     output: Output

@@ -24,7 +24,7 @@ class File:
     """Where the result is written."""
 
     to: Literal["itk", "fsl", "freesurfer"]
-    """Format of the result."""
+    """Format of the result: itk, fsl or freesurfer."""
     out: Path
     """The result: .nii.gz for itk and fsl, .mgz for freesurfer."""
 

@@ -184,7 +184,8 @@ def _described(hint: Any, default: Any) -> Any:
     own = [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, _Arg)]
     arg: Any = own[0] if own else tyro.conf.arg()
     bare, choices = _bare(hint), _choices(_bare(hint))
-    known = default is not dataclasses.MISSING and default not in (None, False, "", ())
+    unnamed = (dataclasses.MISSING, None, False)  # by `is`, because 0 equals False
+    known = not any(default is value for value in unnamed) and default not in ("", ())
     parts = [", ".join(choices)] if choices else []
     parts += [f"default: {default}"] if known and default is not True else []
     changes: dict[str, Any] = {"help_behavior_hint": f"({'; '.join(parts)})" if parts else ""}

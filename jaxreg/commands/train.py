@@ -24,6 +24,8 @@ from jaxreg.progress import ShownProgress
 Config = TypeVar("Config", AutoencoderConfig, RegistrationConfig, SegmentationConfig)
 
 STAGES = {"ae": AutoencoderConfig, "reg": RegistrationConfig, "seg": SegmentationConfig}
+_OF_OTHER_FLAGS = ("endpoint_fraction", "validation_pairs", "teacher_weight")
+"""Settings that are read or not by what other flags say, whatever the loss."""
 _PRESETS = "|".join(get_args(Preset))
 _HELP = f"""usage: jaxreg train --stage=ae|reg|seg [--preset={_PRESETS}] [flags of the stage]
 
@@ -103,7 +105,7 @@ def _train_all(preset: str, argv: Sequence[str]) -> None:
     for loss in COMPARED_LOSSES:
         default = registration_preset(preset, loss)
         unread = {flag_of(name) for name in (*default.objective.unread, *default.unread)}
-        unread -= {flag_of("endpoint_fraction"), flag_of("validation_pairs")}  # of no loss
+        unread -= {flag_of(name) for name in _OF_OTHER_FLAGS}
         own = [arg for flag, args in _flags_in(argv) if flag not in unread for arg in args]
         config = parse(default, own)
         workdir = (config.session.workdir or Path("runs/all")) / loss

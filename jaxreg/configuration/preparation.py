@@ -19,7 +19,7 @@ class ScanSettings:
     """Where the scans are, and what their labels mean."""
 
     layout: Layout
-    """How the scans are stored; docs/prepare.md describes each."""
+    """How the scans are stored: bids, hcp, ixi or table (docs/prepare.md)."""
     labels: str | None = None
     """What label numbers mean: freesurfer, own, a TSV (index, name); or auto."""
     entities: str | None = None

@@ -100,7 +100,7 @@ class InputSettings:
     moving_labels: Path | None = None
     """Label map of the moving image; it is moved as well."""
     domains: str | None = None
-    """Contrasts, such as T1w,T2w; by default from file names, else intensities."""
+    """Contrasts FIXED,MOVING: T1w,T2w; by default from names, else intensities."""
     extract: Extraction = "auto"
     """Find the brain; auto: in whole heads."""
 
@@ -114,9 +114,9 @@ class TransformSettings:
     model: Path | None = None
     """Network: a training workdir or a release; by default the bundled one."""
     lam: float | Literal["auto"] | None = None
-    """Smoothness λ in [0, 1], or auto (by a sweep); by default the model's."""
+    """Smoothness λ, 0 to 1 or auto; default the model's (--optimize-only: 0.8)."""
     init: str | None = None
-    """Linear start: auto, none, com, rigid, affine or an ITK affine file."""
+    """Start: none, com, rigid, affine, an ITK affine file; by default auto."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class AdvancedSettings:
     label_weight: float | None = None
     """Weight of both segmentations' overlap; by default 8 (--optimize-only: 4)."""
     refine: int | None = None
-    """Optimisation steps after the network; by default as the model says."""
+    """Steps after the network; by default 16 (bundled), 20 if unsegmented."""
     passes: int | None = None
     """How often the network sees the pair; by default as the model says."""
     optimize_only: bool = False
@@ -158,7 +158,7 @@ class OutputSettings:
     """Which files are written."""
 
     outputs: str | None = None
-    """Files to write, such as warp,report; all,view3d adds the 3-D view."""
+    """Files, such as warp,report or all,view3d; by default all but view3d."""
     warp_spacing: float | None = None
     """Voxel size of written warps, in mm; by default that of the images."""
 

@@ -72,7 +72,9 @@ _NO_IDENTITY = (
     "teacher",
     "validation_pairs",
     "validation_subjects",
+    "convolution",
 )
+"""Settings with other values of which a run may be continued; `convolution` computes the same."""
 
 
 def _input_error(error: BaseException) -> InputError | None:

@@ -90,7 +90,7 @@ def with_brain(
     found = subject._replace(brain=brain)
     if kept:
         return found, ()
-    litres = mask.sum() * abs(np.linalg.det(subject.image.affine[:3, :3])) / 1e6
+    litres = float(mask.sum()) * subject.image.voxel_ml / 1000
     remark = f"{role}: the brain was found by segmentation, {litres:.2f} litres"
     cut = found._replace(
         mask=mask,

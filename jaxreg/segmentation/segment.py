@@ -2,8 +2,8 @@
 
 A coarse network sees the whole field of view in voxels of 4 mm and says roughly what lies where.
 The centroids of its structures give the affine map from the template to the image; with it the fine
-network's grid of 2 mm is laid onto the brain. The fine answer lays the grid once more where it
-moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
+network's grid of 2 mm is laid onto the brain. The fine answer lays the grid up to twice more, while
+it moves it by more than `SETTLED_MM`. What is returned lies on the image's own grid.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,20 @@ from jaxreg.geometry.resampling import block_mean
 from jaxreg.segmentation.brain import FoundBrain, found_brain, likeliest, overlap
 from jaxreg.segmentation.normalization import normalize
 from jaxreg.segmentation.own_grid import on_own_grid
-from jaxreg.segmentation.template import CENTROIDS_MM, GRID, centroids_mm, from_template
+from jaxreg.segmentation.template import (
+    CENTROIDS_MM,
+    FEWEST_STRUCTURES,
+    GRID,
+    centroids_mm,
+    from_template,
+)
 
 Network = Callable[[Float[Array, "x y z 1"]], Float[Array, "x y z k"]]
 """A normalised image to the probability of every class."""
 
 COARSE_SHAPE, COARSE_MM = (64, 64, 64), 4.0
 SETTLED_MM = 1.5
-"""A second look follows where the corners of the brain move by more than this."""
-FEWEST_STRUCTURES = 8
+"""Another look follows, up to twice, where the corners of the brain move by more than this."""
 LEAST_LITRES, MOST_LITRES = 0.35, 2.6
 """Volumes of what is taken for a brain."""
 WORST_FIT_MM = 12.0

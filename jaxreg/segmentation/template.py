@@ -54,7 +54,7 @@ CENTROIDS_MM = MappingProxyType(
     }
 )
 """Centroid of each structure of the mean brain, by FreeSurfer's number, in template millimetres."""
-_ENOUGH = 8
+FEWEST_STRUCTURES = 8
 """So many structures must be there for an affine fit of 12 numbers to be safe."""
 
 
@@ -91,8 +91,10 @@ def from_template(
         ValueError: fewer than eight structures are there.
     """
     there = volume_ml > 0
-    if there.sum() < _ENOUGH:
-        raise ValueError(f"expected at least {_ENOUGH} structures, got {int(there.sum())}.")
+    if there.sum() < FEWEST_STRUCTURES:
+        raise ValueError(
+            f"expected at least {FEWEST_STRUCTURES} structures, got {int(there.sum())}."
+        )
     weight = np.sqrt(np.sqrt(np.minimum(volume_ml[there], 1.0)))[:, None]
     template = np.array([CENTROIDS_MM[number] for number in NUMBERS[1:REST]])[there]
     homogeneous = np.column_stack([template, np.ones(len(template))])

@@ -106,14 +106,19 @@ def run(
     optimizer = make_optimizer(optimizer_config, steps)
     checkpoints = Checkpoints(workdir)
     state = TrainState(jnp.zeros((), jnp.int32), task.params, optimizer.init(task.params))
+    stored = distributed.broadcast_from_primary(checkpoints.steps)
     resumed = resume(task, checkpoints, state)
-    start = 0 if resumed is None else int(resumed.step)
-    steps = max(steps, start)
-    if start == steps and not validation_owed(task, session, workdir, start, steps):
-        print(f"{workdir}: finished at step {start}; nothing to do.")
+    if _is_finished(task, session, workdir, resumed, steps):
         return
     mesh = data_mesh(optimizer_config.batch_size)
     with claimed_by_first(workdir):
+        if distributed.broadcast_from_primary(checkpoints.steps) != stored:
+            # Another process trained here until the folder could be claimed.
+            resumed = resume(task, checkpoints, state)
+            if _is_finished(task, session, workdir, resumed, steps):
+                return
+        start = 0 if resumed is None else int(resumed.step)
+        steps = max(steps, start)
         checkpoints.require_writable()
         if distributed.index() == 0:
             task.begin(workdir)
@@ -125,6 +130,17 @@ def run(
                 forget_rows_after(workdir / VALIDATION, start)
         loop = _Loop(task, session, workdir, checkpoints, steps, log)
         _train(loop, state, optimizer, optimizer_config, mesh, progress)
+
+
+def _is_finished(
+    task: Task, session: SessionConfig, workdir: Path, resumed: TrainState | None, steps: int
+) -> bool:
+    """Whether nothing is left to do of a run of `steps`, which is then said."""
+    start = 0 if resumed is None else int(resumed.step)
+    if start < steps or validation_owed(task, session, workdir, start, start):
+        return False
+    print(f"{workdir}: finished at step {start}; nothing to do.")
+    return True
 
 
 def _train(

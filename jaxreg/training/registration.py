@@ -210,15 +210,18 @@ def sample_loss(
 def initialized_from(params: dict[str, Any], config: RegistrationConfig):
     """Parameters with those of `--init-from` put in, and their hash; projections where they fit.
 
-    The type of the convolutions may differ: parameters are float32 in any case.
+    The type and the form of the convolutions may differ: parameters are float32 and of the same
+    shapes in any case.
     """
     assert config.init_from is not None
     start = load_model(config.init_from)
-    alike = dataclasses.replace(start.config.network, dtype=config.network.dtype)
-    if alike != config.network:
+    network = config.network
+    alike = dataclasses.replace(
+        start.config.network, dtype=network.dtype, convolution=network.convolution
+    )
+    if alike != network:
         raise InputError(
-            f"{config.init_from}: expected a network of {config.network}, "
-            f"got {start.config.network}."
+            f"{config.init_from}: expected a network of {network}, got {start.config.network}."
         )
     params = {**params, "network": start.params["network"]}
     stored = start.params.get("projections")

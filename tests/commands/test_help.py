@@ -9,14 +9,23 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 
 from jaxreg import __version__, cli
 from jaxreg.commands import flags, register
-from jaxreg.configuration.registration import RegisterConfig
+from jaxreg.commands.convert import File
+from jaxreg.configuration.preparation import Layout
+from jaxreg.configuration.registration import (
+    ON_REQUEST,
+    UNGUIDED_STEPS,
+    DirectSettings,
+    RegisterConfig,
+)
+from jaxreg.configuration.training import DEFAULT_STEPS, EMBEDDED_STEPS
 from jaxreg.errors import InputError
+from jaxreg.models.release import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"jax", "SimpleITK", "scipy", "nibabel", "matplotlib", "numpy", "flax", "orbax"}
@@ -39,7 +48,13 @@ def test_without_a_command_the_help_describes_each(argv, capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, description in cli.COMMANDS.items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
-        assert line.endswith(description)
+        assert line.endswith(description) and len(line) <= 80
+
+
+def test_the_help_names_all_that_is_trained_prepared_and_moved(monkeypatch):
+    assert all(word in cli.COMMANDS["train"] for word in ("autoencoder", "registration", "segment"))
+    assert "table" in cli.COMMANDS["prepare"]
+    assert "FILE …" in help_of("apply", monkeypatch).splitlines()[0]
 
 
 def test_the_version_is_printed(capsys):
@@ -130,6 +145,26 @@ def test_the_flags_of_training_stand_in_groups(stage, groups, capsys):
     assert "usage: jaxreg train --stage=" + stage in shown
 
 
+def test_the_help_of_training_names_the_steps_that_are_taken_by_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.main(["train", "--stage=reg", "--help"])
+    text = re.search(r"--steps INT(.*?)--batch-size", capsys.readouterr().out, re.DOTALL)
+    assert text is not None
+    usual, embedded = " ".join(re.sub("[│]", " ", text[1]).split()).split("embedded cohort")
+    for said, steps in ((usual, DEFAULT_STEPS), (embedded, EMBEDDED_STEPS)):
+        assert {stage: f"{n} ({stage})" in said for stage, n in steps.items()} == dict.fromkeys(
+            steps, True
+        )
+
+
+def test_the_help_of_a_flag_that_switches_off_says_what_is_switched_off(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.main(["train", "--stage=ae", "--help"])
+    assert "--no-flip leaves it out" in " ".join(
+        re.sub("[│]", " ", capsys.readouterr().out).split()
+    )
+
+
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
@@ -181,6 +216,35 @@ def test_the_flags_of_register_stand_in_groups_a_line_each(monkeypatch):
     for row in (row for row in rows if row.startswith("--")):
         assert row.endswith((".", ")")), row  # the text of a flag ends in its own line
     assert "None" not in shown and "(deformable, affine, rigid; default: deformable)" in shown
+
+
+def test_a_default_of_zero_is_shown_like_any_other(monkeypatch):
+    shown = help_of("prepare", monkeypatch)
+    assert re.search(r"--seed INT .*\(default: 0\)", shown)
+    assert "False" not in shown and "None" not in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "choices"),
+    [
+        ("convert", "to", get_args(File.__annotations__["to"])),
+        ("prepare", "layout", get_args(Layout)),
+    ],
+)
+def test_a_required_flag_names_its_choices(command, flag, choices, monkeypatch):
+    """Beside them tyro says that it is required, and leaves out what is said of choices."""
+    (line,) = [row for row in help_of(command, monkeypatch).splitlines() if f"│ --{flag} " in row]
+    assert set(choices) <= set(re.findall(r"[a-z]+", line))
+
+
+def test_the_defaults_that_the_help_of_register_names_are_those_in_force(monkeypatch):
+    shown = help_of("register", monkeypatch)
+    rows = {row.split()[1]: row for row in shown.splitlines() if row.startswith("│ --")}
+    bundled = json.loads((SHIPPED / "model.json").read_text(encoding="utf-8"))["register"]
+    assert f"{bundled['refine']} (bundled), {UNGUIDED_STEPS} if unsegmented" in rows["--refine"]
+    assert f"(--optimize-only: {DirectSettings().lam})" in rows["--lam"]
+    assert "by default auto" in rows["--init"]
+    assert f"by default all but {','.join(ON_REQUEST)}" in rows["--outputs"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,4 +52,5 @@ def test_a_lambda_that_is_neither_number_nor_auto_is_refused(lam):
 def test_an_identity_names_no_path_no_session_and_no_length():
     flat = identity(RegistrationConfig(cohort=CohortConfig(data=Path("a"))))
     assert not {"data", "steps", "workdir", "encoders", "init_from", "validation_pairs"} & set(flat)
+    assert "convolution" not in flat
     assert flat["flip"] is True and flat["second_pass_fraction"] == 0.0

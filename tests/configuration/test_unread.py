@@ -12,7 +12,7 @@ import jaxreg
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.configuration.evaluation import EvalConfig
-from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
+from jaxreg.configuration.objective import COMPARED_LOSSES, LOSS_SPECS, ObjectiveConfig
 from jaxreg.configuration.registration import RegisterConfig
 from jaxreg.configuration.serialization import as_json, from_json, identity
 from jaxreg.configuration.training import (
@@ -124,6 +124,16 @@ def test_a_comparison_reads_no_split():
 def test_stage_1_refuses_the_flags_of_stage_2(flags, reason, capsys):
     assert main(["train", "--stage=ae", *flags]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_all_losses_read_the_weight_of_a_teacher_and_refuse_it_without_one(monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(train, "_train", trained.append)
+    argv = ["train", "--stage=reg", "--loss=all", "--teacher-weight=4"]
+    assert main([*argv, "--teacher=bundled"]) == 0
+    assert [config.objective.teacher_weight for config in trained] == [4.0] * len(COMPARED_LOSSES)
+    assert main(argv) == 2
+    assert "--teacher-weight: read only with --teacher" in capsys.readouterr().err
 
 
 def test_a_preset_gives_a_loss_only_what_it_reads():

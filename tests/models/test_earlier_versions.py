@@ -18,7 +18,14 @@ from jaxreg.configuration.augmentation import AugmentationConfig
 from jaxreg.configuration.earlier_versions import config_of_today
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.serialization import as_json, from_json, identity
-from jaxreg.configuration.training import AutoencoderConfig, CohortConfig, RegistrationConfig
+from jaxreg.configuration.training import (
+    AutoencoderConfig,
+    CohortConfig,
+    NetworkConfig,
+    RegistrationConfig,
+    SegmentationConfig,
+    SegmentationNetworkConfig,
+)
 from jaxreg.errors import InputError
 from jaxreg.models.checkpoint import Checkpoints, Meta
 from jaxreg.models.model import encoder_of, init_encoders, init_params
@@ -101,6 +108,38 @@ def test_other_settings_are_refused_by_todays_flag(runs, changes, flag):
     with pytest.raises(InputError, match=flag):
         task = task_of(meta, dataclasses.replace(same, **changes))
         loop.require_same_run(runs / "reg", meta, task)
+
+
+@pytest.mark.parametrize(
+    ("stage", "begun", "continued"),
+    [
+        (
+            "reg",
+            RegistrationConfig(network=NetworkConfig(convolution="slices")),
+            RegistrationConfig(),
+        ),
+        (
+            "seg",
+            SegmentationConfig(network=SegmentationNetworkConfig(convolution="patches")),
+            SegmentationConfig(),
+        ),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_run_is_continued_with_another_form_of_the_convolutions(
+    tmp_path, stage, begun, continued, named
+):
+    """Also where the stored identity names the form, as it did at first."""
+    known = {**identity(begun), "convolution": begun.network.convolution} if named else {}
+    written = Meta(stage, as_json(begun), known or identity(begun), {"position": 1}, 1)
+    params = {"w": np.zeros(2, np.float32)}
+    Checkpoints(tmp_path).save(written, {"trainable": params, "frozen": {}}, {"m": params})
+    meta = stored(tmp_path)
+    loop.require_same_run(tmp_path, meta, task_of(meta, continued))
+    other = dataclasses.replace(continued.network, dtype="bfloat16")
+    with pytest.raises(InputError, match="--dtype: expected float32"):
+        changed = dataclasses.replace(continued, network=other)
+        loop.require_same_run(tmp_path, meta, task_of(meta, changed))
 
 
 def test_what_the_stored_loss_never_read_is_left_out(runs):

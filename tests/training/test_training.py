@@ -1,5 +1,6 @@
 """Both stages on a tiny phantom cohort: resuming, self-contained workdirs, the sweep, refusals."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -17,21 +18,24 @@ from jaxreg import distributed
 from jaxreg.cli import main
 from jaxreg.commands import train
 from jaxreg.configuration.objective import LOSS_SPECS, ObjectiveConfig
-from jaxreg.configuration.training import CohortConfig, RegistrationConfig
+from jaxreg.configuration.training import CohortConfig, NetworkConfig, RegistrationConfig
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.intensities import normalize
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.data.synthetic.phantom import write_phantom_cohort
+from jaxreg.errors import InputError
 from jaxreg.evaluation.evaluate import parse_lambdas
 from jaxreg.io.images import read_image
 from jaxreg.models.checkpoint import Checkpoints, parameters_sha256
 from jaxreg.models.model import encoder_of, init_params
 from jaxreg.models.release import load_model
+from jaxreg.models.run_folder import claimed_by_first
 from jaxreg.models.segmentation_model import read_segmentation_model, write_segmentation_model
 from jaxreg.networks.segmentation_unet import SegmentationUNet
+from jaxreg.training import loop
 from jaxreg.training.autoencoder import autoencoder_of
 from jaxreg.training.encoders import load_encoders
-from jaxreg.training.registration import registration_task
+from jaxreg.training.registration import initialized_from, registration_task
 
 AE = ["train", "--stage=ae", "--validate-every=0"]
 REG = ["train", "--stage=reg", "--validate-every=0"]
@@ -109,6 +113,31 @@ def test_a_finished_run_says_so_and_more_steps_lengthen_it(cohort, encoders, cap
     shutil.copytree(encoders, longer)
     assert main([*AE, f"--data={cohort}", f"--workdir={longer}", "--steps=6"]) == 0
     assert Checkpoints(longer).steps()[-1] == 6
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [(4, "finished at step 4; nothing to do"), (5, "resumed at step 4")]
+)
+def test_what_another_process_saved_before_the_folder_was_claimed_is_continued(
+    cohort, encoders, tmp_path, monkeypatch, capsys, steps, said
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(encoders, workdir)
+    checkpoints = workdir / "checkpoints"
+    shutil.copytree(checkpoints / "4", tmp_path / "newer")
+    shutil.rmtree(checkpoints / "4")
+
+    @contextlib.contextmanager
+    def claimed_late(folder):
+        shutil.copytree(tmp_path / "newer", checkpoints / "4")
+        with claimed_by_first(folder):
+            yield
+
+    monkeypatch.setattr(loop, "claimed_by_first", claimed_late)
+    assert main([*AE, f"--data={cohort}", f"--workdir={workdir}", f"--steps={steps}"]) == 0
+    assert said in capsys.readouterr().out
+    assert Checkpoints(workdir).steps()[-1] == steps
+    assert not list(checkpoints.glob("*damaged*"))
 
 
 @pytest.mark.slow
@@ -260,6 +289,19 @@ def test_a_network_trained_coarsely_is_scored_on_the_cohorts_own_grid(cohort, tm
     same = json.loads((fine / "eval" / "test" / "summary.json").read_text())
     none = summary["no_registration"]["dice_mean"]
     assert none == same["no_registration"]["dice_mean"]  # labels of one grid in both
+
+
+def test_a_start_is_taken_however_the_convolutions_are_computed(nce_mi):
+    def begin(**network):
+        config = RegistrationConfig(network=NetworkConfig(**network), init_from=nce_mi)
+        return initialized_from({"network": {}}, config)
+
+    params, sha256 = begin(convolution="slices", dtype="bfloat16")
+    stored = load_model(nce_mi).params
+    assert parameters_sha256(params["network"]) == parameters_sha256(stored["network"])
+    assert sha256 == parameters_sha256(stored)
+    with pytest.raises(InputError, match="expected a network of .*stem='conv'"):
+        begin(stem="conv")
 
 
 @pytest.mark.slow

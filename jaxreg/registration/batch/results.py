@@ -207,7 +207,7 @@ def line_of(outcome: Outcome) -> str:
 
 def _row(pair: FilePair, outcome: Outcome) -> list[str]:
     """The cells of a pair."""
-    tried = outcome.status == "done"
+    done = outcome.status == "done"
     return [
         pair.name,
         pair.fixed,
@@ -220,7 +220,7 @@ def _row(pair: FilePair, outcome: Outcome) -> list[str]:
         *(_text(outcome.numbers.get(name)) for name in NUMBERS),
         NONE if outcome.seconds is None else f"{outcome.seconds:.1f}",
         _text(outcome.peak_gigabytes),
-        str(len(outcome.warnings)) if tried else NONE,
+        str(len(outcome.warnings)) if done else NONE,
         _cell("; ".join(outcome.warnings)),
     ]
 

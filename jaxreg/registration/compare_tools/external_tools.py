@@ -2,6 +2,7 @@
 
 The folder holds `fixed.nii.gz` and `moving.nii.gz` on one grid, affinely aligned; an engine leaves
 `displacement.npy` there, in voxels of that grid, and `used.json` with its seconds and peak memory.
+The seconds begin when the tool is imported, and contain the reading of the two files.
 Each tool is imported in its own process only: two builds of ITK do not share one, and greedy is
 under the GPL.
 """
@@ -130,8 +131,6 @@ def syntx(folder: Path) -> Displacement:
     The settings are the best of ten on validation pairs of T1w and T2w, and not good on all of
     them; its default metric, squared correlation, ended below where it began.
     """
-    # syntx imports this for surfaces, which are not registered here; PyPI does not have it.
-    sys.modules.setdefault("antstorch", ModuleType("antstorch"))
     import ants as tool  # pyright: ignore[reportMissingImports]
     import syntx  # pyright: ignore[reportMissingImports]
 
@@ -184,6 +183,25 @@ ENGINES = {
 }
 
 
+MODULES = {
+    "ants": ("ants",),
+    "greedy": ("picsl_greedy",),
+    "elastix": ("itk",),
+    "convexadam": ("torch", "convexAdam.convex_adam_MIND"),
+    "fireants": ("fireants.io.image", "fireants.registration.greedy"),
+    "syntx": ("ants", "syntx"),
+}
+"""What each engine imports."""
+
+
+def load(name: str) -> None:
+    """Import what an engine needs, which takes seconds and registers nothing."""
+    if name == "syntx":  # it imports this for surfaces, and PyPI does not have it
+        sys.modules.setdefault("antstorch", ModuleType("antstorch"))
+    for module in MODULES[name]:
+        importlib.import_module(module)
+
+
 def _in_voxels(path: Path | str) -> Displacement:
     """An ITK field in voxels of its own grid."""
     field = read_field(path)
@@ -192,6 +210,7 @@ def _in_voxels(path: Path | str) -> Displacement:
 
 def main(name: str, folder: Path) -> None:
     """Run an engine and leave what it found, and what it took."""
+    load(name)
     start = time.perf_counter()
     displacement = ENGINES[name](folder)
     seconds = time.perf_counter() - start

@@ -21,8 +21,7 @@ from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.registration.inputs import Subject
 from jaxreg.segmentation.brain import FoundBrain
-from jaxreg.segmentation.segment import FEWEST_STRUCTURES
-from jaxreg.segmentation.template import GRID
+from jaxreg.segmentation.template import FEWEST_STRUCTURES, GRID
 from jaxreg.spatial import corners
 from jaxreg.stored_programs import stored_program
 

@@ -20,6 +20,7 @@ from jaxreg.geometry.transforms import resample_by
 from jaxreg.io.files import require_file
 from jaxreg.io.images import smallest_labels, write_like
 from jaxreg.io.stored_images import MemoryImage
+from jaxreg.io.tables import write_table
 from jaxreg.registration.clock import Clock
 from jaxreg.registration.contrasts import contrast_in_name, look_of
 from jaxreg.registration.extraction import with_brain
@@ -203,5 +204,5 @@ def _write_further(normalized: Normalized, folder: Path) -> None:
         smallest_labels(normalized.labels),
         result.moving.header.geometry,
     )
-    rows = [f"{template.name_of(c)}\t{c}\t{ml:.3f}\n" for c, ml in normalized.volumes_ml.items()]
-    (folder / "volumes.tsv").write_text("name\tcode\tml\n" + "".join(rows), encoding="utf-8")
+    rows = [(c, template.name_of(c), f"{ml:.3f}") for c, ml in normalized.volumes_ml.items()]
+    write_table(folder / "volumes.tsv", ("number", "name", "ml"), rows)

@@ -18,6 +18,7 @@ from jaxreg.geometry.transforms import (
 from jaxreg.io.displacement_fields import write_field
 from jaxreg.io.images import FileGeometry, reordered, smallest_labels, write_like
 from jaxreg.io.itk_transforms import write_affine
+from jaxreg.io.tables import write_table
 from jaxreg.registration.register import Registration
 from jaxreg.runtime import in_threads
 
@@ -130,13 +131,14 @@ def _write_shortened(path: Path, values: Float[np.ndarray, "x y z"], like: FileG
 
 def write_curve(result: Registration, folder: Path) -> None:
     """Write a sweep: its numbers (`curve.tsv`), and the moved image of every λ."""
-    rows = ["lam\tsimilarity\tfolds_percent\tsdlogj\tchosen"]
+    rows = []
     for point in result.curve:
         chosen = "yes" if point is result.chosen else "no"
-        numbers = f"{point.similarity:.6f}\t{point.folds_percent:.6f}\t{point.sdlogj:.6f}"
-        rows.append(f"{point.lam:g}\t{numbers}\t{chosen}")
+        numbers = (point.similarity, point.folds_percent, point.sdlogj)
+        rows.append((f"{point.lam:g}", *(f"{number:.6f}" for number in numbers), chosen))
         mapping = written_map(result.chain_of(point), result.fixed.header.grid)
         moved = resample_by(result.moving.image, mapping)
         name = f"moved_lam-{point.lam:.1f}.nii.gz"
         _write_shortened(folder / name, moved, result.fixed.header.geometry)
-    (folder / "curve.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    header = ("lam", "similarity", "folds_percent", "sdlogj", "chosen")
+    write_table(folder / "curve.tsv", header, rows)

@@ -1,5 +1,6 @@
 """`jaxreg compare`: the table, engines that are missing, and those that are there."""
 
+import importlib
 import json
 
 import numpy as np
@@ -68,6 +69,21 @@ def test_an_engine_that_fails_is_a_row_that_says_so(argv, monkeypatch, capsys):
     monkeypatch.setitem(compare.ENGINES, "absent", lambda folder: None)
     assert main([*argv, "--with=absent"]) == 0
     assert "failed: KeyError: 'absent'" in capsys.readouterr().out
+
+
+def test_the_seconds_of_an_engine_begin_after_its_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_engine.py").write_text("import time\ntime.sleep(1)\n")
+
+    def engine(folder):
+        importlib.import_module("slow_engine")
+        return np.zeros((2, 2, 2, 3))
+
+    monkeypatch.setitem(external_tools.ENGINES, "slow", engine)
+    monkeypatch.setitem(external_tools.MODULES, "slow", ("slow_engine",))
+    external_tools.main("slow", tmp_path)
+    assert json.loads((tmp_path / "used.json").read_text())["seconds"] < 1
+    assert external_tools.MODULES.keys() == external_tools.ENGINES.keys()
 
 
 @pytest.mark.slow

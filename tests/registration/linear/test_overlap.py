@@ -14,8 +14,8 @@ from jaxreg.registration.inputs import Subject
 from jaxreg.registration.linear import starts
 from jaxreg.registration.linear.overlap import _STRUCTURES, Overlap, overlap_between
 from jaxreg.segmentation.brain import found_brain
-from jaxreg.segmentation.segment import FEWEST_STRUCTURES, farthest_mm
-from jaxreg.segmentation.template import CENTROIDS_MM, GRID
+from jaxreg.segmentation.segment import farthest_mm
+from jaxreg.segmentation.template import CENTROIDS_MM, FEWEST_STRUCTURES, GRID
 
 
 def voxels_mm() -> np.ndarray:

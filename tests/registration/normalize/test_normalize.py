@@ -94,9 +94,10 @@ def test_the_command_writes_images_maps_labels_and_volumes(run, files, argv):
     np.testing.assert_array_equal(np.asarray(labels.dataobj), np.asarray(moved.image.dataobj))
     with (run / "volumes.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
+    assert list(rows[0]) == ["number", "name", "ml"]  # as in those of a segmentation
     for row in rows:
-        count = (np.asarray(labels.dataobj) == int(row["code"])).sum()
-        assert row["name"] == f"Region-{row['code']}"
+        count = (np.asarray(labels.dataobj) == int(row["number"])).sum()
+        assert row["name"] == f"Region-{row['number']}"
         np.testing.assert_allclose(float(row["ml"]), count * 7 * 8 * 6 / 1000, atol=6e-4)
     assert main([*argv, "--out", str(run), "--quiet"]) == 2  # without --overwrite
 

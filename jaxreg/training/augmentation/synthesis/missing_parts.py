@@ -13,7 +13,8 @@ from jaxreg.training.augmentation.synthesis.acquisition import along_axes
 from jaxreg.training.augmentation.synthesis.noise import centred, node_counts, smooth_noise
 
 SIDE_CUT = 0.05
-"""Share of the images with a side out of view."""
+"""Probability that a side of the grid is out of view, for each of the six; a quarter of the images
+lack one or more."""
 BLUR_MM = 4.0
 """Standard deviation of the Gaussian that measures how near the brain is."""
 
