@@ -140,7 +140,7 @@ def _moved_series(
     path, dtype = series.stored, np.dtype(np.float32)
     if labels:  # their range decides the type of the whole file, so they are read twice
         ends = [(a.min(), a.max()) for a in _arrays(series, labels, notes, how)]
-        dtype = smallest_labels(np.array([*ends, (0, how["fill"])]).astype(np.int32)).dtype
+        dtype = smallest_labels(np.array([*ends, (0, how.get("fill", 0))]).astype(np.int32)).dtype
     found = list(_places(path, series.affine, series.shape, pull_back, grid, onto))
 
     def volumes() -> Iterator[np.ndarray]:
