@@ -154,7 +154,7 @@ def speaks_of_arguments(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except InputError as error:
-            raise InputError(in_arguments(str(error), function)) from error
+            raise type(error)(in_arguments(str(error), function)) from error
 
     return called
 
