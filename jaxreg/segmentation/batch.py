@@ -9,15 +9,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, Kind, kind_of, reason_of
 from jaxreg.io.atomic import check_inputs_outside
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.files import require_file
 from jaxreg.io.remarks import WARNING
 from jaxreg.io.tables import read_table, write_table
 from jaxreg.segmentation.files import BRAIN, RECORD, VOLUMES, check_folder, segment_scan
+
+
+class Segmented(NamedTuple):
+    """What became of the images of a run, by their paths.
+
+    Attributes:
+        done: what `segmentation.json` says of each segmented image.
+        failed: the reasons of those that failed.
+        kinds: whose fault each failure is.
+    """
+
+    done: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    kinds: dict[str, Kind]
 
 
 def segment_files(
@@ -28,15 +42,12 @@ def segment_files(
     brain: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+) -> Segmented:
     """Segment images: one into `out`, several into a folder of `out` each, by their names.
 
-    Of several, one that fails does not stop the others, one whose folder holds its segmentation by
-    these networks is passed, and `volumes.tsv` in `out` has a row for each that is done.
-
-    Returns:
-        What `segmentation.json` says of each segmented image, and the reasons of those that failed,
-        both by the image's path.
+    Of several, one that fails for whatever reason does not stop the others, one whose folder holds
+    its segmentation by these networks is passed, and `volumes.tsv` in `out` has a row for each that
+    is done.
 
     Raises:
         InputError: no image, two images of one name, a folder in use; of a single image also what
@@ -53,8 +64,7 @@ def segment_files(
             check_folder(folder, overwrite=overwrite)
     if several:  # an unreadable model stops the run here, and is no failure of each image
         _sha256_of(networks)
-    done: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
+    done, failed, kinds = Segmented({}, {}, {})
     for path, folder in folders.items():
         if path in there:
             done[str(path)] = there[path]
@@ -63,20 +73,22 @@ def segment_files(
         try:
             found = segment_scan(path, networks=networks)
             found.save(folder, brain=brain, overwrite=overwrite)
-        except InputError as error:
+        except Exception as error:  # whatever it is, the other images go on
             if not several:
                 raise
-            failed[str(path)] = str(error)
-            say(f"{WARNING}{error}")
+            reason = reason_of(error)
+            reason = reason if isinstance(error, InputError) else f"{path}: {reason}"
+            failed[str(path)], kinds[str(path)] = reason, kind_of(error)
+            say(f"{WARNING}{reason}")
             continue
         done[str(path)] = found.provenance()
         if found.doubt is not None:
-            say(f"warning: {path}: {found.doubt}.")
+            say(f"{WARNING}{path}: {found.doubt}.")
         say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
     if several and done:
         finished = {path: folder for path, folder in folders.items() if str(path) in done}
         _write_volumes_of_all(out / VOLUMES, finished)
-    return done, failed
+    return Segmented(done, failed, kinds)
 
 
 def folders_of(images: Sequence[Path], out: Path) -> dict[Path, Path]:
