@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxreg.errors import InputError, Kind, kind_of, reason_of
-from jaxreg.io.atomic import check_inputs_outside
+from jaxreg.io.atomic import check_inputs_outside, claimed
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.files import require_file
 from jaxreg.io.remarks import WARNING
 from jaxreg.io.tables import read_table, write_table
 from jaxreg.segmentation.files import BRAIN, RECORD, VOLUMES, check_folder, segment_scan
+
+_SECONDS_OF_PATIENCE = 60.0
+"""How long to wait for another run that writes the table."""
 
 
 class Segmented(NamedTuple):
@@ -47,7 +50,7 @@ def segment_files(
 
     Of several, one that fails for whatever reason does not stop the others, one whose folder holds
     its segmentation by these networks is passed, and `volumes.tsv` in `out` has a row for each that
-    is done.
+    is done, in this run or an earlier one.
 
     Raises:
         InputError: no image, two images of one name, a folder in use; of a single image also what
@@ -86,8 +89,7 @@ def segment_files(
             say(f"{WARNING}{path}: {found.doubt}.")
         say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
     if several and done:
-        finished = {path: folder for path, folder in folders.items() if str(path) in done}
-        _write_volumes_of_all(out / VOLUMES, finished)
+        _write_volumes_of_all(out, {folders[path]: path for path in images if str(path) in done})
     return Segmented(done, failed, kinds)
 
 
@@ -143,17 +145,24 @@ def _sha256_of(networks: Path | None) -> dict[str, str]:
     return load_segmentation(networks)[0].sha256
 
 
-def _write_volumes_of_all(path: Path, folders: dict[Path, Path]) -> None:
-    """Write a row for each image, with the volumes of its brain and of its structures in ml."""
-    names: dict[int, str] = {}
-    volumes_of = {}
-    for image, folder in folders.items():
-        volumes = read_table(folder / VOLUMES, ("number", "name", "ml"))
-        names.update((int(row["number"]), row["name"]) for row in volumes)
-        volumes_of[image] = {row["name"]: row["ml"] for row in volumes}
-    columns = [names[number] for number in sorted(names)]
-    rows = [
-        (image, *(volumes.get(name, "n/a") for name in columns))
-        for image, volumes in volumes_of.items()
-    ]
-    write_table(path, ("image", *columns), rows)
+def _write_volumes_of_all(out: Path, finished: dict[Path, Path]) -> None:
+    """Write a row for each image, with the volumes of its brain and of its structures in ml.
+
+    All folders of `out` have their row, in the order of their names, whichever run wrote them;
+    `finished` has the images of this run by their folders. Of several runs at once one waits for
+    the other, so the last one to write has seen all.
+    """
+    with claimed(out / VOLUMES, seconds=_SECONDS_OF_PATIENCE):
+        names: dict[int, str] = {}
+        volumes_of = {}
+        for folder in sorted(path.parent for path in out.glob(f"[!.]*/{RECORD}")):
+            image = finished.get(folder, _record(folder).get("image", folder.name))
+            volumes = read_table(folder / VOLUMES, ("number", "name", "ml"))
+            names.update((int(row["number"]), row["name"]) for row in volumes)
+            volumes_of[folder] = image, {row["name"]: row["ml"] for row in volumes}
+        columns = [names[number] for number in sorted(names)]
+        rows = [
+            (image, *(volumes.get(name, "n/a") for name in columns))
+            for image, volumes in volumes_of.values()
+        ]
+        write_table(out / VOLUMES, ("image", *columns), rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxreg import cli
+from jaxreg.io.atomic import InUse, claimed
 from jaxreg.io.tables import read_table
 from jaxreg.segmentation import batch
 
@@ -25,7 +26,7 @@ class Found:
 
     def save(self, folder, **how):
         """Write the record and the volumes."""
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / batch.RECORD).write_text(json.dumps(self.provenance()))
         (folder / batch.VOLUMES).write_text("number\tname\tml\n0\tBrain-Mask\t1000.0\n")
 
@@ -77,3 +78,20 @@ def test_what_fails_of_a_single_image_is_raised(place):
     place["a"] = ValueError("shapes")
     with pytest.raises(ValueError, match="shapes"):
         batch.segment_files([Path("a.nii")], Path("out"))
+
+
+def test_the_table_has_all_images_of_the_folder_whichever_run_segmented_them(place, tmp_path):
+    for images in (("c.nii", "d.nii"), ("b.nii", "a.nii")):
+        assert cli.main(["segment", *images, "--out=out"]) == 0
+    assert rows() == ["a.nii", "b.nii", "c.nii", "d.nii"]
+    (tmp_path / "out" / ".left").mkdir()  # as a killed process leaves it
+    (tmp_path / "out" / ".left" / batch.RECORD).write_text("{}")
+    assert cli.main(["segment", "a.nii", "d.nii", "--out=out", "--overwrite"]) == 0
+    assert rows() == ["a.nii", "b.nii", "c.nii", "d.nii"]
+
+
+def test_the_table_is_written_by_one_run_at_a_time(place, monkeypatch):
+    Path("out").mkdir()
+    monkeypatch.setattr(batch, "_SECONDS_OF_PATIENCE", 0.1)
+    with claimed(Path("out/volumes.tsv")), pytest.raises(InUse):
+        batch.segment_files([Path("a.nii"), Path("b.nii")], Path("out"))
