@@ -134,10 +134,14 @@ def register_images(
     companions = tuple(Companion(image, None) for image in (config.also if also is None else also))
     named = [image.path if isinstance(image, Subject) else image for image in (fixed, moving)]
     check_names(named[1], companions)
+    for companion in companions:
+        companion.check()
     provenance = provenance_of_settings(named[0], named[1], config, in_memory=given)
     result = register_pair(
         fixed, moving, config, clock, in_memory=given, start=start, say=say, method=method
     )
+    for companion in companions:
+        companion.check_overlap(result)
     with clock("estimated Dice"):  # before the whole map, which takes the memory
         estimate = estimated_dice(result)
     with clock("whole map, moved images"):
