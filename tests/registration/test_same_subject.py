@@ -1,5 +1,6 @@
 """`jaxreg register --same-subject`: known maps, halfway between both, and images that go along."""
 
+import json
 import re
 from typing import Any
 
@@ -79,6 +80,19 @@ def test_another_image_of_the_session_goes_by_the_same_map(run, files):
     along = load(run / f"moved_{name}")
     moved = jaxreg.apply(run / "affine.mat", image=files[1]["mask"], reference=files[0]["image"])
     np.testing.assert_allclose(along.get_fdata(), moved.image.get_fdata(), atol=0.01)
+
+
+def test_a_label_map_that_goes_along_as_an_image_is_warned_of(files, run):
+    lines: list[str] = []
+    path = files[1]["mask"]
+    result = jaxreg.register(
+        files[0]["image"], files[1]["image"], also=[path], say=lines.append, **QUICK
+    )
+    warning = f"{path}: looks like a label map"
+    assert any(line.startswith(f"warning: {warning}") for line in lines)
+    (said,) = [line for line in result.warnings if line.startswith(warning)]
+    assert "jaxreg apply --labels moves it" in said
+    assert said in json.loads((run / "provenance.json").read_text(encoding="utf-8"))["warnings"]
 
 
 def test_python_writes_what_the_command_writes(run, files, tmp_path):

@@ -56,13 +56,13 @@ class Companion(NamedTuple):
             order=1,
         )
 
-    def check(self) -> None:
-        """Refuse an image that cannot be used, before there is a map.
+    def check(self, notes: Notes) -> None:
+        """Note what is odd in an image, and refuse one that cannot be used, before there is a map.
 
         Raises:
             InputError: what `moved` refuses, whatever the map.
         """
-        check_image(self.image, Notes(), advice="jaxreg apply --labels")
+        check_image(self.image, notes, advice="jaxreg apply --labels")
 
     def check_overlap(self, result: Registration) -> None:
         """Refuse an image that the map never meets.
