@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from jaxreg import cli
+from jaxreg.errors import InputError
 from jaxreg.io.atomic import InUse, claimed
 from jaxreg.io.tables import read_table
 from jaxreg.segmentation import batch
+from jaxreg.segmentation.files import SegmentedImage
 
 
 @dataclass
@@ -95,3 +97,12 @@ def test_the_table_is_written_by_one_run_at_a_time(place, monkeypatch):
     monkeypatch.setattr(batch, "_SECONDS_OF_PATIENCE", 0.1)
     with claimed(Path("out/volumes.tsv")), pytest.raises(InUse):
         batch.segment_files([Path("a.nii"), Path("b.nii")], Path("out"))
+
+
+def test_python_is_told_of_its_arguments(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / batch.RECORD).touch()
+    found = SegmentedImage(*[None] * len(SegmentedImage._fields))  # pyright: ignore
+    with pytest.raises(InputError) as caught:
+        found.save(tmp_path / "run")
+    assert str(caught.value).endswith("give overwrite, or another folder.")
