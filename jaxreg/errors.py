@@ -154,15 +154,18 @@ def speaks_of_arguments(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except InputError as error:
-            raise InputError(in_arguments(str(error), function)) from error
+            raise type(error)(in_arguments(str(error), function)) from error
 
     return called
 
 
 def in_arguments(text: str, function: Callable[..., object]) -> str:
-    """A text with the flags of a function's arguments written as arguments: `fixed_mask`."""
+    """A text with the flags of a function's arguments written as arguments: `fixed_mask`.
+
+    The `folder` of a function is the command's `--out`.
+    """
     for name in inspect.signature(function).parameters:
-        flag = "--" + name.replace("_", "-")
+        flag = "--out" if name == "folder" else "--" + name.replace("_", "-")
         text = re.sub(rf"(?<![\w/.-]){flag}(?![\w-])", name, text)
     return text
 

@@ -6,8 +6,16 @@ import json
 import pytest
 
 from jaxreg import cli
-from jaxreg.errors import EXIT_CODES, EnvironmentFailure, InputError, exit_code_of, kind_of
-from jaxreg.io.atomic import claimed
+from jaxreg.errors import (
+    EXIT_CODES,
+    EnvironmentFailure,
+    InputError,
+    exit_code_of,
+    kind_of,
+    speaks_of_arguments,
+)
+from jaxreg.io.atomic import InUse, claimed
+from jaxreg.registration.linear.affine import ImplausibleScales
 
 
 def raised_from(error, cause):
@@ -81,3 +89,14 @@ def test_a_place_that_another_run_writes_is_no_fault_of_the_input(tmp_path):
         with claimed(tmp_path / "out", seconds=0.1):
             pass
     assert kind_of(caught.value) == "environment"
+
+
+@pytest.mark.parametrize("kind", [InputError, EnvironmentFailure, InUse, ImplausibleScales])
+def test_an_error_that_speaks_of_arguments_keeps_its_type(kind):
+    @speaks_of_arguments
+    def fails(fixed_mask):
+        raise kind("--fixed-mask: no.")
+
+    with pytest.raises(InputError) as caught:
+        fails(None)
+    assert type(caught.value) is kind and str(caught.value) == "fixed_mask: no."

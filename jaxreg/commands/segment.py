@@ -9,7 +9,7 @@ import tyro
 
 from jaxreg.commands import flags
 from jaxreg.commands.console import Console, FolderOutput
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, exit_code_of
 from jaxreg.io.files import require_file
 
 
@@ -56,7 +56,7 @@ class Config:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Segment, and say where the results are; returns 1 if one of several images failed."""
+    """Segment, and say where the results are; returns 1 or 75 if one of several failed."""
     config = flags.parse(Config, argv, prog="jaxreg segment")
     images = config.image
     if config.input.images is not None:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
     console = Console(config.output)
     with console.progress.phase("segment"):
-        done, failed = segment_files(
+        segmented = segment_files(
             images,
             config.output.out,
             networks=config.advanced.segmentation,
@@ -84,8 +84,8 @@ def main(argv: Sequence[str]) -> int:
     console.result(
         {
             "out": config.output.out,
-            "images": done,
-            "failed": failed,
+            "images": segmented.done,
+            "failed": segmented.failed,
         }
     )
-    return 1 if failed else 0
+    return exit_code_of(segmented.kinds.values())

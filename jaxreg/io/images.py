@@ -90,6 +90,13 @@ def _image_of_array(pair: Any, name: str) -> Nifti1Image:
         if affine.shape != (4, 4):
             raise ValueError(f"an affine of shape {affine.shape}")
         kinds = {"b": np.uint8, "i": np.int32, "u": np.int32}
+        if array.dtype.kind in "cSUMm":  # bfloat16, which JAX has, is of the kind V
+            raise ValueError(f"voxels of the type {array.dtype}, which are no real numbers")
+        limits = np.iinfo(np.int32)
+        if array.dtype.kind in "iu" and array.size:
+            for value in (int(array.min()), int(array.max())):
+                if not limits.min <= value <= limits.max:
+                    raise ValueError(f"whole numbers beyond int32, such as {value}")
         array = array.astype(kinds.get(array.dtype.kind, np.float32))
         return image_of(Volume(array, affine.astype(np.float64)))
     except (ValueError, TypeError) as error:

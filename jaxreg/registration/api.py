@@ -23,7 +23,7 @@ from jaxreg.errors import InputError, in_arguments, speaks_of_arguments
 from jaxreg.io.images import ImageLike, source_of
 from jaxreg.registration.finished import register_images
 from jaxreg.registration.result import Result, result_of
-from jaxreg.registration.transform_api import is_matrix
+from jaxreg.registration.transform_api import affine_of, is_matrix
 
 Say = Callable[[str], None]
 
@@ -249,11 +249,4 @@ def _start_of(matrix: ArrayLike) -> np.ndarray:
     """A linear start that is given as a matrix."""
     if not is_matrix(matrix):
         raise InputError("init: expected a name, a file or numbers [4, 4], got neither.")
-    found = np.asarray(matrix, np.float64)
-    affine = np.isfinite(found).all() and np.array_equal(found[3], [0, 0, 0, 1])
-    if not affine or abs(np.linalg.det(found[:3, :3])) < 1e-6:
-        raise InputError(
-            "init: expected an invertible affine [4, 4] in mm whose last row is 0, 0, 0, 1, got "
-            f"{found.tolist()}."
-        )
-    return found
+    return affine_of(matrix, "init")

@@ -14,6 +14,7 @@ from jaxreg.io.stored_images import MemoryImage
 from jaxreg.registration.clock import Clock
 from jaxreg.registration.deformable.method import Method
 from jaxreg.registration.inputs import Subject
+from jaxreg.registration.moved import Notes
 from jaxreg.registration.output.checks import Number, Verdict, numbers_of, verdict_of
 from jaxreg.registration.output.companions import Companion, check_names, companion_writer
 from jaxreg.registration.output.estimate import EstimatedDice, as_record, estimated_dice
@@ -134,10 +135,18 @@ def register_images(
     companions = tuple(Companion(image, None) for image in (config.also if also is None else also))
     named = [image.path if isinstance(image, Subject) else image for image in (fixed, moving)]
     check_names(named[1], companions)
+    notes = Notes()
+    for companion in companions:
+        companion.check(notes)
+    for line in notes.lines():
+        say(line)
     provenance = provenance_of_settings(named[0], named[1], config, in_memory=given)
     result = register_pair(
         fixed, moving, config, clock, in_memory=given, start=start, say=say, method=method
     )
+    result = result._replace(warnings=(*notes.warnings, *result.warnings))
+    for companion in companions:
+        companion.check_overlap(result)
     with clock("estimated Dice"):  # before the whole map, which takes the memory
         estimate = estimated_dice(result)
     with clock("whole map, moved images"):

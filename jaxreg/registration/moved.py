@@ -118,12 +118,48 @@ def moved(
         return _moved_series(series, pull_back, grid, image_of, labels, notes, onto, how)
     volume = read_labels(stored, remark=notes.remark) if labels else read_image(stored)
     if not labels:
-        _note_labels(path, volume.array, notes, how)
+        _note_labels(path, volume.array, notes, _advice(how))
         check_intensities(path, volume.array)
     found = _places(path, volume.affine, volume.array.shape, pull_back, grid, onto)
     array = values_at(volume.array, found, grid.shape, **how)
     array = smallest_labels(array) if labels else array
     return Moved(iter([array]), None, grid.shape, array.dtype, None, image_of)
+
+
+def check_image(path: Source, notes: Notes, *, advice: str) -> None:
+    """Read an image or a series to its end as `moved` will, and note what is odd in it.
+
+    `advice` names what moves a label map.
+
+    Raises:
+        InputError: what `moved` refuses, whatever the map.
+    """
+    stored = open_image(path)
+    series = read_series(stored)
+    check_plausible(path, notes.of(read_header(stored, series=True)))
+    if series is None:
+        array = read_image(stored).array
+        _note_labels(path, array, notes, advice)
+        check_intensities(path, array)
+        return
+    check_length(series)
+    for _ in _arrays(series, False, notes, advice):
+        pass
+
+
+def check_overlap(
+    path: Source, pull_back: Callable[[Points], Points], grid: Grid, *, onto: object
+) -> None:
+    """Refuse an image that none of a grid's voxels lies in.
+
+    Raises:
+        InputError: the transform never meets it.
+    """
+    source = read_header(path, series=True).grid
+    for _, index in places(source.affine, pull_back, grid):
+        if inside(index, source.shape).any():
+            return
+    raise InputError(_never_met(path, onto))
 
 
 def _moved_series(
@@ -139,13 +175,13 @@ def _moved_series(
     """As `moved`, of a series."""
     path, dtype = series.stored, np.dtype(np.float32)
     if labels:  # their range decides the type of the whole file, so they are read twice
-        ends = [(a.min(), a.max()) for a in _arrays(series, labels, notes, how)]
-        dtype = smallest_labels(np.array([*ends, (0, how["fill"])]).astype(np.int32)).dtype
+        ends = [(a.min(), a.max()) for a in _arrays(series, labels, notes, _advice(how))]
+        dtype = smallest_labels(np.array([*ends, (0, how.get("fill", 0))]).astype(np.int32)).dtype
     found = list(_places(path, series.affine, series.shape, pull_back, grid, onto))
 
     def volumes() -> Iterator[np.ndarray]:
         constant = []
-        for number, array in enumerate(_arrays(series, labels, notes, how)):
+        for number, array in enumerate(_arrays(series, labels, notes, _advice(how))):
             if array.min() == array.max():
                 constant.append(number)
             yield values_at(array, found, grid.shape, **how).astype(dtype, copy=False)
@@ -159,7 +195,7 @@ def _moved_series(
 
 
 def _arrays(
-    series: Series, labels: bool, notes: Notes, how: dict[str, Any]
+    series: Series, labels: bool, notes: Notes, advice: str | None
 ) -> Iterator[Shaped[np.ndarray, "x y z"]]:
     """The checked volumes of a series, float32 or labels."""
     path, said = series.stored, []
@@ -176,7 +212,7 @@ def _arrays(
             array = as_intensities(path, array)
             check_intensities(path, array)
         if number == 0 and not labels:
-            _note_labels(path, array, notes, how)
+            _note_labels(path, array, notes, advice)
         yield array
 
 
@@ -194,18 +230,28 @@ def _places(
         met = met or bool(inside(index, shape).any())
         yield planes, index
     if not met:
-        raise InputError(
-            f"{path}: the transform leads no voxel of {onto} into its field of view; "
-            "is it the image that was registered?"
-        )
+        raise InputError(_never_met(path, onto))
 
 
-def _note_labels(path: Source, array: np.ndarray, notes: Notes, how: dict[str, Any]) -> None:
-    """Warn of a label map that is interpolated as an image."""
-    if how["order"] > 0 and looks_like_labels(array):
+def _never_met(path: Source, onto: object) -> str:
+    """What is said of an image that no voxel of a grid lies in."""
+    return (
+        f"{path}: the transform leads no voxel of {onto} into its field of view; "
+        "is it the image that was registered?"
+    )
+
+
+def _advice(how: dict[str, Any]) -> str | None:
+    """The flag of `apply` that moves a label map; None where no value is mixed with others."""
+    return "--labels" if how["order"] > 0 else None
+
+
+def _note_labels(path: Source, array: np.ndarray, notes: Notes, advice: str | None) -> None:
+    """Warn of a label map that is interpolated as an image; `advice` is None where it is not."""
+    if advice is not None and looks_like_labels(array):
         line = (
             f"{path}: looks like a label map, and is interpolated as an image, which mixes its "
-            "labels; --labels moves it without that."
+            f"labels; {advice} moves it without that."
         )
         if line not in notes.warnings:
             notes.warnings.append(line)

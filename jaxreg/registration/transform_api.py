@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxreg.errors import InputError, speaks_of_arguments
@@ -125,7 +126,7 @@ def _chain_of(transforms: Any) -> Chain:
         parts = [element for part in transforms for element in _chain_of(part)]
         return parts or load_chain([])  # which says what is wrong with none
     if is_matrix(transforms):
-        return [np.asarray(transforms, np.float64)]
+        return [affine_of(transforms, "transforms")]
     raise InputError(
         "transforms: expected files, transforms of results or matrices [4, 4], got "
         f"{type(transforms).__name__}."
@@ -140,6 +141,22 @@ def is_matrix(value: Any) -> bool:
         return np.asarray(value, np.float64).shape == (4, 4)
     except (TypeError, ValueError):
         return False
+
+
+def affine_of(matrix: Any, name: str) -> Float[np.ndarray, "4 4"]:
+    """The affine that numbers [4, 4] are; `name` is that of the argument.
+
+    Raises:
+        InputError: it is none, or cannot be inverted.
+    """
+    found = np.asarray(matrix, np.float64)
+    affine = np.isfinite(found).all() and np.array_equal(found[3], [0, 0, 0, 1])
+    if not affine or abs(np.linalg.det(found[:3, :3])) < 1e-6:
+        raise InputError(
+            f"{name}: expected an invertible affine [4, 4] in mm whose last row is 0, 0, 0, 1, got "
+            f"{found.tolist()}."
+        )
+    return found
 
 
 def _table_of(points: Any) -> PointTable:

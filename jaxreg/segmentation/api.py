@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from jaxreg.errors import speaks_of_arguments
 from jaxreg.io.images import ImageLike, source_of
 from jaxreg.segmentation.files import SegmentedImage, segment_scan
 
 
+@speaks_of_arguments
 def segment(image: ImageLike, *, segmentation: Path | str | None = None) -> SegmentedImage:
     """Find the brain and its structures in an image of any contrast, resolution and orientation.
 
@@ -22,10 +24,12 @@ def segment(image: ImageLike, *, segmentation: Path | str | None = None) -> Segm
         InputError: the image cannot be read or used, or it shows no brain.
 
     Examples:
+        >>> import jaxreg
         >>> found = jaxreg.segment("head.nii.gz")
         >>> sorted(int(n) for n in set(found.labels[found.mask]))[:3]
         [2, 3, 4]
-        >>> found.save("segmentation", brain=True)
+        >>> found.save("segmentation", brain=True).name
+        'segmentation'
     """
     folder = None if segmentation is None else Path(segmentation)
     return segment_scan(source_of(image, "image"), networks=folder)

@@ -9,15 +9,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxreg.errors import InputError
-from jaxreg.io.atomic import check_inputs_outside
+from jaxreg.errors import InputError, Kind, kind_of, reason_of
+from jaxreg.io.atomic import check_inputs_outside, claimed
 from jaxreg.io.checksums import file_sha256
 from jaxreg.io.files import require_file
 from jaxreg.io.remarks import WARNING
 from jaxreg.io.tables import read_table, write_table
 from jaxreg.segmentation.files import BRAIN, RECORD, VOLUMES, check_folder, segment_scan
+
+_SECONDS_OF_PATIENCE = 60.0
+"""How long to wait for another run that writes the table."""
+
+
+class Segmented(NamedTuple):
+    """What became of the images of a run, by their paths.
+
+    Attributes:
+        done: what `segmentation.json` says of each segmented image.
+        failed: the reasons of those that failed.
+        kinds: whose fault each failure is.
+    """
+
+    done: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    kinds: dict[str, Kind]
 
 
 def segment_files(
@@ -28,15 +45,12 @@ def segment_files(
     brain: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+) -> Segmented:
     """Segment images: one into `out`, several into a folder of `out` each, by their names.
 
-    Of several, one that fails does not stop the others, one whose folder holds its segmentation by
-    these networks is passed, and `volumes.tsv` in `out` has a row for each that is done.
-
-    Returns:
-        What `segmentation.json` says of each segmented image, and the reasons of those that failed,
-        both by the image's path.
+    Of several, one that fails for whatever reason does not stop the others, one whose folder holds
+    its segmentation by these networks is passed, and `volumes.tsv` in `out` has a row for each that
+    is done, in this run or an earlier one.
 
     Raises:
         InputError: no image, two images of one name, a folder in use; of a single image also what
@@ -53,8 +67,7 @@ def segment_files(
             check_folder(folder, overwrite=overwrite)
     if several:  # an unreadable model stops the run here, and is no failure of each image
         _sha256_of(networks)
-    done: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
+    done, failed, kinds = Segmented({}, {}, {})
     for path, folder in folders.items():
         if path in there:
             done[str(path)] = there[path]
@@ -63,20 +76,21 @@ def segment_files(
         try:
             found = segment_scan(path, networks=networks)
             found.save(folder, brain=brain, overwrite=overwrite)
-        except InputError as error:
+        except Exception as error:  # whatever it is, the other images go on
             if not several:
                 raise
-            failed[str(path)] = str(error)
-            say(f"{WARNING}{error}")
+            reason = reason_of(error)
+            reason = reason if isinstance(error, InputError) else f"{path}: {reason}"
+            failed[str(path)], kinds[str(path)] = reason, kind_of(error)
+            say(f"{WARNING}{reason}")
             continue
         done[str(path)] = found.provenance()
         if found.doubt is not None:
-            say(f"warning: {path}: {found.doubt}.")
+            say(f"{WARNING}{path}: {found.doubt}.")
         say(f"{path}: brain of {found.brain_ml / 1000:.2f} litres; results are in {folder}")
     if several and done:
-        finished = {path: folder for path, folder in folders.items() if str(path) in done}
-        _write_volumes_of_all(out / VOLUMES, finished)
-    return done, failed
+        _write_volumes_of_all(out, {folders[path]: path for path in images if str(path) in done})
+    return Segmented(done, failed, kinds)
 
 
 def folders_of(images: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -131,17 +145,24 @@ def _sha256_of(networks: Path | None) -> dict[str, str]:
     return load_segmentation(networks)[0].sha256
 
 
-def _write_volumes_of_all(path: Path, folders: dict[Path, Path]) -> None:
-    """Write a row for each image, with the volumes of its brain and of its structures in ml."""
-    names: dict[int, str] = {}
-    volumes_of = {}
-    for image, folder in folders.items():
-        volumes = read_table(folder / VOLUMES, ("number", "name", "ml"))
-        names.update((int(row["number"]), row["name"]) for row in volumes)
-        volumes_of[image] = {row["name"]: row["ml"] for row in volumes}
-    columns = [names[number] for number in sorted(names)]
-    rows = [
-        (image, *(volumes.get(name, "n/a") for name in columns))
-        for image, volumes in volumes_of.items()
-    ]
-    write_table(path, ("image", *columns), rows)
+def _write_volumes_of_all(out: Path, finished: dict[Path, Path]) -> None:
+    """Write a row for each image, with the volumes of its brain and of its structures in ml.
+
+    All folders of `out` have their row, in the order of their names, whichever run wrote them;
+    `finished` has the images of this run by their folders. Of several runs at once one waits for
+    the other, so the last one to write has seen all.
+    """
+    with claimed(out / VOLUMES, seconds=_SECONDS_OF_PATIENCE):
+        names: dict[int, str] = {}
+        volumes_of = {}
+        for folder in sorted(path.parent for path in out.glob(f"[!.]*/{RECORD}")):
+            image = finished.get(folder, _record(folder).get("image", folder.name))
+            volumes = read_table(folder / VOLUMES, ("number", "name", "ml"))
+            names.update((int(row["number"]), row["name"]) for row in volumes)
+            volumes_of[folder] = image, {row["name"]: row["ml"] for row in volumes}
+        columns = [names[number] for number in sorted(names)]
+        rows = [
+            (image, *(volumes.get(name, "n/a") for name in columns))
+            for image, volumes in volumes_of.values()
+        ]
+        write_table(out / VOLUMES, ("image", *columns), rows)

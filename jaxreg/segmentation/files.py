@@ -16,7 +16,7 @@ from jaxtyping import Bool, UInt8
 from jaxreg._version import __version__
 from jaxreg.data.prepare.freesurfer_labels import structure_name
 from jaxreg.data.scan import read_scan
-from jaxreg.errors import InputError
+from jaxreg.errors import InputError, speaks_of_arguments
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.atomic import claimed, completed_folder, require_free_folder
 from jaxreg.io.commit import own_commit
@@ -67,19 +67,32 @@ class SegmentedImage(NamedTuple):
     model: SegmentationModel
     sha256: str | None
 
-    def save(self, folder: Path | str, *, brain: bool = False, overwrite: bool = False) -> None:
-        """Write the folder that `jaxreg segment` writes, which appears when it is complete.
+    @speaks_of_arguments
+    def save(self, folder: Path | str, *, brain: bool = False, overwrite: bool = False) -> Path:
+        """Write the folder that `jaxreg segment` writes; equal inputs give equal bytes.
 
-        `brain` adds brain.nii.gz, the image with 0 outside the brain. Equal inputs give equal
-        bytes.
+        Args:
+            folder: the folder of the results; it appears when they are complete.
+            brain: whether to write brain.nii.gz as well, the image with 0 outside the brain.
+            overwrite: whether to replace the run that is there.
+
+        Returns:
+            The folder.
 
         Raises:
-            InputError: a folder in use, no space left.
+            InputError: the folder holds other files, or cannot be written.
+
+        Examples:
+            >>> import jaxreg
+            >>> folder = jaxreg.segment("head.nii.gz").save("structures")
+            >>> (folder / "dseg.nii.gz").is_file()
+            True
         """
         out = Path(folder)
         with claimed(out):
             check_folder(out, overwrite=overwrite)
             self._write(out, brain=brain)
+        return out
 
     def _write(self, out: Path, *, brain: bool) -> None:
         from jaxreg.segmentation.report import write_report

@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from typing import Any
 
+import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
@@ -425,3 +426,32 @@ def test_a_file_without_read_permission_is_refused(tmp_path):
     path = saved(tmp_path / "v.nii.gz", random_volume().array)
     path.chmod(0)
     refuses(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "named"),
+    [
+        (np.full(SHAPE, 2**40), "whole numbers beyond int32, such as 1099511627776"),
+        (np.full(SHAPE, -(2**31) - 1), "whole numbers beyond int32, such as -2147483649"),
+        (np.full(SHAPE, 2**31, np.uint32), "whole numbers beyond int32, such as 2147483648"),
+        (np.full(SHAPE, 3 + 4j), "voxels of the type complex128"),
+        (np.full(SHAPE, "a"), "voxels of the type"),
+    ],
+)
+def test_an_array_that_would_not_be_kept_is_refused(array, named):
+    with pytest.raises(InputError, match=rf"fixed: expected \(array, affine\), got .*{named}"):
+        images.source_of((array, np.eye(4)), "fixed")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.int32])
+def test_an_array_of_the_largest_whole_numbers_is_kept(kind):
+    array = np.arange(60).reshape(3, 4, 5).astype(kind)
+    array[0, 0, 0] = np.iinfo(np.int32).max
+    source = images.source_of((array, np.eye(4)), "fixed")
+    np.testing.assert_array_equal(images.read(source).array, array)
+
+
+def test_an_array_of_half_the_digits_becomes_float32():
+    array = np.arange(60).reshape(3, 4, 5).astype(jnp.bfloat16)
+    volume = images.read(images.source_of((array, np.eye(4)), "fixed"))
+    np.testing.assert_array_equal(volume.array, array.astype(np.float32))

@@ -226,6 +226,9 @@ def test_apply_writes_what_the_command_writes(pair, result, tmp_path):
         (np.eye(4), {"points": [[0, 0]]}, r"points: expected finite numbers \[n, 3\]"),
         (np.eye(4), {"points": [["a", 0, 0]]}, "points: expected numbers"),
         (np.eye(4), {"image": "t1.nii"}, "^reference: expected"),
+        (np.diag([1.0, 1, 1, 2]), {"points": [[0, 0, 0]]}, "transforms: .* invertible affine"),
+        (np.diag([1.0, 1, np.nan, 1]), {"points": [[0, 0, 0]]}, "transforms: .* got .*nan"),
+        ([np.diag([1.0, 1, 0, 1])], {"points": [[0, 0, 0]]}, "transforms: .* invertible affine"),
     ],
 )
 def test_apply_refuses_in_words_of_its_arguments(transforms, arguments, message):

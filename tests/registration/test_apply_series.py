@@ -306,3 +306,12 @@ def test_the_transform_of_a_result_takes_a_series(place):
     np.testing.assert_allclose(np.asarray(got.dataobj), np.asarray(wanted.dataobj), atol=0.05)
     assert got.header.get_zooms()[3] == 1.5
     assert isinstance(transform.chain[0], Field)
+
+
+def test_the_transform_of_a_result_takes_a_series_of_labels(place):
+    got = Transform([compose(wave, GRID)], [np.eye(4)], GRID, GRID).apply(
+        "labels.nii.gz", labels=True
+    )
+    wanted = apply("--labels=labels.nii.gz")
+    np.testing.assert_array_equal(np.asarray(got.dataobj), np.asarray(wanted.dataobj))
+    assert got.get_data_dtype() == wanted.get_data_dtype()

@@ -1,10 +1,13 @@
 """`jaxreg register --same-subject`: known maps, halfway between both, and images that go along."""
 
+import json
+import re
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.nifti1 import Nifti1Image
 from registration_data import motion, same_but_for_timings, write_subject
 from scipy.linalg import sqrtm
 
@@ -15,10 +18,12 @@ from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid
 from jaxreg.geometry.transforms import affine_points
 from jaxreg.io.itk_transforms import read_transform
+from jaxreg.registration import finished
 from jaxreg.registration.output.halfway import halfway_grid, rigid_root
 
 BETWEEN = motion(8, (6, -4, 5))
 """Where the T2w of the subject lies against its T1w."""
+QUICK: dict[str, Any] = {"same_subject": True}
 
 
 def load(path) -> Any:
@@ -77,6 +82,19 @@ def test_another_image_of_the_session_goes_by_the_same_map(run, files):
     np.testing.assert_allclose(along.get_fdata(), moved.image.get_fdata(), atol=0.01)
 
 
+def test_a_label_map_that_goes_along_as_an_image_is_warned_of(files, run):
+    lines: list[str] = []
+    path = files[1]["mask"]
+    result = jaxreg.register(
+        files[0]["image"], files[1]["image"], also=[path], say=lines.append, **QUICK
+    )
+    warning = f"{path}: looks like a label map"
+    assert any(line.startswith(f"warning: {warning}") for line in lines)
+    (said,) = [line for line in result.warnings if line.startswith(warning)]
+    assert "jaxreg apply --labels moves it" in said
+    assert said in json.loads((run / "provenance.json").read_text(encoding="utf-8"))["warnings"]
+
+
 def test_python_writes_what_the_command_writes(run, files, tmp_path):
     fixed, moving = files
     result = jaxreg.register(
@@ -120,3 +138,49 @@ def test_a_table_of_pairs_reads_no_also(files, tmp_path, capsys):
     table = tmp_path / "pairs.tsv"
     assert main(["register", "--pairs", str(table), *also, "--out", str(tmp_path / "o")]) == 2
     assert "--also: not read with --pairs" in capsys.readouterr().err
+
+
+@pytest.fixture
+def never(monkeypatch):
+    """A registration that must not begin."""
+
+    def began(*_, **__):
+        raise AssertionError("the registration began")
+
+    monkeypatch.setattr(finished, "register_pair", began)
+
+
+def _absent(path, of):
+    pass
+
+
+def _damaged(path, of):
+    path.write_bytes(of.read_bytes()[:-40])
+
+
+def _not_finite_at_the_end(path, of):
+    image = load(of)
+    array = np.repeat(np.asarray(image.dataobj)[..., None], 3, axis=3)
+    array[2, 3, 4, 2] = np.nan
+    Nifti1Image(array, image.affine).to_filename(path)
+
+
+@pytest.mark.parametrize("make", [_absent, _damaged, _not_finite_at_the_end])
+def test_another_image_that_cannot_be_used_is_refused_before_the_work(files, tmp_path, never, make):
+    path = tmp_path / "other.nii.gz"
+    make(path, files[1]["image"])
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        jaxreg.register(files[0]["image"], files[1]["image"], also=[path], **QUICK)
+
+
+def test_another_image_beyond_the_map_leaves_a_page_that_says_so(files, tmp_path, capsys):
+    image, path, out = load(files[1]["image"]), tmp_path / "other.nii.gz", tmp_path / "run"
+    away = np.eye(4)
+    away[:3, 3] = 5000
+    Nifti1Image(np.asarray(image.dataobj), away @ image.affine).to_filename(path)
+    images = [str(side["image"]) for side in files]
+    flags = ["--same-subject", f"--also={path}", f"--out={out}"]
+    assert main(["register", *images, *flags]) == 2
+    assert f"{path}: the transform leads no voxel" in capsys.readouterr().err
+    assert "leads no voxel" in (out / "report.html").read_text(encoding="utf-8")
+    assert [file.name for file in out.iterdir()] == ["report.html"]

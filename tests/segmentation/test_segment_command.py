@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from docstring_examples import run_examples
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
@@ -21,7 +22,7 @@ from jaxreg.io.checksums import file_sha256
 from jaxreg.io.images import write
 from jaxreg.io.tables import read_table
 from jaxreg.segmentation.batch import folders_of
-from jaxreg.segmentation.files import NAMES
+from jaxreg.segmentation.files import NAMES, SegmentedImage
 from jaxreg.segmentation.networks import load_segmentation
 
 needs_template = pytest.mark.skipif(
@@ -177,3 +178,12 @@ def test_what_cannot_be_segmented_is_refused_in_one_line(tmp_path, capsys):
     assert not out.exists()
     with pytest.raises(InputError, match="twice"):
         folders_of([tmp_path / "a" / "t1.nii.gz", tmp_path / "b" / "t1.nii"], out)
+
+
+@pytest.mark.slow
+@needs_template
+def test_the_examples_of_the_docstrings_run(brain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("head.nii.gz", brain[0])
+    for function in (jaxreg.segment, SegmentedImage.save):
+        run_examples(function)

@@ -69,9 +69,10 @@ def normalize_images(
     `in_memory` has a mask and an ignored region that no file holds, by the name of their setting.
 
     Raises:
-        InputError: an image or a setting that cannot be used, no brain in an image, or two images
-            of one name.
+        InputError: no image, an image or a setting that cannot be used, no brain in an image, or
+            two images of one name.
     """
+    _require_one(images)
     first, *others = images
     check_names(first, [Companion(image, None) for image in others])
     clock, given = clock or Clock(), in_memory or {}
@@ -132,8 +133,7 @@ def normalize_files(
     Raises:
         InputError: no image, wrong files or settings, a folder in use, no space left.
     """
-    if not images:
-        raise InputError("IMAGE: expected at least one image of the subject, got none.")
+    _require_one(images)
     for path in images:
         require_file(path)
     template = template_of(config)
@@ -153,6 +153,12 @@ def normalize_files(
         say=say,
         detail=detail or say,
     )
+
+
+def _require_one(images: Sequence[Image]) -> None:
+    """Raise InputError where there is no image."""
+    if not images:
+        raise InputError("expected at least one image of the subject, got none.")
 
 
 def _contrast_of(

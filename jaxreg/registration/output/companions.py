@@ -12,13 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxreg.errors import InputError
-from jaxreg.geometry.transforms import map_points
+from jaxreg.geometry.transforms import Chain, map_points
 from jaxreg.io.checksums import bytes_sha256, file_sha256
 from jaxreg.io.images import image_like
 from jaxreg.io.itk_transforms import write_affine
 from jaxreg.io.stored_images import MemoryImage
-from jaxreg.registration.moved import Moved, Notes, moved
+from jaxreg.registration.moved import Moved, Notes, check_image, check_overlap, moved
 from jaxreg.registration.register import Registration
+
+_ONTO = "the grid of the fixed image"
 
 
 class Companion(NamedTuple):
@@ -42,18 +44,38 @@ class Companion(NamedTuple):
         Raises:
             InputError: an image that cannot be used, or that the map never meets.
         """
-        chain = [*result.chain, *([] if self.rigid is None else [self.rigid])]
         geometry = result.fixed.header.geometry
         return moved(
             self.image,
-            partial(map_points, chain),
+            partial(map_points, self._chain(result)),
             result.fixed.header.grid,
             lambda array: image_like(array, geometry),
             labels=False,
             notes=Notes(),
-            onto="the grid of the fixed image",
+            onto=_ONTO,
             order=1,
         )
+
+    def check(self, notes: Notes) -> None:
+        """Note what is odd in an image, and refuse one that cannot be used, before there is a map.
+
+        Raises:
+            InputError: what `moved` refuses, whatever the map.
+        """
+        check_image(self.image, notes, advice="jaxreg apply --labels")
+
+    def check_overlap(self, result: Registration) -> None:
+        """Refuse an image that the map never meets.
+
+        Raises:
+            InputError: no voxel of the fixed image's grid lies in it.
+        """
+        grid = result.fixed.header.grid
+        check_overlap(self.image, partial(map_points, self._chain(result)), grid, onto=_ONTO)
+
+    def _chain(self, result: Registration) -> Chain:
+        """The map from the space of the fixed image to that of this one."""
+        return [*result.chain, *([] if self.rigid is None else [self.rigid])]
 
     def record(self) -> dict[str, Any]:
         """What provenance.json says of it."""

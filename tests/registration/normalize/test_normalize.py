@@ -182,3 +182,12 @@ def test_of_mni152_the_contrast_decides_which_image_stays(files):
     unnamed = files[0]["image"].with_name("image.nii.gz")
     one = Template({None: unnamed}, None, None, None, "")
     assert module._contrast_of(unnamed, config, {}, one) is None
+
+
+def test_no_image_is_refused_from_python_and_on_the_command_line(files, tmp_path, capsys):
+    template = files[0]
+    with pytest.raises(InputError, match="at least one image of the subject, got none"):
+        jaxreg.normalize([], template=template["image"])
+    flags = ["--template", str(template["image"]), "--out", str(tmp_path / "run")]
+    assert main(["normalize", *flags]) == 2
+    assert "at least one image of the subject, got none" in capsys.readouterr().err
