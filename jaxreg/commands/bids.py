@@ -41,6 +41,8 @@ class Registration(TransformSettings):
 class Output(FolderOutput):
     """Where the derivatives go, how large warps are, and what is printed."""
 
+    out: Path
+    """Folder of the results; each result appears when it is complete."""
     warp_spacing: float | None = None
     """Voxel size of written warps, in mm; by default that of the images."""
 

@@ -17,10 +17,16 @@ class Printing:
 
     quiet: bool = False
     """Print nothing but warnings and errors."""
-    verbose: bool = False
-    """Print the settings, the seconds and the memory as well."""
     json: bool = False
     """Print one JSON object; all other lines go to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetailedPrinting(Printing):
+    """What is printed by a command that can say more than it does."""
+
+    verbose: bool = False
+    """Print the settings, the seconds and the memory as well."""
 
     def __post_init__(self):
         """Refuse what contradicts itself."""
@@ -43,6 +49,11 @@ class FolderOutput(Printing, Folder):
     """Where the results go, and what is printed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetailedFolderOutput(DetailedPrinting, Folder):
+    """As `FolderOutput`, of a command that can say more than it does."""
+
+
 class Console:
     """Prints what the flags ask for."""
 
@@ -61,7 +72,7 @@ class Console:
 
     def detail(self, line: str) -> None:
         """Print a line that only --verbose asks for."""
-        if self._printing.verbose:
+        if isinstance(self._printing, DetailedPrinting) and self._printing.verbose:
             write_line(line, stream=self._lines())
 
     def result(self, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from jaxreg.commands import flags
-from jaxreg.commands.console import Console, FolderOutput
+from jaxreg.commands.console import Console, DetailedFolderOutput
 from jaxreg.configuration.normalization import (
     MNI152,
     NormalizeConfig,
@@ -34,7 +34,7 @@ class Template(TemplateSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output(FolderOutput):
+class Output(DetailedFolderOutput):
     """Where the results go, and what is printed."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from jaxreg.commands import flags
-from jaxreg.commands.console import Console, FolderOutput
+from jaxreg.commands.console import Console, DetailedFolderOutput
 from jaxreg.configuration.registration import (
     OPTIONAL_FILES,
     AdvancedSettings,
@@ -44,8 +44,11 @@ class Registration(SubjectPairSettings, TransformSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output(OutputSettings, FolderOutput):
+class Output(OutputSettings, DetailedFolderOutput):
     """Where the results go, which of them are written, and what is printed."""
+
+    out: Path
+    """Folder of the results; each result appears when it is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,12 @@ def settings_of(*groups: object) -> RegisterConfig:
 
 
 def run(
-    fixed: Path, moving: Path, settings: RegisterConfig, output: FolderOutput, *, every_lam: bool
+    fixed: Path,
+    moving: Path,
+    settings: RegisterConfig,
+    output: DetailedFolderOutput,
+    *,
+    every_lam: bool,
 ) -> None:
     """Register a pair as the flags say."""
     beside = (getattr(settings, name) for name in OPTIONAL_FILES)

@@ -25,6 +25,8 @@ class Input:
 class Output(FolderOutput):
     """Where the results go, and what is printed."""
 
+    out: Path
+    """Folder of the results; each result appears when it is complete."""
     brain: bool = False
     """Write brain.nii.gz as well: the image, 0 outside the brain."""
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from jaxreg.errors import InputError
 from jaxreg.io.displacement_fields import LPS
@@ -68,6 +69,21 @@ def read_points(path: Path | str, *, convention: Convention = "ras") -> PointTab
             )
     points = np.array([[_number(path, n, row[k]) for k in at] for n, row in enumerate(rows, 1)])
     return PointTable(points * _signs(convention), header, rows, convention)
+
+
+def points_of(points: ArrayLike) -> PointTable:
+    """Points [n, 3] (RAS mm) as the table that a CSV file would hold.
+
+    Raises:
+        InputError: no points, or what are not finite numbers [n, 3].
+    """
+    try:
+        array = np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"points: expected numbers [n, 3], got {error}.") from error
+    if array.ndim != 2 or array.shape[1] != 3 or not len(array) or not np.isfinite(array).all():
+        raise InputError(f"points: expected finite numbers [n, 3], got shape {array.shape}.")
+    return PointTable(array, ["x", "y", "z"], [[""] * 3 for _ in array])
 
 
 def write_points(path: Path | str, table: PointTable) -> None:

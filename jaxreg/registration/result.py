@@ -1,5 +1,6 @@
 """What `jaxreg.register` returns: the moved image, the transform, the numbers, and `save`."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ from jaxreg.io.images import (
     source_of,
 )
 from jaxreg.io.itk_transforms import write_affine
+from jaxreg.io.points import points_of
 from jaxreg.registration.finished import Finished
 from jaxreg.registration.moved import Notes, moved
 from jaxreg.registration.output.checks import Verdict
@@ -67,7 +69,8 @@ class Transform(NamedTuple):
                 interpolation is linear.
             reference: image whose grid the result lies on; by default the fixed image's grid (of an
                 inverse, the moving image's).
-            say: a function that gets what is odd in the files, such as `print`.
+            say: a function that gets what is odd in the files, such as `print`. By default
+                what makes the result doubtful is a UserWarning of Python.
 
         Returns:
             A nibabel image.
@@ -89,14 +92,21 @@ class Transform(NamedTuple):
             onto=target,
             order=0 if labels else 1,
         ).image()
-        for line in notes.lines():
-            if say is not None:
-                say(line)
+        if say is None:
+            for line in notes.warnings:
+                warnings.warn(in_arguments(line, Transform.apply), stacklevel=2)
+        else:
+            for line in notes.lines():
+                say(in_arguments(line, Transform.apply))
         return result
 
     def apply_points(self, points: ArrayLike) -> Float[np.ndarray, "n 3"]:
-        """Points [n, 3] (RAS mm) taken where the image goes: from the moving to the fixed space."""
-        return map_points(self.inverse_chain, np.asarray(points, np.float64))
+        """Points [n, 3] (RAS mm) taken where the image goes: from the moving to the fixed space.
+
+        Raises:
+            InputError: no points, or what are not finite numbers [n, 3].
+        """
+        return map_points(self.inverse_chain, points_of(points).points)
 
     def save(self, path: Path | str) -> Path:
         """Write the map for ANTs and SimpleITK.

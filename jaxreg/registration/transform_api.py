@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from jaxreg.errors import InputError, speaks_of_arguments
 from jaxreg.geometry.transforms import Chain
 from jaxreg.io.images import ImageLike, source_of
-from jaxreg.io.points import Convention, PointTable, read_points
+from jaxreg.io.points import Convention, points_of, read_points
 from jaxreg.registration.apply import Applied, Interpolation, apply_chain, load_chain
 from jaxreg.registration.convert import convert_file
 from jaxreg.registration.result import Transform
@@ -69,7 +69,7 @@ def apply(
     table = None
     if points is not None:
         is_file = isinstance(points, str | Path)
-        table = read_points(points, convention=points_convention) if is_file else _table_of(points)
+        table = read_points(points, convention=points_convention) if is_file else points_of(points)
     sources = {"image": image, "labels": labels, "reference": reference}
     given = {n: None if value is None else source_of(value, n) for n, value in sources.items()}
     return apply_chain(
@@ -157,14 +157,3 @@ def affine_of(matrix: Any, name: str) -> Float[np.ndarray, "4 4"]:
             f"{found.tolist()}."
         )
     return found
-
-
-def _table_of(points: Any) -> PointTable:
-    """Points as the table that a CSV file would hold."""
-    try:
-        array = np.asarray(points, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"points: expected numbers [n, 3], got {error}.") from error
-    if array.ndim != 2 or array.shape[1] != 3 or not len(array) or not np.isfinite(array).all():
-        raise InputError(f"points: expected finite numbers [n, 3], got shape {array.shape}.")
-    return PointTable(array, ["x", "y", "z"], [[""] * 3 for _ in array])

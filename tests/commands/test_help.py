@@ -406,3 +406,18 @@ def test_json_of_apply_is_one_object_on_standard_output(tmp_path, capsys):
     assert json.loads(captured.out) == {"out": str(out), "remarks": []}
     # LPS +5 in x takes fixed to moving, so a point of the moving space goes the other way: RAS +5
     assert out.read_text().splitlines()[1].startswith("6.000000,2.000000")
+
+
+PRINTING = ("register", "sweep", "normalize", "apply", "convert", "group", "segment", "bids")
+
+
+@pytest.mark.parametrize("command", [*PRINTING, "compare", "prepare"])
+def test_verbose_is_offered_where_there_is_more_to_say(command, monkeypatch):
+    offered = "--verbose" in help_of(command, monkeypatch)
+    assert offered is (command in ("register", "sweep", "normalize"))
+
+
+@pytest.mark.parametrize("command", ["register", "segment", "bids"])
+def test_a_folder_of_several_results_is_not_said_to_appear_as_a_whole(command, monkeypatch):
+    text = " ".join(help_of(command, monkeypatch).replace("│", " ").split())
+    assert "each result appears when it is complete" in text

@@ -315,3 +315,21 @@ def test_the_transform_of_a_result_takes_a_series_of_labels(place):
     wanted = apply("--labels=labels.nii.gz")
     np.testing.assert_array_equal(np.asarray(got.dataobj), np.asarray(wanted.dataobj))
     assert got.get_data_dtype() == wanted.get_data_dtype()
+
+
+def test_the_transform_of_a_result_tells_python_of_what_is_odd(place):
+    transform = Transform([np.eye(4)], [np.eye(4)], GRID, GRID)
+    flat = np.repeat(np.repeat(np.repeat(LABELS[:6, :5, :4, 0], 2, 0), 2, 1), 2, 2)
+    save("flat.nii.gz", flat)
+    lines: list[str] = []
+    transform.apply("flat.nii.gz", say=lines.append)
+    (line,) = [line for line in lines if line.startswith("warning: ")]
+    assert line.endswith("which mixes its labels; labels moves it without that.")
+    with pytest.warns(UserWarning, match="looks like a label map"):
+        transform.apply("flat.nii.gz")
+
+
+@pytest.mark.parametrize("points", [[[0.0, 0]], [[np.nan, 0, 0]], [["a", 0, 0]], [1.0, 2, 3]])
+def test_the_transform_of_a_result_refuses_what_are_no_points(points):
+    with pytest.raises(InputError, match="^points: expected"):
+        Transform([np.eye(4)], [np.eye(4)], GRID, GRID).apply_points(points)
