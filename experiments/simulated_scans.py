@@ -2,8 +2,9 @@
 
     python experiments/simulated_scans.py --data=rendered --kind=low-field --out=rendered_low_field
 
-The new cohort has the subjects of a split, with the images of the other contrasts and the labels as
-they were. The images stay on the cohort's grid, so that other tools can be given them too.
+The new cohort has the subjects of a split, or of several, with the images of the other contrasts
+and the labels as they were. The images stay on the cohort's grid, so that other tools can be given
+them too.
 
 low-field    a scan of 64 mT: voxels of 1.6 × 1.6 × 5 mm, a resolution of 2.0 mm in the plane and
              4.4 mm across it (full width at half maximum), Rician noise with a signal-to-noise
@@ -64,7 +65,7 @@ class Config:
     domain: str = "T2w"
     """Contrast of the images that are changed."""
     split: str = "test"
-    """Split whose subjects are taken."""
+    """SPLIT[,SPLIT...] whose subjects are taken; all of them, to train on: test,val,train."""
 
 
 def main(config: Config) -> None:
@@ -75,10 +76,11 @@ def main(config: Config) -> None:
     random = np.random.default_rng(0)
     config.out.mkdir(parents=True)
     rows = ["participant_id\tsplit"]
-    for subject in cohort.members(config.split, config.domain):
-        if cohort.file(subject, "dseg").is_file():
-            rows.append(f"{subject}\t{config.split}")
-            write_subject(config, cohort, subject, random)
+    for split in config.split.split(","):
+        for subject in cohort.members(split, config.domain):
+            if cohort.file(subject, "dseg").is_file():
+                rows.append(f"{subject}\t{split}")
+                write_subject(config, cohort, subject, random)
     (config.out / "participants.tsv").write_text("\n".join(rows) + "\n")
     for name in ("labels.tsv", "dataset_description.json"):
         (config.out / name).write_bytes((cohort.folder / name).read_bytes())

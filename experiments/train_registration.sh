@@ -9,7 +9,7 @@
 #
 # COHORTS are prepared cohorts with labels, in one common space. For a GPU:
 #   SHARE=20 BATCH_SIZE=8 DTYPE=bfloat16 CONVOLUTION=slices experiments/train_registration.sh ...
-# takes 20 % of the steps. The defaults, 19,700 steps of one pair, are for a day on two cores.
+# takes 20 % of the steps. CHANNELS=24,48,72,96 gives a larger network. The defaults, 19,700 steps of one pair, are for a day on two cores.
 set -euo pipefail
 if [ $# -ne 2 ]; then
   sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
@@ -31,7 +31,7 @@ steps() { # of a part, by the share that is wanted, and at least one
 train() { # FOLDER STEPS FLAGS...
   python train.py --stage=reg "--data=$joined" "--workdir=$workdir/$1" "--steps=$(steps "$2")" \
     "--batch-size=${BATCH_SIZE:-1}" "--dtype=${DTYPE:-float32}" \
-    "--convolution=${CONVOLUTION:-auto}" \
+    "--convolution=${CONVOLUTION:-auto}" "--channels=${CHANNELS:-16,32,48,64}" \
     "--validate-every=${VALIDATE_EVERY:-500}" "${@:3}"
 }
 mean() { # FOLDER RUN EARLIER: the mean of the parameters of two trainings

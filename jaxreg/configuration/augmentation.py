@@ -21,6 +21,9 @@ class AugmentationConfig:
     pose_fraction: float = 0.0
     """Share of the pairs that are turned, shifted and scaled at random, the moving image a little
     further than the fixed one, so that the network does not learn places by heart."""
+    slices_fraction: float = 0.0
+    """Share of the images that the network sees in thick slices across one axis, as clinical scans
+    are; the loss sees the true ones."""
 
     def __post_init__(self):
         """Refuse what is no share."""

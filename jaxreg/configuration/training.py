@@ -30,6 +30,18 @@ SEGMENTATION_CHANNELS = {"fine": (32, 64, 96, 128), "coarse": (24, 48, 64, 96)}
 EMBEDDED = Path("runs/embedded")
 
 
+def channel_numbers(text: str) -> tuple[int, ...]:
+    """The numbers of --channels, such as 32,64.
+
+    Raises:
+        InputError: they are not whole numbers above 0.
+    """
+    parts = text.split(",")
+    if not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise InputError(f"--channels: expected numbers such as 32,64, got {text!r}.")
+    return tuple(int(p) for p in parts)
+
+
 @dataclass(frozen=True)
 class CohortConfig:
     """The data and how they are fed."""
@@ -172,6 +184,8 @@ class EncoderConfig:
 class NetworkConfig:
     """The registration network's shape and how it sees λ."""
 
+    channels: str = "16,32,48,64"
+    """Channels at 1/2, 1/4, 1/8 … of the resolution, two numbers or more."""
     stem: Stem = "fold"
     """fold (2×2×2 voxels into channels) or conv (a first convolution at full resolution)."""
     conditioning: Conditioning = "cin"
@@ -185,7 +199,9 @@ class NetworkConfig:
     """How training computes convolutions: auto (by the platform), plain, slices or patches."""
 
     def __post_init__(self):
-        """Refuse unknown names and a λ that is missing, out of range or not read."""
+        """Refuse unknown names, channels and a λ that is missing, out of range or not read."""
+        if len(channel_numbers(self.channels)) < 2:
+            raise InputError(f"--channels: expected two numbers or more, got {self.channels}.")
         require_choice("stem", self.stem, get_args(Stem))
         require_choice("conditioning", self.conditioning, get_args(Conditioning))
         require_choice("dtype", self.dtype, get_args(Dtype))
@@ -281,9 +297,8 @@ class SegmentationNetworkConfig:
 
     def __post_init__(self):
         """Refuse unknown names and channels that are not numbers above 0."""
-        parts = [] if self.channels is None else self.channels.split(",")
-        if not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-            raise InputError(f"--channels: expected numbers such as 32,64, got {self.channels!r}.")
+        if self.channels is not None:
+            channel_numbers(self.channels)
         require_choice("dtype", self.dtype, get_args(Dtype))
         require_choice("convolution", self.convolution, get_args(ConvolutionForm))
 
@@ -331,9 +346,7 @@ class SegmentationConfig:
     def channels(self) -> tuple[int, ...]:
         """The network's channels, fine to coarse."""
         given = self.network.channels
-        if given is None:
-            return SEGMENTATION_CHANNELS[self.resolution]
-        return tuple(int(part) for part in given.split(","))
+        return SEGMENTATION_CHANNELS[self.resolution] if given is None else channel_numbers(given)
 
 
 Preset = Literal["paper", "miccai"]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxreg.configuration.registration import Defaults
 from jaxreg.configuration.serialization import from_json
-from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
+from jaxreg.configuration.training import NetworkConfig, RegistrationConfig, channel_numbers
 from jaxreg.data.label_codes import CLASSES
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
@@ -67,7 +67,10 @@ class Model(NamedTuple):
 def network_of(config: NetworkConfig) -> VelocityUNet:
     """The velocity network of a configuration."""
     return VelocityUNet(
-        stem=config.stem, conditioning=config.conditioning, dtype=jnp.dtype(config.dtype)
+        channel_numbers(config.channels),
+        stem=config.stem,
+        conditioning=config.conditioning,
+        dtype=jnp.dtype(config.dtype),
     )
 
 

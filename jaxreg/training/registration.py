@@ -182,6 +182,8 @@ def sample_loss(
             synthetic=augmentation.synthetic_fraction,
             drop_hindbrain=augmentation.drop_hindbrain_fraction,
             hindbrain=hindbrain,
+            slices=augmentation.slices_fraction,
+            spacing_mm=spacing_mm,
         )
         fixed = shown(fixed_key, pair.fixed, pair.fixed_mask, pair.fixed_labels)
         moving = shown(moving_key, pair.moving, pair.moving_mask, pair.moving_labels)

@@ -6,11 +6,12 @@ import shutil
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.configuration.training import RegistrationConfig
+from jaxreg.configuration.training import NetworkConfig, RegistrationConfig
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Volume
 from jaxreg.io.images import write
@@ -20,6 +21,7 @@ from jaxreg.models.model import (
     encoder_of,
     init_encoders,
     init_params,
+    network_of,
 )
 from jaxreg.models.release import (
     SHIPPED,
@@ -31,8 +33,9 @@ from jaxreg.models.release import (
 DOMAINS = ("T1w", "T2w")
 
 
-def model_of(loss: str) -> Model:
-    config = RegistrationConfig(objective=ObjectiveConfig(loss=loss))
+def model_of(loss: str, *, channels: str = "16,32,48,64") -> Model:
+    network = NetworkConfig(channels=channels)
+    config = RegistrationConfig(objective=ObjectiveConfig(loss=loss), network=network)
     contrastive = loss == "nce_mi"
     encoder = encoder_of("fold") if contrastive else None
     params = init_params(jax.random.key(0), config, encoder)
@@ -63,6 +66,26 @@ def test_a_release_is_read_as_it_was_written(tmp_path, loss):
     for stored, own in zip(read.template, model.template, strict=True):
         np.testing.assert_array_equal(stored, own)
     assert str(tmp_path) not in (tmp_path / "model" / "model.json").read_text()
+
+
+@pytest.mark.parametrize("channels", ["8,12", "24,48,72,96", "4,4,4,4,6"])
+def test_a_network_of_other_channels_is_read_and_answers_on_the_same_grid(tmp_path, channels):
+    model = model_of("lncc", channels=channels)
+    write_release(model, tmp_path / "model", Defaults(), about="noise")
+    read = load_model(tmp_path / "model")
+    assert read.config.network.channels == channels and read.sha256 == model.sha256
+    stem = read.params["network"]["encoder"]["encode0"]["conv"]["kernel"]
+    assert stem.shape[-1] == int(channels.partition(",")[0])
+    images = jax.random.uniform(jax.random.key(1), (2, 1, 14, 18, 11, 1))
+    variables = {"params": jax.tree.map(jnp.asarray, read.params["network"])}
+    velocity = network_of(read.config.network).apply(variables, *images, jnp.float32([0.5]))
+    assert velocity.shape == (1, 7, 9, 6, 3) and np.isfinite(velocity).all()
+
+
+@pytest.mark.parametrize("channels", ["", "16", "16,", "16,0", "16,-8", "16, 8", "a,b"])
+def test_channels_are_two_numbers_or_more(channels):
+    with pytest.raises(InputError, match="--channels: expected "):
+        NetworkConfig(channels=channels)
 
 
 def _rewritten(path, change):

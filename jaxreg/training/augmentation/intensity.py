@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from jaxreg.spatial import dilate
+from jaxreg.training.augmentation.synthesis.acquisition import in_slices
 
 LOG_GAMMA = 0.4
 """The exponent of the intensities lies in exp(±0.4)."""
@@ -77,16 +78,23 @@ def augment(
     synthetic: float,
     drop_hindbrain: float,
     hindbrain: tuple[int, ...] = (),
+    slices: float = 0.0,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Float[Array, "x y z 1"]:
     """What the network sees of an image in training.
 
     In the share `synthetic` of the cases it is made from the labels, where the subject has any; in
-    the share `drop_hindbrain` the labels `hindbrain` are cut off; `vary` changes it in any case.
+    the share `slices` it is seen in thick slices, of voxels that are `spacing_mm` large; in the
+    share `drop_hindbrain` the labels `hindbrain` are cut off; `vary` changes it in any case.
     """
     vary_key, synth_key, choice_key, cut_key = jax.random.split(key, 4)
     if synthetic > 0 and labels is not None:
         made = jax.random.bernoulli(choice_key, synthetic) & jnp.any(labels > 0)
         image = jnp.where(made, synthesize(synth_key, labels, mask), image)
+    if slices > 0:
+        vary_key, share_key, slices_key = jax.random.split(vary_key, 3)
+        sliced = in_slices(slices_key, image[..., 0], spacing_mm=spacing_mm)[..., None]
+        image = jnp.where(jax.random.bernoulli(share_key, slices) & mask[..., None], sliced, image)
     image = vary_intensities(vary_key, image, mask) if vary else image
     if drop_hindbrain > 0 and labels is not None:
         gone = jax.random.bernoulli(cut_key, drop_hindbrain) & around(labels, hindbrain)

@@ -93,9 +93,30 @@ def test_the_share_of_made_images_is_what_is_asked_and_needs_labels():
     np.testing.assert_array_equal(shown(0, 1.0, None), image)
 
 
+def test_the_share_of_images_in_thick_slices_is_what_is_asked():
+    labels, mask = anatomy()
+    image = jax.random.uniform(jax.random.key(0), (*labels.shape, 1)) * mask[..., None]
+
+    @jax.jit
+    def shown(key):
+        settings: dict = {"vary": False, "synthetic": 0.0, "drop_hindbrain": 0.0}
+        spacing_mm = (1.0, 1.2, 2.0)
+        keys = [jax.random.clone(key) for _ in range(3)]
+        return [
+            augment(k, image, mask, None, **settings, slices=share, spacing_mm=spacing_mm)
+            for k, share in zip(keys, (0.0, 0.4, 1.0), strict=True)
+        ]
+
+    results = [np.asarray(shown(jax.random.key(k))) for k in range(40)]
+    assert all(np.array_equal(none, image) for none, _, _ in results)
+    assert 6 <= sum(not np.array_equal(some, image) for _, some, _ in results) <= 26
+    for _, _, always in results:
+        assert not np.array_equal(always, image) and not always[~np.asarray(mask)].any()
+
+
 def test_a_share_beyond_one_is_refused():
     for share in (-0.1, 1.5, float("nan")):
-        for name in ("synthetic_fraction", "drop_hindbrain_fraction"):
+        for name in ("synthetic_fraction", "slices_fraction", "drop_hindbrain_fraction"):
             with pytest.raises(InputError, match="--" + name.replace("_", "-")):
                 dataclasses.replace(AugmentationConfig(), **{name: share})
 

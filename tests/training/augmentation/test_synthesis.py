@@ -136,6 +136,26 @@ def test_slices_average_over_their_thickness():
         assert 5 <= half.sum() <= 7
 
 
+def test_thick_slices_spread_a_voxel_across_one_axis_and_leave_a_ramp_as_it_is():
+    shape, centre, spacing_mm = (16, 18, 20), (7, 9, 10), (1.0, 2.0, 3.0)
+    seen = jax.jit(lambda k, x: acquisition.in_slices(k, x, spacing_mm=spacing_mm))
+    voxel = jnp.zeros(shape).at[centre].set(1)
+    axes, sums = set(), []
+    for k in range(24):
+        spread = np.asarray(seen(jax.random.key(k), voxel))
+        places = np.argwhere(spread > 1e-4)
+        (axis,) = np.flatnonzero(np.ptp(places, axis=0))
+        assert np.abs(places - centre).max() <= 9  # a slice and its neighbours, 3.5 voxels each
+        ramp = np.indices(shape)[axis]
+        kept = np.asarray(seen(jax.random.key(k), jnp.float32(ramp)))
+        inner = range(6, shape[axis] - 6)
+        np.testing.assert_allclose(kept.take(inner, axis), ramp.take(inner, axis), atol=0.1)
+        axes.add(int(axis))
+        sums.append(spread.sum())
+    assert axes == {0, 1, 2}
+    assert abs(np.mean(sums) - 1) < 0.1 and np.std(sums) > 0.01  # the phase of the slices varies
+
+
 def test_outside_an_extracted_brain_there_is_nothing():
     atlas, _ = subject(head=False)
     for k in range(6):

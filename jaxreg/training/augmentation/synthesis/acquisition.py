@@ -31,13 +31,39 @@ def acquired(key: PRNGKeyArray, image: Float[Array, "i j k"], view: View) -> Flo
         slices = (centred(n, 1.0) + phase[axis]) * apart_mm[axis]
         voxels = centred(2 * n, view.spacing_mm / 2)
         forth.append(_profile(slices, voxels, width_mm[axis], box, view.spacing_mm / 2))
-        weights = jnp.abs(centred(n, view.spacing_mm)[:, None] - slices[None]) / apart_mm[axis]
-        weights = jnp.maximum(1 - weights, 0)
-        back.append(weights / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-6))
+        back.append(_read_back(centred(n, view.spacing_mm), slices, apart_mm[axis]))
     level = jnp.exp(jax.random.uniform(keys[7], minval=np.log(0.003), maxval=np.log(0.08)))
     a, b = level * jax.random.normal(keys[8], (2, *view.shape))
     signal = along_axes(forth, image)
     return along_axes(back, jnp.sqrt(jnp.square(signal + a) + jnp.square(b)))
+
+
+def in_slices(
+    key: PRNGKeyArray, image: Float[Array, "x y z"], *, spacing_mm: tuple[float, float, float]
+) -> Float[Array, "x y z"]:
+    """The image in thick slices across a random axis, without gaps, read back on its own grid.
+
+    Slices are 1.25 to 3.5 voxels thick (2.5 to 7 mm where voxels have 2 mm).
+    """
+    axis_key, apart_key, width_key, phase_key, box_key = jax.random.split(key, 5)
+    across = jax.random.randint(axis_key, (), 0, 3)
+    apart = jax.random.uniform(apart_key, minval=1.25, maxval=3.5)
+    width = apart * jax.random.uniform(width_key, minval=0.7, maxval=1.2)
+    phase = jax.random.uniform(phase_key, minval=-0.5, maxval=0.5)
+    box = jax.random.bernoulli(box_key)
+    matrices = []
+    for axis, (n, voxel_mm) in enumerate(zip(image.shape, spacing_mm, strict=True)):
+        voxels, slices = centred(n, voxel_mm), (centred(n, 1.0) + phase) * apart * voxel_mm
+        seen = _profile(slices, voxels, width * voxel_mm, box, voxel_mm)
+        matrix = _read_back(voxels, slices, apart * voxel_mm) @ seen
+        matrices.append(jnp.where(across == axis, matrix, jnp.eye(n)))
+    return along_axes(matrices, image)
+
+
+def _read_back(voxels, slices, apart_mm):
+    """Weights [voxels, slices] of linear interpolation between slices; those of a row sum to 1."""
+    weights = jnp.maximum(1 - jnp.abs(voxels[:, None] - slices[None]) / apart_mm, 0)
+    return weights / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-6)
 
 
 def _profile(slices, voxels, width_mm, box, voxel_mm):
