@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import zipfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,8 @@ def test_a_network_of_other_channels_is_read_and_answers_on_the_same_grid(tmp_pa
     assert stem.shape[-1] == int(channels.partition(",")[0])
     images = jax.random.uniform(jax.random.key(1), (2, 1, 14, 18, 11, 1))
     variables = {"params": jax.tree.map(jnp.asarray, read.params["network"])}
-    velocity = network_of(read.config.network).apply(variables, *images, jnp.float32([0.5]))
+    network: Any = network_of(read.config.network)
+    velocity = network.apply(variables, *images, jnp.float32([0.5]))
     assert velocity.shape == (1, 7, 9, 6, 3) and np.isfinite(velocity).all()
 
 
