@@ -61,6 +61,11 @@ def segment_files(
     for path in images:
         require_file(path)
     several = len(folders) > 1
+    if several and not overwrite and _record(out):
+        raise InputError(
+            f"{out}: holds the segmentation of one image, whose {VOLUMES} the table of several "
+            "would replace; give --overwrite, or another --out."
+        )
     there = _finished(folders, networks, brain) if several and not overwrite else {}
     for path, folder in folders.items():
         if path not in there:

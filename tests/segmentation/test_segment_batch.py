@@ -92,6 +92,16 @@ def test_the_table_has_all_images_of_the_folder_whichever_run_segmented_them(pla
     assert rows() == ["a.nii", "b.nii", "c.nii", "d.nii"]
 
 
+def test_a_table_of_several_images_does_not_replace_the_volumes_of_a_single_one(place, capsys):
+    assert cli.main(["segment", "a.nii", "--out=out"]) == 0
+    own = Path("out/volumes.tsv").read_text()
+    assert cli.main(["segment", "b.nii", "c.nii", "--out=out"]) == 2
+    assert "out: holds the segmentation of one image, whose volumes.tsv" in capsys.readouterr().err
+    assert Path("out/volumes.tsv").read_text() == own and not Path("out/b").exists()
+    assert cli.main(["segment", "b.nii", "c.nii", "--out=out", "--overwrite"]) == 0
+    assert rows() == ["b.nii", "c.nii"]
+
+
 def test_the_table_is_written_by_one_run_at_a_time(place, monkeypatch):
     Path("out").mkdir()
     monkeypatch.setattr(batch, "_SECONDS_OF_PATIENCE", 0.1)
