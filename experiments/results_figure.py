@@ -18,6 +18,8 @@ COHORTS = {
 }
 COLOURS = {
     "none": "0.7",
+    "syntx (MI, SyN)": "0.65",
+    "FireANTs (MI, greedy)": "0.6",
     "greedy (NMI, SVF)": "0.55",
     "elastix (Mattes)": "0.5",
     "ANTs SyN (Mattes)": "0.4",
@@ -42,7 +44,7 @@ def main(config: Config) -> None:
     """Write the picture."""
     with config.table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
     axes = figure.subplots(1, len(COHORTS), sharex=True, sharey=True)
     for ax, (cohort, title) in zip(axes, COHORTS.items(), strict=True):
         found = {r["method"]: float(r["dice"]) for r in rows if r["cohort"] == cohort}
@@ -55,7 +57,7 @@ def main(config: Config) -> None:
         ax.set_yticks(range(len(COLOURS)), list(COLOURS))
         ax.set_xlabel("Dice")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_xlim(0.5, 0.78)
+    axes[0].set_xlim(0.37, 0.8)
     axes[0].invert_yaxis()
     figure.savefig(config.out, dpi=110)
 

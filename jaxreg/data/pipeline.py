@@ -5,6 +5,7 @@ several processes each makes its own rows of every batch: what the rows are, and
 depend on how many processes there are.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from jaxreg.data.volumes import Volumes
 from jaxreg.errors import InputError
 
 Flip = Callable[[np.ndarray], np.ndarray]
+_MOST_THREADS = 4
+"""Threads that make batches ahead of the step, at most; a fourth of the cores has one each. A batch
+of eight pairs of 80 × 96 × 80 voxels takes a core about 0.1 s, as long as a step on a GPU."""
 
 
 def image_batches(
@@ -124,7 +128,8 @@ def _structures(volumes: Volumes, subject: str) -> np.ndarray:
 
 
 def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterator:
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    threads = min(max((os.cpu_count() or 1) // 4, 1), _MOST_THREADS)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     parts = dataset.batch(batch_size // distributed.count(), drop_remainder=True)
     own = parts[distributed.index() :: distributed.count()]
     return iter(own.to_iter_dataset(options))

@@ -139,6 +139,19 @@ def test_the_state_resumes_exactly_after_prefetch_too(volumes, make, taken):
         assert_same(next(used), batch)
 
 
+@pytest.mark.parametrize("make", [pairs, unpaired])
+def test_batches_and_their_state_do_not_depend_on_the_number_of_threads(volumes, make, monkeypatch):
+    one = make(volumes, flip=True, batch_size=2)
+    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 64)
+    several = make(volumes, flip=True, batch_size=2)
+    for _ in range(9):
+        assert_same(next(several), next(one))
+        assert several.get_state() == one.get_state()
+    fresh = make(volumes, flip=True, batch_size=2)
+    fresh.set_state(one.get_state())
+    assert_same(next(fresh), next(one))
+
+
 @pytest.mark.parametrize("taken", [1, 5])
 def test_reading_ahead_does_not_move_the_state(volumes, taken):
     batches = pairs(volumes)
