@@ -138,15 +138,15 @@ def main(*, all: bool = False, turns: int = 9, out: Path | None = None) -> None:
         print()
     two = results["2 mm"]
     summary: dict[str, Any] = {"results": results}
-    summary["sweep_in_registrations"] = (
-        two["sweep_11"]["jaxreg"]["median"] / two["inference"]["jaxreg"]["median"]
-    )
-    print(f"a sweep of 11 λ costs {summary['sweep_in_registrations']:.2f} registrations")
+    sweep, one = (two.get(job, {}).get("jaxreg") for job in ("sweep_11", "inference"))
+    if sweep and one:  # a job that ended early has no figures
+        summary["sweep_in_registrations"] = sweep["median"] / one["median"]
+        print(f"a sweep of 11 λ costs {summary['sweep_in_registrations']:.2f} registrations")
     if bench:
         summary["ratios"] = {
             job: two[job]["voxelmorph"]["median"] / two[job]["jaxreg"]["median"]
             for job in SHARED
-            if job != "integration" and not job.startswith("equal")
+            if job != "integration" and not job.startswith("equal") and len(two.get(job, {})) > 1
         }
     if out is not None:
         out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -3,9 +3,9 @@
     python benchmarks/first_run.py FIXED MOVING
 
 FIXED is a T1w, MOVING a T2w of a brain. The two stages of training take one step, the second one
-with the loss `nce_mi`, on the phantoms that jaxreg makes when no data are given; `eval` scores what
-they leave at one λ. Each command has a cache of its own, so that it finds nothing that another one
-compiled.
+with the loss `nce_mi`, on the phantoms that jaxreg makes when no data are given; the first command
+that needs the phantoms makes them. `eval` scores what the stages leave at one λ. Each command has a
+cache of its own, so that it finds nothing that another one compiled.
 """
 
 import os

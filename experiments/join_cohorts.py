@@ -8,8 +8,10 @@ Subjects keep their names and splits; the scored structures must agree.
 import argparse
 from pathlib import Path
 
-from jaxreg.data.cohort import read_cohort
+from jaxreg.data.cohort import AUTOMATIC, Cohort, read_cohort
 from jaxreg.errors import InputError
+from jaxreg.io.atomic import completed_folder
+from jaxreg.io.tables import write_table
 
 
 def main() -> None:
@@ -24,14 +26,25 @@ def main() -> None:
     subjects = {p: (c, split) for c in cohorts for p, split in c.participants.items()}
     if len(subjects) < sum(len(c.participants) for c in cohorts):
         raise InputError("expected every participant in one cohort only.")
-    arguments.out.mkdir(parents=True)
-    rows = [f"{subject}\t{split}" for subject, (_, split) in subjects.items()]
-    table = "\n".join(["participant_id\tsplit", *rows]) + "\n"
-    (arguments.out / "participants.tsv").write_text(table)
+    if arguments.out.exists():
+        raise InputError(f"{arguments.out}: expected a new folder.")
+    with completed_folder(arguments.out) as folder:
+        write_participants(folder, subjects)
+        for subject, (cohort, _) in subjects.items():
+            (folder / subject).symlink_to((cohort.folder / subject).resolve())
+
+
+def write_participants(folder: Path, subjects: dict[str, tuple[Cohort, str]]) -> None:
+    """Write the tables of a cohort of some subjects, each of a cohort and in a split."""
+    rows = [
+        (name, split, AUTOMATIC if name in cohort.automatic_labels else "n/a")
+        for name, (cohort, split) in subjects.items()
+    ]
+    write_table(folder / "participants.tsv", ("participant_id", "split", "labels"), rows)
+    first = next(iter(subjects.values()))[0].folder
     for name in ("labels.tsv", "dataset_description.json"):
-        (arguments.out / name).write_bytes((cohorts[0].folder / name).read_bytes())
-    for subject, (cohort, _) in subjects.items():
-        (arguments.out / subject).symlink_to((cohort.folder / subject).resolve())
+        if (first / name).is_file():
+            (folder / name).write_bytes((first / name).read_bytes())
 
 
 if __name__ == "__main__":

@@ -47,7 +47,10 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     cohort = read_cohort(config.data)
     fixed, moving = config.domains.split(",")
-    subjects = [cohort.members(config.split, domain) for domain in (fixed, moving)]
+    subjects = [
+        [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
+        for d in (fixed, moving)
+    ]
     for tool in config.tools.split(","):
         rows = []
         for one, other in neighbour_pairs(*subjects):
@@ -73,12 +76,11 @@ def registered(
         for role, (subject, domain) in (("fixed", fixed), ("moving", moving)):
             (folder / f"{role}.nii.gz").write_bytes(cohort.file(subject, domain).read_bytes())
         module = "jaxreg.registration.compare_tools.external_tools"
-        subprocess.run(
-            [sys.executable, "-m", module, tool, name],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        run = subprocess.run(
+            [sys.executable, "-m", module, tool, name], capture_output=True, text=True, check=False
         )
+        if run.returncode:
+            raise RuntimeError(f"{tool} ended with {run.returncode}:\n{run.stderr[-2000:]}")
         displacement = np.load(folder / "displacement.npy")
         seconds = json.loads((folder / "used.json").read_text(encoding="utf-8"))["seconds"]
     lies, other = (read_labels(cohort.file(p, "dseg")).array for p in (fixed[0], moving[0]))

@@ -154,9 +154,16 @@ def _all_pairs(run: Path, lam: str) -> dict[str, str]:
 
 
 def _finished(run: Path, steps: int) -> bool:
-    """Whether a run has a checkpoint of at least so many steps."""
-    names = [p.name for p in (run / "checkpoints").glob("*") if p.name.isdigit()]
-    return any(int(name) >= steps for name in names)
+    """Whether a run has a checkpoint of at least so many steps, and any validation of its end.
+
+    A run that was stopped between the two has its last validation when `train.py` is called again.
+    """
+    done = max((int(p.name) for p in (run / "checkpoints").glob("[0-9]*")), default=0)
+    table = run / "validation.csv"
+    if done < steps or not table.is_file():
+        return done >= steps
+    with table.open(newline="") as file:
+        return any(float(row["step"]) >= done for row in csv.DictReader(file))
 
 
 def _run(script: str, *flags: str) -> None:

@@ -24,12 +24,14 @@ from typing import Literal
 import numpy as np
 import tyro
 from jaxtyping import Float
+from join_cohorts import write_participants
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from jaxreg.data.cohort import Cohort, read_cohort
 from jaxreg.errors import InputError
 from jaxreg.geometry.grid import Grid, Volume, grid_of
 from jaxreg.geometry.transforms import resample
+from jaxreg.io.atomic import completed_folder
 from jaxreg.io.images import read_image, read_labels, write
 
 Kind = Literal["low-field", "thick-slices", "FLAIR", "one-scanner"]
@@ -74,23 +76,25 @@ def main(config: Config) -> None:
         raise InputError(f"--kind={config.kind}: expected --domain=T2w, got {config.domain}.")
     cohort = read_cohort(config.data)
     random = np.random.default_rng(0)
-    config.out.mkdir(parents=True)
-    rows = ["participant_id\tsplit"]
-    for split in config.split.split(","):
-        for subject in cohort.members(split, config.domain):
-            if cohort.file(subject, "dseg").is_file():
-                rows.append(f"{subject}\t{split}")
-                write_subject(config, cohort, subject, random)
-    (config.out / "participants.tsv").write_text("\n".join(rows) + "\n")
-    for name in ("labels.tsv", "dataset_description.json"):
-        (config.out / name).write_bytes((cohort.folder / name).read_bytes())
+    subjects = {
+        subject: (cohort, split)
+        for split in config.split.split(",")
+        for subject in cohort.members(split, config.domain)
+        if cohort.file(subject, "dseg").is_file()
+    }
+    if not subjects or config.out.exists():
+        got = f"{len(subjects)} subjects with labels" if not subjects else "one that exists"
+        raise InputError(f"{config.out}: expected a new folder for some subjects, got {got}.")
+    with completed_folder(config.out) as folder:
+        write_participants(folder, subjects)
+        for subject in subjects:
+            write_subject(config, cohort, subject, folder / subject, random)
 
 
 def write_subject(
-    config: Config, cohort: Cohort, subject: str, random: np.random.Generator
+    config: Config, cohort: Cohort, subject: str, folder: Path, random: np.random.Generator
 ) -> None:
-    """The changed image of a subject, and links to all else."""
-    folder = config.out / subject
+    """The changed image of a subject in a new folder, and links to all else."""
     folder.mkdir()
     old = cohort.file(subject, config.domain)
     image, labels = read_image(old), read_labels(cohort.file(subject, "dseg"))
@@ -109,7 +113,7 @@ def write_subject(
     new = folder / f"{subject}_{domain}.nii.gz"
     write(new, Volume(np.clip(changed, 0, 255).astype(np.uint8), image.affine))
     for path in old.parent.iterdir():
-        if path != old:
+        if path.name not in (old.name, new.name):
             os.symlink(path.resolve(), folder / path.name)
 
 

@@ -42,6 +42,19 @@ def require_platform() -> None:
         ) from error
 
 
+def rows_of(batch_size: int) -> int:
+    """How many rows of a batch are this process's own.
+
+    Raises:
+        InputError: the batch cannot be shared evenly among the processes.
+    """
+    if batch_size % count():
+        raise InputError(
+            f"--batch-size: expected a multiple of the {count()} processes, got {batch_size}."
+        )
+    return batch_size // count()
+
+
 def start(config: ProcessConfig) -> None:
     """Join the job that the flags, SLURM or Open MPI describe; nothing where there is none.
 

@@ -128,11 +128,18 @@ def _structures(volumes: Volumes, subject: str) -> np.ndarray:
 
 
 def _iterate(dataset: grain.MapDataset, batch_size: int) -> grain.DatasetIterator:
-    threads = min(max((os.cpu_count() or 1) // 4, 1), _MOST_THREADS)
+    threads = min(max(_cores() // 4, 1), _MOST_THREADS)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-    parts = dataset.batch(batch_size // distributed.count(), drop_remainder=True)
+    parts = dataset.batch(distributed.rows_of(batch_size), drop_remainder=True)
     own = parts[distributed.index() :: distributed.count()]
     return iter(own.to_iter_dataset(options))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _flipped(array: np.ndarray, flip: Flip | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ class Volumes:
         self.target_mm = spacing_mm
         self._grid: tuple[Path, tuple[int, ...], np.ndarray] | None = None
         self._kept: dict[tuple[str, str], Scan | np.ndarray] = {}
-        self._remark, self._seen = remark, set[Path]()
+        self._remark, self._seen, self._lock = remark, set[Path](), Lock()
         self._budget = memory_bytes if memory_bytes is not None else _free_memory() // 2
         keys = list(dict.fromkeys(needed))
         for key in dict.fromkeys([*keys[:1], *distributed.share(keys)]) if shared else keys:
@@ -105,10 +106,11 @@ class Volumes:
     def _keep(self, key, value: "Scan | np.ndarray") -> "Scan | np.ndarray":
         parts = value if isinstance(value, tuple) else (value,)
         size = sum(array.nbytes for array in parts if array is not None)
-        if size < self._budget:
-            self._budget -= size
-            self._kept[key] = value
-        return value
+        with self._lock:  # several threads prepare batches
+            if key not in self._kept and size < self._budget:
+                self._budget -= size
+                self._kept[key] = value
+            return self._kept.get(key, value)
 
     def _read(self, participant: str, kind: str) -> "Scan | np.ndarray":
         path = self.cohort.file(participant, kind)
@@ -153,9 +155,10 @@ class Volumes:
 
     def _remark_on(self, path: Path, stored: StoredImage) -> Remark:
         """Remark on a file's header, and return what gets the remarks on its voxels."""
-        if path in self._seen:
-            return unheard
-        self._seen.add(path)
+        with self._lock:
+            if path in self._seen:
+                return unheard
+            self._seen.add(path)
         for line in read_header(stored).lines:
             self._remark(line)
         return self._remark

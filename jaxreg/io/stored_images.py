@@ -9,8 +9,9 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from nibabel.filebasedimages import ImageFileError
@@ -214,12 +215,40 @@ def damaged(path: Source, error: BaseException) -> InputError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence nibabel's own remarks on a header meanwhile; what matters is raised."""
-    before, logger.disabled = logger.disabled, True
+    """Silence nibabel's own remarks on a header meanwhile; what matters is raised.
+
+    Of several threads the first one silences them, and the last one restores what was before.
+    """
+    _SILENCE.enter()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused later
-            warnings.simplefilter("ignore", UserWarning)  # an extension of an odd size
-            yield
+        yield
     finally:
-        logger.disabled = before
+        _SILENCE.leave()
+
+
+class _Silence:
+    """Python's filters of warnings and nibabel's logger belong to the process, not to a thread."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        """Silence, unless another thread has."""
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before.callback(setattr, logger, "disabled", logger.disabled)
+                logger.disabled = True
+                self._before.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", RuntimeWarning)  # infinite numbers, refused later
+                warnings.simplefilter("ignore", UserWarning)  # an extension of an odd size
+
+    def leave(self) -> None:
+        """Restore what was before, unless another thread still reads."""
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.close()
+
+
+_SILENCE = _Silence()

@@ -31,6 +31,7 @@ CHUNK_BYTES = 1_500_000_000
 TEMPLATE = "template.nii.gz"
 """Beside the checkpoints of a run, and in a release."""
 _BYTES_PER_VOXEL = 400
+"""Of a network whose first level has 16 channels."""
 _TINY = (1, 16, 16, 16, 1)
 _SEGMENTATION = "segmentation-"
 
@@ -174,7 +175,7 @@ def velocities(
         lam = jnp.asarray(lams[0], jnp.float32)
         yield list(lams), _at_one_lam(network_params, fixed, moving, lam, config=config)
         return
-    size = min(chunk_size((x, y, z)), len(lams))
+    size = min(chunk_size((x, y, z), config), len(lams))
     features = _encoded(network_params, fixed, moving, config=config)
     for start in range(0, len(lams), size):
         chunk = list(lams[start : start + size])
@@ -192,10 +193,11 @@ def load_velocities(network_params: Any, image: Any, *, config: NetworkConfig) -
     return jax.ShapeDtypeStruct(found.shape[1:], jnp.float32)
 
 
-def chunk_size(shape: tuple[int, int, int]) -> int:
-    """How many λ are registered in one call on a grid."""
+def chunk_size(shape: tuple[int, int, int], config: NetworkConfig) -> int:
+    """How many λ a network registers in one call on a grid."""
     voxels = shape[0] * shape[1] * shape[2]
-    return max(1, min(CHUNK_BYTES // (voxels * _BYTES_PER_VOXEL), 11))
+    bytes_of_one = voxels * _BYTES_PER_VOXEL * channel_numbers(config.channels)[0] // 16
+    return max(1, min(CHUNK_BYTES // max(bytes_of_one, 1), 11))
 
 
 @stored_program(static_argnames=("config",))

@@ -14,7 +14,11 @@ from jaxreg.training.augmentation.synthesis.atlas import Atlas, View
 
 
 def atlas_of(heads: Sequence[Head], view: View) -> Atlas:
-    """The volumes of subjects, one after another, and how the network's grid lies in them."""
+    """The volumes of subjects, one after another, and how the network's grid lies in them.
+
+    Raises:
+        InputError: more voxels in all than 32 bits can count, or a subject that cannot be laid.
+    """
     kinds = [list(head.images.values()) for head in heads]
     image_start, offset = [], 0
     for images in kinds:
@@ -22,6 +26,12 @@ def atlas_of(heads: Sequence[Head], view: View) -> Atlas:
         image_start.append([starts[0], starts[-1]] if starts else [-1, -1])
         offset += sum(image.size for image in images)
     sizes = np.array([head.codes.size for head in heads])
+    for what, voxels in (("label maps", int(sizes.sum())), ("images", offset)):
+        if voxels > np.iinfo(np.int32).max:
+            raise InputError(
+                f"{heads[0].name} and others: expected at most 2,147,483,647 voxels in all {what}, "
+                f"got {voxels:,}; give them larger voxels, or name fewer subjects."
+            )
     frames = [np.linalg.inv(head.affine) @ grid_in_world(head, view) for head in heads]
     every = [image.ravel() for images in kinds for image in images]
     return Atlas(

@@ -35,6 +35,12 @@ def load_encoders(
     if bundled or is_segmentation_model(workdir):
         model, _ = load_segmentation(None if bundled else workdir)
         stem, params = stem_of(model.channels["fine"]), model.params["fine"]
+        scales = len(encoder_of(stem).channels)
+        if config.objective.scales[-1] >= scales:
+            raise InputError(
+                f"--taps: expected scales below {scales}, as the segmentation network of "
+                f"{workdir} has them, got {config.objective.taps}."
+            )
         encoders = dict.fromkeys(config.cohort.domain_pair, params)
         extra = {"encoder_stem": stem, "encoders_sha256": parameters_sha256(encoders)}
         return encoder_of(stem), encoders, extra

@@ -1,6 +1,5 @@
 """Stage 2: the λ-conditioned velocity network, trained on inter-subject pairs."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from jaxreg import distributed
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.serialization import as_json, identity
 from jaxreg.configuration.training import RegistrationConfig
+from jaxreg.configuration.unread import flag_of
 from jaxreg.data.cohort import Cohort, fingerprint
 from jaxreg.data.pipeline import pair_batches
+from jaxreg.data.prepare.freesurfer_labels import STRUCTURES
 from jaxreg.data.prepare.subject import write_image
 from jaxreg.data.prepare.template import Head, average, evenly_spaced
 from jaxreg.data.volumes import Volumes
@@ -40,6 +41,7 @@ from jaxreg.training.loop import Task
 from jaxreg.training.subjects import (
     hindbrain_of,
     labelled_subjects,
+    require_labelled_pair,
     training_subjects,
     validation_pairs,
 )
@@ -64,8 +66,11 @@ def registration_task(
     )
     augmentation = config.augmentation
     labels = config.objective.label_weight > 0 or augmentation.needs_labels
+    own_labels = config.objective.label_weight > 0
     if labels:
-        train += labelled_subjects(cohort, {*fixed, *moving})
+        train += labelled_subjects(cohort, {*fixed, *moving}, required=config.teacher is None)
+    if own_labels and config.teacher is None:
+        require_labelled_pair(cohort, fixed, moving)
     hindbrain = hindbrain_of(cohort) if augmentation.drop_hindbrain_fraction > 0 else ()
     pairs = validation_pairs(cohort, domains)[: config.validation_pairs]
     needed = {(p, d) for pair in pairs for p, d in zip(pair, domains, strict=True)}
@@ -96,11 +101,12 @@ def registration_task(
             (subject, domain)
             for subjects, domain in ((fixed, first), (moving, second))
             for subject in subjects
-            if not labels or not cohort.file(subject, "dseg").is_file()
+            if not own_labels or not cohort.file(subject, "dseg").is_file()
         ]
         taught = taught_labels(volumes, unlabelled, networks, remark=remark)
     if labels:
-        info["structures"] = [[n, name] for n, name in sorted(cohort.structures.items())]
+        structures = cohort.structures or STRUCTURES
+        info["structures"] = [[n, name] for n, name in sorted(structures.items())]
 
     def describe(batch, row):
         subjects = fixed[batch["fixed_index"][row]], moving[batch["moving_index"][row]]
@@ -212,24 +218,28 @@ def sample_loss(
 def initialized_from(params: dict[str, Any], config: RegistrationConfig):
     """Parameters with those of `--init-from` put in, and their hash; projections where they fit.
 
-    The type and the form of the convolutions may differ: parameters are float32 and of the same
-    shapes in any case.
+    The type and the form of the convolutions and the one λ of a network may differ: parameters are
+    float32 and of the same shapes in any case.
+
+    Raises:
+        InputError: a network of other parameters.
     """
     assert config.init_from is not None
     start = load_model(config.init_from)
     network = config.network
-    alike = dataclasses.replace(
-        start.config.network, dtype=network.dtype, convolution=network.convolution
-    )
-    if alike != network:
-        raise InputError(
-            f"{config.init_from}: expected a network of {network}, got {start.config.network}."
-        )
+    stored = start.config.network
+    for name in ("channels", "stem", "conditioning"):
+        asked, there = getattr(network, name), getattr(stored, name)
+        if asked != there:
+            raise InputError(
+                f"{config.init_from}: expected a network of {flag_of(name)}={asked}, got one of "
+                f"{there}."
+            )
     params = {**params, "network": start.params["network"]}
-    stored = start.params.get("projections")
-    if stored is not None and "projections" in params:
-        same = jax.tree.map(np.shape, stored) == jax.tree.map(np.shape, params["projections"])
-        params = {**params, "projections": stored} if same else params
+    earlier = start.params.get("projections")
+    if earlier is not None and "projections" in params:
+        same = jax.tree.map(np.shape, earlier) == jax.tree.map(np.shape, params["projections"])
+        params = {**params, "projections": earlier} if same else params
     return params, parameters_sha256(start.params)
 
 

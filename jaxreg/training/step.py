@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 
 from jaxreg import distributed
 from jaxreg.configuration.training import OptimizerConfig
-from jaxreg.errors import InputError
 
 
 class TrainState(NamedTuple):
@@ -110,12 +109,7 @@ def data_mesh(batch_size: int) -> jax.sharding.Mesh:
     Raises:
         InputError: the batch cannot be shared evenly among the processes.
     """
-    if batch_size % distributed.count():
-        raise InputError(
-            f"--batch-size: expected a multiple of the {distributed.count()} processes, "
-            f"got {batch_size}."
-        )
-    rows, available = batch_size // distributed.count(), jax.local_device_count()
+    rows, available = distributed.rows_of(batch_size), jax.local_device_count()
     count = max(n for n in range(1, available + 1) if rows % n == 0)
     if count < available:
         whose = " of each process" if distributed.count() > 1 else ""

@@ -26,13 +26,18 @@ def training_subjects(
     return fixed, moving
 
 
-def labelled_subjects(cohort: Cohort, subjects: set[str]) -> list[tuple[str, str]]:
+def labelled_subjects(
+    cohort: Cohort, subjects: set[str], *, required: bool = True
+) -> list[tuple[str, str]]:
     """The label maps that these subjects have, as keys of volumes.
 
     Raises:
-        InputError: nobody has one, or the cohort names more structures than a byte can count.
+        InputError: nobody has one though it is `required`, or the cohort names no structures or
+            more than a byte can count.
     """
     found = [(p, "dseg") for p in sorted(subjects) if cohort.file(p, "dseg").is_file()]
+    if not found and not required:
+        return []
     if not found or not 0 < len(cohort.structures) < 256:
         raise InputError(
             f"{cohort.folder}: expected subjects with labels in the train split and 1 to 255 "
@@ -43,20 +48,34 @@ def labelled_subjects(cohort: Cohort, subjects: set[str]) -> list[tuple[str, str
     return found
 
 
+def require_labelled_pair(cohort: Cohort, fixed: list[str], moving: list[str]) -> None:
+    """Raise InputError where no pair has labels on both sides, so that --label-weight acts."""
+    first, second = (
+        [p for p in subjects if cohort.file(p, "dseg").is_file()] for subjects in (fixed, moving)
+    )
+    if not any(one != other for one in first for other in second):
+        raise InputError(
+            f"{cohort.folder}: expected two subjects of the train split with labels for a pair "
+            f"(for --label-weight), got {len(first)} fixed and {len(second)} moving ones; "
+            "--teacher gives labels to the others."
+        )
+
+
 def hindbrain_of(cohort: Cohort) -> tuple[int, ...]:
     """What `--drop-hindbrain-fraction` cuts off, as the batches number the structures (from 1).
 
     Raises:
         InputError: no structure of HINDBRAIN, by FreeSurfer's number and name.
     """
-    known = {n for n in HINDBRAIN if cohort.structures.get(n) == STRUCTURES[n]}
+    structures = cohort.structures or STRUCTURES
+    known = {n for n in HINDBRAIN if structures.get(n) == STRUCTURES[n]}
     if not known:
         wanted = ", ".join(f"{n} {STRUCTURES[n]}" for n in HINDBRAIN)
         raise InputError(
             f"{cohort.folder / 'labels.tsv'}: expected some of {wanted} (for "
             "--drop-hindbrain-fraction), got none."
         )
-    return tuple(i for i, n in enumerate(sorted(cohort.structures), 1) if n in known)
+    return tuple(i for i, n in enumerate(sorted(structures), 1) if n in known)
 
 
 def validation_pairs(cohort: Cohort, domains: tuple[str, str]) -> list[tuple[str, str]]:

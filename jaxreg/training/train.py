@@ -78,6 +78,7 @@ def train(
     if log is None and config.session.logger is not None:
         log = load_logger(config.session.logger)
     distributed.start(config.session.processes)
+    distributed.rows_of(config.optimizer.batch_size)  # refused before anything is read
     if isinstance(config, SegmentationConfig):
         return _train_segmentation(config, progress, log)
     return _train_on_cohort(config, progress, log)

@@ -2,10 +2,13 @@
 
 import itertools
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from jaxreg import distributed
 from jaxreg.configuration.objective import ObjectiveConfig
 from jaxreg.configuration.training import CohortConfig, OptimizerConfig, RegistrationConfig
 from jaxreg.data import pipeline
@@ -142,7 +145,7 @@ def test_the_state_resumes_exactly_after_prefetch_too(volumes, make, taken):
 @pytest.mark.parametrize("make", [pairs, unpaired])
 def test_batches_and_their_state_do_not_depend_on_the_number_of_threads(volumes, make, monkeypatch):
     one = make(volumes, flip=True, batch_size=2)
-    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(pipeline, "_cores", lambda: 64)
     several = make(volumes, flip=True, batch_size=2)
     for _ in range(9):
         assert_same(next(several), next(one))
@@ -150,6 +153,28 @@ def test_batches_and_their_state_do_not_depend_on_the_number_of_threads(volumes,
     fresh = make(volumes, flip=True, batch_size=2)
     fresh.set_state(one.get_state())
     assert_same(next(fresh), next(one))
+
+
+@pytest.mark.parametrize("make", [pairs, unpaired])
+def test_a_batch_smaller_than_the_processes_is_refused_by_its_flag(volumes, make, monkeypatch):
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    with pytest.raises(InputError, match="--batch-size: expected a multiple of the 2 processes"):
+        make(volumes, batch_size=1)
+
+
+def test_a_volume_that_several_threads_ask_for_is_counted_once(folder):
+    volumes = Volumes(read_cohort(folder), [("sub-01", "T1w")], memory_bytes=0)
+    volumes._budget = 10**9
+    together = threading.Barrier(6)
+
+    def read(_):
+        together.wait()
+        return volumes.scan("sub-01", "T1w")
+
+    with ThreadPoolExecutor(6) as pool:
+        scans = list(pool.map(read, range(6)))
+    assert volumes._budget == 10**9 - scans[0].image.nbytes - scans[0].mask.nbytes
+    assert all(scan is scans[0] for scan in scans)
 
 
 @pytest.mark.parametrize("taken", [1, 5])

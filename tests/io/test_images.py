@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import tarfile
+import warnings
 import zipfile
 from typing import Any
 
@@ -16,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 from PIL import Image
 
@@ -24,6 +26,7 @@ from jaxreg.errors import InputError
 from jaxreg.geometry import resampling
 from jaxreg.geometry.grid import Volume, coarser_grid
 from jaxreg.io import images
+from jaxreg.io.stored_images import quiet
 
 SHAPE = (4, 5, 6)
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), *[(False, True)] * 3))
@@ -455,3 +458,17 @@ def test_an_array_of_half_the_digits_becomes_float32():
     array = np.arange(60).reshape(3, 4, 5).astype(jnp.bfloat16)
     volume = images.read(images.source_of((array, np.eye(4)), "fixed"))
     np.testing.assert_array_equal(volume.array, array.astype(np.float32))
+
+
+def test_several_threads_that_read_leave_warnings_and_nibabels_logger_as_they_were():
+    filters, disabled = list(warnings.filters), logger.disabled
+    first, second = quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # as a thread does that ends while another one reads
+    assert logger.disabled and list(warnings.filters) != filters
+    second.__exit__(None, None, None)
+    assert logger.disabled == disabled and list(warnings.filters) == filters
+    with pytest.raises(ValueError), quiet():
+        raise ValueError
+    assert logger.disabled == disabled and list(warnings.filters) == filters

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxreg.cli import main
-from jaxreg.data.heads import as_bytes, find_cohorts, head_of, read_heads, with_clusters
+from jaxreg.data.heads import Head, as_bytes, find_cohorts, head_of, read_heads, with_clusters
 from jaxreg.data.label_codes import (
     CLASSES,
     FIRST_CLUSTER,
@@ -40,6 +40,16 @@ def cohort(tmp_path_factory):
     subjects = {"train": 2, "val": 1, "test": 0}
     folder = tmp_path_factory.mktemp("data") / "cohort"
     return write_phantom_cohort(folder, shape=(24, 28, 20), spacing_mm=8.0, subjects=subjects)
+
+
+def test_more_voxels_than_32_bits_can_count_are_refused():
+    codes = np.broadcast_to(np.uint8(1), (1500, 1500, 1000))
+    image = np.broadcast_to(np.uint8(9), codes.shape)
+    one = Head("sub-01", codes, np.eye(4), {})
+    pictures = Head("sub-02", codes[:10], np.eye(4), {"T1w": image})
+    for heads, what in (([one], "label maps"), ([pictures], "images")):
+        with pytest.raises(InputError, match=f"sub-0. and others: .* voxels in all {what}"):
+            atlas_of(heads, FINE)
 
 
 def test_what_is_unusual_in_a_file_is_remarked(cohort, tmp_path):

@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from jaxreg.cli import main
+from jaxreg.configuration.augmentation import AugmentationConfig
 from jaxreg.configuration.objective import ObjectiveConfig
-from jaxreg.configuration.training import OptimizerConfig, RegistrationConfig
+from jaxreg.configuration.training import (
+    CohortConfig,
+    OptimizerConfig,
+    RegistrationConfig,
+    SessionConfig,
+)
 from jaxreg.data.cohort import read_cohort
 from jaxreg.data.label_codes import CLASSES, NUMBERS, REST
 from jaxreg.data.pipeline import pair_batches
@@ -188,6 +194,47 @@ def test_a_run_with_a_teacher_resumes_bitwise_and_its_release_loads(cohort, taug
     described = json.loads((tmp_path / "release" / "model.json").read_text())
     assert described["config"]["teacher"] == "bundled"
     assert load_model(tmp_path / "release").config.objective.teacher_weight == 2
+
+
+def taught_pairs(folder, **settings):
+    """Whether the teacher has a part in each of some pairs of a run with it."""
+    config = RegistrationConfig(
+        cohort=CohortConfig(data=folder),
+        teacher=Path(BUNDLED),
+        session=SessionConfig(validate_every=0),
+        objective=ObjectiveConfig(
+            loss="lncc", teacher_weight=2.0, label_weight=settings.pop("label_weight", 0.0)
+        ),
+        augmentation=AugmentationConfig(**settings),
+    )
+    batches = registration.registration_task(config, read_cohort(folder)).batches
+    return [bool(next(batches)["taught"][0]) for _ in range(8)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"synthetic_fraction": 0.2}])
+def test_without_a_weight_of_labels_the_teacher_labels_all(cohort, taught, settings):
+    for subject in ("sub-02", "sub-03"):  # all have labels of their own
+        shutil.copy(
+            cohort / "sub-01" / "sub-01_dseg.nii.gz", cohort / subject / f"{subject}_dseg.nii.gz"
+        )
+    assert all(taught_pairs(cohort, **settings))
+    assert not any(taught_pairs(cohort, **settings, label_weight=1.0))
+
+
+def test_a_teacher_serves_a_cohort_that_has_no_labels_at_all(cohort, taught):
+    (cohort / "labels.tsv").unlink()
+    (cohort / "sub-01" / "sub-01_dseg.nii.gz").unlink()
+    settings = {"synthetic_fraction": 0.2, "drop_hindbrain_fraction": 0.2, "label_weight": 1.0}
+    assert all(taught_pairs(cohort, **settings))
+
+
+def test_a_weight_of_labels_that_no_pair_can_use_is_refused(cohort):
+    config = RegistrationConfig(
+        cohort=CohortConfig(data=cohort), objective=ObjectiveConfig(loss="lncc", label_weight=1.0)
+    )
+    reason = "two subjects of the train split with labels .* got 1 fixed and 1 moving"
+    with pytest.raises(InputError, match=reason):
+        registration.registration_task(config, read_cohort(cohort))
 
 
 def test_another_teacher_is_another_run(cohort, taught, tmp_path, monkeypatch, capsys):

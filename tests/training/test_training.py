@@ -300,8 +300,10 @@ def test_a_start_is_taken_however_the_convolutions_are_computed(nce_mi):
     stored = load_model(nce_mi).params
     assert parameters_sha256(params["network"]) == parameters_sha256(stored["network"])
     assert sha256 == parameters_sha256(stored)
-    with pytest.raises(InputError, match="expected a network of .*stem='conv'"):
+    with pytest.raises(InputError, match="expected a network of --stem=conv, got one of fold"):
         begin(stem="conv")
+    with pytest.raises(InputError, match="--channels=8,16, got one of 16,32,48,64"):
+        begin(channels="8,16")
 
 
 @pytest.mark.slow

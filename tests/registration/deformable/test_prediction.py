@@ -53,7 +53,7 @@ def test_chunks_of_lam_are_the_whole_and_the_pair_is_encoded_once(pair, monkeypa
     params, config = model.params["network"], model.config.network
     [(_, whole)] = velocities(params, pair.fixed, pair.moving, lams, config=config)
     encode, encoded = model_module._encoded, []
-    monkeypatch.setattr(model_module, "chunk_size", lambda shape: 2)
+    monkeypatch.setattr(model_module, "chunk_size", lambda shape, config: 2)
     monkeypatch.setattr(
         model_module, "_encoded", lambda *a, **b: encoded.append(1) or encode(*a, **b)
     )

@@ -41,9 +41,10 @@ def acquired(key: PRNGKeyArray, image: Float[Array, "i j k"], view: View) -> Flo
 def in_slices(
     key: PRNGKeyArray, image: Float[Array, "x y z"], *, spacing_mm: tuple[float, float, float]
 ) -> Float[Array, "x y z"]:
-    """The image in thick slices across a random axis, without gaps, read back on its own grid.
+    """The image in thick slices across a random axis, read back linearly on its own grid.
 
-    Slices are 1.25 to 3.5 voxels thick (2.5 to 7 mm where voxels have 2 mm).
+    Slices lie 1.25 to 3.5 voxels apart (2.5 to 7 mm where voxels have 2 mm) and are 0.7 to 1.2
+    times as thick.
     """
     axis_key, apart_key, width_key, phase_key, box_key = jax.random.split(key, 5)
     across = jax.random.randint(axis_key, (), 0, 3)
