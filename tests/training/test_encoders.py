@@ -1,5 +1,6 @@
 """The encoders of the contrastive losses: what a segmentation network serves for."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ def test_scales_that_a_segmentation_network_lacks_are_refused(monkeypatch, taps,
     model = SimpleNamespace(channels={"fine": (8, 8, 8)}, params={"fine": {}})  # two scales
     monkeypatch.setattr(encoders, "load_segmentation", lambda folder: (model, None))
     config = RegistrationConfig(
-        objective=ObjectiveConfig(loss="nce", taps=taps), encoders=BUNDLED_ENCODERS
+        objective=ObjectiveConfig(loss="nce", taps=taps), encoders=Path(BUNDLED_ENCODERS)
     )
     if taken:
         encoder, _, _ = encoders.load_encoders(config)
