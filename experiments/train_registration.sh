@@ -9,7 +9,8 @@
 #
 # COHORTS are prepared cohorts with labels, in one common space. For a GPU:
 #   SHARE=20 BATCH_SIZE=8 DTYPE=bfloat16 CONVOLUTION=slices experiments/train_registration.sh ...
-# takes 20 % of the steps. CHANNELS=24,48,72,96 gives a larger network. The defaults, 19,700 steps of one pair, are for a day on two cores.
+# takes 20 % of the steps. CHANNELS=24,48,72,96 gives a larger network, and MIXED_ANATOMY=0.6 adds
+# mixtures of two subjects to the last part. The defaults, 19,700 steps of one pair, are for a day on two cores.
 set -euo pipefail
 if [ $# -ne 2 ]; then
   sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
@@ -49,6 +50,7 @@ train third 1200 "${labels[@]}" --synthetic-fraction=0.15 --drop-hindbrain-fract
   --learning-rate=3e-4 --seed=1 "--init-from=$workdir/mean"
 mean mean2 third mean
 train fourth 5000 "${labels[@]}" --synthetic-fraction=0.15 --drop-hindbrain-fraction=0.2 \
-  --second-pass-fraction=0.5 --learning-rate=5e-4 --seed=2 "--init-from=$workdir/mean2"
+  --second-pass-fraction=0.5 "--mixed-anatomy-fraction=${MIXED_ANATOMY:-0}" \
+  --learning-rate=5e-4 --seed=2 "--init-from=$workdir/mean2"
 mean mean3 fourth mean2
 mean release fourth mean3

@@ -21,6 +21,9 @@ class AugmentationConfig:
     pose_fraction: float = 0.0
     """Share of the pairs that are turned, shifted and scaled at random, the moving image a little
     further than the fixed one, so that the network does not learn places by heart."""
+    mixed_anatomy_fraction: float = 0.0
+    """Share of the pairs whose moving subject the network itself moves a part of the way to the
+    fixed one, or away from it, so that its anatomy is a mixture of both."""
     slices_fraction: float = 0.0
     """Share of the images that the network sees in thick slices across one axis, as clinical scans
     are; the loss sees the true ones."""

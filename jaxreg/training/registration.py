@@ -33,6 +33,7 @@ from jaxreg.models.release import load_model
 from jaxreg.pair import Pair
 from jaxreg.segmentation.networks import load_named_segmentation
 from jaxreg.spatial import moved_image, warp
+from jaxreg.training.augmentation.anatomy import LAM, with_mixed_anatomy
 from jaxreg.training.augmentation.flip import mirrored
 from jaxreg.training.augmentation.intensity import augment
 from jaxreg.training.augmentation.pose import posed
@@ -181,6 +182,18 @@ def sample_loss(
         if augmentation.pose_fraction > 0:
             vary_key, pose_key = jax.random.split(vary_key)
             pair = posed(pose_key, pair, augmentation.pose_fraction, spacing_mm=spacing_mm)
+        if augmentation.mixed_anatomy_fraction > 0:
+            vary_key, mixed_key = jax.random.split(vary_key)
+            smooth = jax.numpy.float32(LAM if config.network.lam is None else config.network.lam)
+
+            def registered(pair):
+                variables = {"params": params["network"]}
+                images = pair.fixed[None], pair.moving[None]
+                return network.apply(variables, *images, smooth[None])[0]
+
+            share = augmentation.mixed_anatomy_fraction
+            squarings = config.objective.squarings
+            pair = with_mixed_anatomy(mixed_key, pair, share, registered, squarings=squarings)
         fixed_key, moving_key = jax.random.split(vary_key)
         shown = partial(
             augment,
