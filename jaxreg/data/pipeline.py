@@ -19,7 +19,7 @@ from jaxreg.errors import InputError
 
 Flip = Callable[[np.ndarray], np.ndarray]
 _MOST_THREADS = 4
-"""Threads that make batches ahead of the step, at most; a fourth of the cores has one each. A batch
+"""Threads that make batches ahead of the step, at most; there is one for every four cores. A batch
 of eight pairs of 80 × 96 × 80 voxels takes a core about 0.1 s, as long as a step on a GPU."""
 
 
