@@ -51,7 +51,7 @@ def main(config: Config) -> None:
         pairs = {r["pairs"] for r in rows if r["cohort"] == cohort}
         for place, (method, colour) in enumerate(COLOURS.items()):
             ax.scatter(found[method], place, s=70, color=colour, zorder=2)
-            ax.text(found[method] + 0.008, place, f"{found[method]:.3f}", va="center")
+            ax.text(found[method] + 0.014, place, f"{found[method]:.3f}", va="center")
         ax.axvline(found["none"], color="0.85", zorder=1)
         ax.set_title(f"{title}, {'/'.join(sorted(pairs))} pairs", fontsize=10)
         ax.set_yticks(range(len(COLOURS)), list(COLOURS))
