@@ -20,8 +20,9 @@ import tyro
 from register_split import overlap
 from scipy.ndimage import map_coordinates
 
-from jaxreg.data.cohort import Cohort, neighbour_pairs, read_cohort
+from jaxreg.data.cohort import Cohort, read_cohort
 from jaxreg.evaluation import metrics
+from jaxreg.evaluation.evaluate import split_pairs
 from jaxreg.geometry.field import Field
 from jaxreg.geometry.grid import Volume
 from jaxreg.geometry.transforms import resample_by
@@ -47,13 +48,10 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     cohort = read_cohort(config.data)
     fixed, moving = config.domains.split(",")
-    subjects = [
-        [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
-        for d in (fixed, moving)
-    ]
+    pairs = split_pairs(cohort, config.split, (fixed, moving), every=False)
     for tool in config.tools.split(","):
         rows = []
-        for one, other in neighbour_pairs(*subjects):
+        for one, other in pairs:
             rows.append(registered(cohort, (one, fixed), (other, moving), tool))
             print(f"{tool} {one} {other}", *(f"{value:.4f}" for value in rows[-1]), flush=True)
         before, after, smooth, folds, seconds = np.mean(rows, axis=0)

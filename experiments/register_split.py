@@ -28,8 +28,9 @@ from scipy.ndimage import affine_transform  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
 from jaxreg.configuration.registration import Extraction, RegisterConfig  # noqa: E402
-from jaxreg.data.cohort import neighbour_pairs, read_cohort  # noqa: E402
+from jaxreg.data.cohort import read_cohort  # noqa: E402
 from jaxreg.evaluation import metrics  # noqa: E402
+from jaxreg.evaluation.evaluate import split_pairs  # noqa: E402
 from jaxreg.geometry.grid import Volume  # noqa: E402
 from jaxreg.geometry.transforms import affine_points, resample_by  # noqa: E402
 from jaxreg.io.images import read_image, read_labels, write  # noqa: E402
@@ -102,11 +103,7 @@ def pairs_of(config: Config, cohort) -> list[tuple[str, str]]:
     if config.only:
         return [(f, m) for f, m in (pair.split(":") for pair in config.only)]
     first, second = config.domains.split(",")
-    subjects = [
-        [p for p in cohort.members(config.split, d) if cohort.file(p, "dseg").is_file()]
-        for d in (first, second)
-    ]
-    return neighbour_pairs(*subjects)
+    return split_pairs(cohort, config.split, (first, second), every=False)
 
 
 def register(config: Config, cohort, fixed: str, moving: str, folder: Path, number: int) -> dict:

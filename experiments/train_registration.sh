@@ -33,7 +33,7 @@ steps() { # of a part, by the share that is wanted, and at least one
 train() { # FOLDER STEPS FLAGS...
   python train.py --stage=reg "--data=$joined" "--workdir=$workdir/$1" "--steps=$(steps "$2")" \
     "--batch-size=${BATCH_SIZE:-1}" "--dtype=${DTYPE:-float32}" \
-    "--convolution=${CONVOLUTION:-auto}" "--channels=${CHANNELS:-16,32,48,64}" \
+    "--convolution=${CONVOLUTION:-auto}" ${CHANNELS:+"--channels=$CHANNELS"} \
     "--validate-every=${VALIDATE_EVERY:-500}" "${@:3}"
 }
 mean() { # FOLDER RUN EARLIER: the mean of the parameters of two trainings

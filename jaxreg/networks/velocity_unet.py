@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxreg.configuration.training import ConvolutionForm
+from jaxreg.configuration.training import ConvolutionForm, NetworkConfig, channel_numbers
 from jaxreg.networks.layers import (
     ConditionalNorm,
     Conv,
@@ -155,7 +155,7 @@ class VelocityUNet(nn.Module):
         form: how convolutions are computed (`layers.convolve`).
     """
 
-    channels: tuple[int, ...] = (16, 32, 48, 64)
+    channels: tuple[int, ...] = channel_numbers(NetworkConfig.channels)
     stem: str = "fold"
     conditioning: str = "cin"
     dtype: Any = jnp.float32

@@ -173,6 +173,10 @@ def sample_loss(
     network = network_of(config.network).clone(form=config.network.convolution)
     domains = config.cohort.domain_pair
 
+    def velocity_of(params, fixed, moving, lam):
+        variables = {"params": params["network"]}
+        return network.apply(variables, fixed[None], moving[None], lam[None])[0]
+
     def loss(params, frozen, sample, key):
         lam_key, similarity_key, vary_key = jax.random.split(key, 3)
         lam = config.network.lam
@@ -185,15 +189,13 @@ def sample_loss(
         if augmentation.mixed_anatomy_fraction > 0:
             vary_key, mixed_key = jax.random.split(vary_key)
             smooth = jax.numpy.float32(LAM if config.network.lam is None else config.network.lam)
-
-            def registered(pair):
-                variables = {"params": params["network"]}
-                images = pair.fixed[None], pair.moving[None]
-                return network.apply(variables, *images, smooth[None])[0]
-
-            share = augmentation.mixed_anatomy_fraction
-            squarings = config.objective.squarings
-            pair = with_mixed_anatomy(mixed_key, pair, share, registered, squarings=squarings)
+            pair = with_mixed_anatomy(
+                mixed_key,
+                pair,
+                augmentation.mixed_anatomy_fraction,
+                lambda seen: velocity_of(params, seen.fixed, seen.moving, smooth),
+                squarings=config.objective.squarings,
+            )
         fixed_key, moving_key = jax.random.split(vary_key)
         shown = partial(
             augment,
@@ -207,19 +209,14 @@ def sample_loss(
         fixed = shown(fixed_key, pair.fixed, pair.fixed_mask, pair.fixed_labels)
         moving = shown(moving_key, pair.moving, pair.moving_mask, pair.moving_labels)
 
-        def answer(params, moving):
-            variables = {"params": params["network"]}
-            return network.apply(variables, fixed[None], moving[None], lam[None])[0]
-
         if config.second_pass_fraction > 0:
             second_key, similarity_key = jax.random.split(similarity_key)
-            before = jax.random.bernoulli(second_key, config.second_pass_fraction) * answer(
-                jax.lax.stop_gradient(params), moving
-            )
+            before = velocity_of(jax.lax.stop_gradient(params), fixed, moving, lam)
+            before = jax.random.bernoulli(second_key, config.second_pass_fraction) * before
             moved = moved_image(moving, before, squarings=config.objective.squarings)
-            velocity = before + answer(params, moved)
+            velocity = before + velocity_of(params, fixed, moved, lam)
         else:
-            velocity = answer(params, moving)
+            velocity = velocity_of(params, fixed, moving, lam)
         features = FeatureExtractor(frozen, params["projections"]) if encoder else None
         similarity = make_similarity(config.objective, domains, encoder=encoder, features=features)
         total, terms = objective(similarity_key, pair, velocity, lam, similarity, config.objective)
